@@ -1,0 +1,456 @@
+"""Writes a CosyVoice2 checkpoint of random weights in exactly the released layout, torch-free.
+
+    python benchmarks/random_checkpoint.py OUT            # 0.5B: about 2.6 GB on disk
+    python benchmarks/random_checkpoint.py OUT --size tiny --tokenizer DIR
+
+The tokenizer (vocab.json, merges.txt, tokenizer_config.json) is copied from `--tokenizer`, by
+default the demo voice's; embedding rows follow `--size`, not the tokenizer.
+"""
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch_zip_writer as writer
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
+
+DEMO = Path(__file__).parent.parent / "edgepack" / "demo_voice"
+SPEAKER, MELS = 192, 80
+
+
+@dataclass(frozen=True)
+class Size:
+    """Every dimension of a CosyVoice2 checkpoint; the defaults are CosyVoice2-0.5B's."""
+
+    text_rows: int = 151936
+    speech: int = 6561
+    hidden: int = 896
+    intermediate: int = 4864
+    layers: int = 24
+    heads: int = 14
+    kv_heads: int = 2
+    encoder: int = 512
+    encoder_heads: int = 8
+    encoder_ff: int = 2048
+    encoder_blocks: int = 6
+    chunk: int = 25
+    channels: int = 256
+    estimator_heads: int = 8
+    head_width: int = 64
+    blocks: int = 4
+    mid_blocks: int = 12
+    base: int = 512
+    condition: int = 512
+    harmonics: int = 8
+    rates: list[int] = field(default_factory=lambda: [8, 5, 3])
+    kernels: list[int] = field(default_factory=lambda: [16, 11, 7])
+    fft: int = 16
+    hop: int = 4
+    res_kernels: list[int] = field(default_factory=lambda: [3, 7, 11])
+    source_kernels: list[int] = field(default_factory=lambda: [7, 7, 11])
+    dilations: list[int] = field(default_factory=lambda: [1, 3, 5])
+
+
+TINY = Size(
+    text_rows=6208, speech=729, hidden=40, intermediate=56, layers=3, heads=5, kv_heads=1,
+    encoder=36, encoder_heads=3, encoder_ff=50, encoder_blocks=2, chunk=10, channels=24,
+    estimator_heads=3, head_width=12, blocks=2, mid_blocks=2, base=32, condition=20, harmonics=6,
+    rates=[10, 6], kernels=[20, 12], fft=32, hop=8, res_kernels=[3, 5], source_kernels=[5, 7],
+    dilations=[1, 2],
+)  # fmt: skip
+SIZES = {"0.5b": Size(), "tiny": TINY}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def linear(name: str, out: int, inputs: int, bias: bool = True) -> Shapes:
+    """A Linear module's tensors."""
+    return {f"{name}.weight": (out, inputs)} | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def norm(name: str, width: int) -> Shapes:
+    """A LayerNorm module's tensors."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def conv(name: str, out: int, inputs: int, taps: int) -> Shapes:
+    """A Conv1d module's tensors."""
+    return {f"{name}.weight": (out, inputs, taps), f"{name}.bias": (out,)}
+
+
+def weight_norm(name: str, shape: tuple[int, int, int], bias: int) -> Shapes:
+    """A weight-normalised convolution's tensors."""
+    return {
+        f"{name}.bias": (bias,),
+        f"{name}.parametrizations.weight.original0": (shape[0], 1, 1),
+        f"{name}.parametrizations.weight.original1": shape,
+    }
+
+
+def llm_shapes(s: Size) -> Shapes:
+    """Tensors of llm.pt but the tied lm_head."""
+    width = s.hidden // s.heads
+    shapes: Shapes = {
+        "llm_embedding.weight": (2, s.hidden),
+        "llm.model.model.embed_tokens.weight": (s.text_rows, s.hidden),
+    }
+    for i in range(s.layers):
+        p = f"llm.model.model.layers.{i}"
+        for part, n in (("q", s.heads), ("k", s.kv_heads), ("v", s.kv_heads)):
+            shapes |= linear(f"{p}.self_attn.{part}_proj", n * width, s.hidden)
+        shapes |= linear(f"{p}.self_attn.o_proj", s.hidden, s.hidden, bias=False)
+        for part in ("gate", "up"):
+            shapes |= linear(f"{p}.mlp.{part}_proj", s.intermediate, s.hidden, bias=False)
+        shapes |= linear(f"{p}.mlp.down_proj", s.hidden, s.intermediate, bias=False)
+        shapes[f"{p}.input_layernorm.weight"] = (s.hidden,)
+        shapes[f"{p}.post_attention_layernorm.weight"] = (s.hidden,)
+    shapes["llm.model.model.norm.weight"] = (s.hidden,)
+    shapes |= linear("llm_decoder", s.speech + 3, s.hidden)
+    shapes["speech_embedding.weight"] = (s.speech + 3, s.hidden)
+    return shapes
+
+
+def flow_shapes(s: Size) -> Shapes:
+    """Tensors of flow.pt."""
+    d = s.encoder
+    shapes: Shapes = {"input_embedding.weight": (s.speech, d)}
+    shapes |= linear("spk_embed_affine_layer", MELS, SPEAKER)
+    shapes |= linear("encoder.embed.out.0", d, d) | norm("encoder.embed.out.1", d)
+    shapes |= norm("encoder.after_norm", d)
+    shapes |= conv("encoder.pre_lookahead_layer.conv1", d, d, 4)
+    shapes |= conv("encoder.pre_lookahead_layer.conv2", d, d, 3)
+    blocks = [f"encoder.encoders.{i}" for i in range(s.encoder_blocks)]
+    for p in blocks + [f"encoder.up_encoders.{i}" for i in range(4)]:
+        for bias in ("u", "v"):
+            shapes[f"{p}.self_attn.pos_bias_{bias}"] = (s.encoder_heads, d // s.encoder_heads)
+        for part in ("q", "k", "v", "out"):
+            shapes |= linear(f"{p}.self_attn.linear_{part}", d, d)
+        shapes |= linear(f"{p}.self_attn.linear_pos", d, d, bias=False)
+        shapes |= linear(f"{p}.feed_forward.w_1", s.encoder_ff, d)
+        shapes |= linear(f"{p}.feed_forward.w_2", d, s.encoder_ff)
+        shapes |= norm(f"{p}.norm_ff", d) | norm(f"{p}.norm_mha", d)
+    shapes |= conv("encoder.up_layer.conv", d, d, 5)
+    shapes |= linear("encoder.up_embed.out.0", d, d) | norm("encoder.up_embed.out.1", d)
+    shapes |= linear("encoder_proj", MELS, d)
+
+    c, e = s.channels, "decoder.estimator"
+    shapes |= linear(f"{e}.time_mlp.linear_1", 4 * c, 4 * MELS)
+    shapes |= linear(f"{e}.time_mlp.linear_2", 4 * c, 4 * c)
+
+    def level(p: str, inputs: int) -> Shapes:
+        inner = s.estimator_heads * s.head_width
+        found = linear(f"{p}.0.mlp.1", c, 4 * c) | conv(f"{p}.0.res_conv", c, inputs, 1)
+        for block, width in (("block1", inputs), ("block2", c)):
+            found |= conv(f"{p}.0.{block}.block.0", c, width, 3) | norm(f"{p}.0.{block}.block.2", c)
+        for j in range(s.blocks):
+            t = f"{p}.1.{j}"
+            for part in ("q", "k", "v"):
+                found |= linear(f"{t}.attn1.to_{part}", inner, c, bias=False)
+            found |= linear(f"{t}.attn1.to_out.0", c, inner)
+            found |= norm(f"{t}.norm1", c) | norm(f"{t}.norm3", c)
+            found |= linear(f"{t}.ff.net.0.proj", 4 * c, c) | linear(f"{t}.ff.net.2", c, 4 * c)
+        return found
+
+    shapes |= level(f"{e}.down_blocks.0", 4 * MELS) | conv(f"{e}.down_blocks.0.2", c, c, 3)
+    for i in range(s.mid_blocks):
+        shapes |= level(f"{e}.mid_blocks.{i}", c)
+    shapes |= level(f"{e}.up_blocks.0", 2 * c) | conv(f"{e}.up_blocks.0.2", c, c, 3)
+    shapes |= conv(f"{e}.final_block.block.0", c, c, 3) | norm(f"{e}.final_block.block.2", c)
+    return shapes | conv(f"{e}.final_proj", MELS, c, 1)
+
+
+def hift_shapes(s: Size) -> Shapes:
+    """Tensors of hift.pt."""
+    shapes = linear("m_source.l_linear", 1, s.harmonics + 1)
+    shapes |= weight_norm("conv_pre", (s.base, MELS, 7), s.base)
+
+    def residual(p: str, width: int, taps: int) -> Shapes:
+        found: Shapes = {}
+        for side in "12":
+            for i in range(len(s.dilations)):
+                found |= weight_norm(f"{p}.convs{side}.{i}", (width, width, taps), width)
+                found[f"{p}.activations{side}.{i}.alpha"] = (width,)
+        return found
+
+    for i, taps in enumerate(s.kernels):
+        wide, width = s.base >> i, s.base >> (i + 1)
+        shapes |= weight_norm(f"ups.{i}", (wide, width, taps), width)
+        stride = math.prod(s.rates[i + 1 :])
+        shapes |= conv(f"source_downs.{i}", width, s.fft + 2, 1 if stride == 1 else 2 * stride)
+        shapes |= residual(f"source_resblocks.{i}", width, s.source_kernels[i])
+        for j, kernel in enumerate(s.res_kernels):
+            shapes |= residual(f"resblocks.{i * len(s.res_kernels) + j}", width, kernel)
+    shapes |= weight_norm("conv_post", (s.fft + 2, s.base >> len(s.rates), 7), s.fft + 2)
+    for i in range(5):
+        inputs = MELS if i == 0 else s.condition
+        p = f"f0_predictor.condnet.{2 * i}"
+        shapes |= weight_norm(p, (s.condition, inputs, 3), s.condition)
+    return shapes | linear("f0_predictor.classifier", 1, s.condition)
+
+
+def values(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Random values of the usual initial scale, so that activations stay of order one."""
+    rng = np.random.default_rng(seed)
+    if name.endswith(("alpha", "original0")):
+        return np.ones(shape, np.float32)
+    if len(shape) == 1:
+        return np.full(shape, 1.0 if name.endswith("weight") else 0.0, np.float32)
+    scale = 0.02 if "embed" in name else math.prod(shape[1:]) ** -0.5
+    value = rng.standard_normal(shape, np.float32)
+    value *= np.float32(scale)
+    if name == "f0_predictor.classifier.weight":
+        value *= 200
+    return value
+
+
+def state_dict(shapes: Shapes) -> dict[str, writer.Tensor]:
+    """Lazy tensors for a table of shapes."""
+
+    def make(name: str, shape: tuple[int, ...], seed: int) -> Callable[[], np.ndarray]:
+        return lambda: values(name, shape, seed)
+
+    return {
+        name: writer.Tensor(
+            writer.Storage(np.dtype(np.float32), math.prod(shape), make(name, shape, seed)), shape
+        )
+        for seed, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def configuration(s: Size) -> str:
+    """The text of cosyvoice2.yaml."""
+    repeated = [s.dilations] * len(s.res_kernels)
+    source = [s.dilations] * len(s.source_kernels)
+    return f"""\
+__set_seed1: !apply:random.seed [1986]
+__set_seed2: !apply:numpy.random.seed [1986]
+__set_seed3: !apply:torch.manual_seed [1986]
+__set_seed4: !apply:torch.cuda.manual_seed_all [1986]
+sample_rate: 24000
+llm_input_size: {s.hidden}
+llm_output_size: {s.hidden}
+spk_embed_dim: {SPEAKER}
+qwen_pretrain_path: ''
+token_frame_rate: 25
+token_mel_ratio: 2
+chunk_size: {s.chunk}
+num_decoding_left_chunks: -1
+llm: !new:cosyvoice.llm.llm.Qwen2LM
+  llm_input_size: !ref <llm_input_size>
+  llm_output_size: !ref <llm_output_size>
+  speech_token_size: {s.speech}
+  length_normalized_loss: True
+  lsm_weight: 0
+  mix_ratio: [5, 15]
+  llm: !new:cosyvoice.llm.llm.Qwen2Encoder
+    pretrain_path: !ref <qwen_pretrain_path>
+  sampling: !name:cosyvoice.utils.common.ras_sampling
+    top_p: 0.8
+    top_k: 25
+    win_size: 10
+    tau_r: 0.1
+flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithXvec
+  input_size: {s.encoder}
+  output_size: {MELS}
+  spk_embed_dim: !ref <spk_embed_dim>
+  output_type: 'mel'
+  vocab_size: {s.speech}
+  input_frame_rate: !ref <token_frame_rate>
+  only_mask_loss: True
+  token_mel_ratio: !ref <token_mel_ratio>
+  pre_lookahead_len: 3
+  encoder: !new:cosyvoice.transformer.upsample_encoder.UpsampleConformerEncoder
+    output_size: {s.encoder}
+    attention_heads: {s.encoder_heads}
+    linear_units: {s.encoder_ff}
+    num_blocks: {s.encoder_blocks}
+    dropout_rate: 0.1
+    positional_dropout_rate: 0.1
+    attention_dropout_rate: 0.1
+    normalize_before: True
+    input_layer: 'linear'
+    pos_enc_layer_type: 'rel_pos_espnet'
+    selfattention_layer_type: 'rel_selfattn'
+    input_size: {s.encoder}
+    use_cnn_module: False
+    macaron_style: False
+    static_chunk_size: !ref <chunk_size>
+  decoder: !new:cosyvoice.flow.flow_matching.CausalConditionalCFM
+    in_channels: 240
+    n_spks: 1
+    spk_emb_dim: {MELS}
+    cfm_params: !new:omegaconf.DictConfig
+      content:
+        sigma_min: 1e-06
+        solver: 'euler'
+        t_scheduler: 'cosine'
+        training_cfg_rate: 0.2
+        inference_cfg_rate: 0.7
+        reg_loss_type: 'l1'
+    estimator: !new:cosyvoice.flow.decoder.CausalConditionalDecoder
+      in_channels: {4 * MELS}
+      out_channels: {MELS}
+      channels: [{s.channels}]
+      dropout: 0.0
+      attention_head_dim: {s.head_width}
+      n_blocks: {s.blocks}
+      num_mid_blocks: {s.mid_blocks}
+      num_heads: {s.estimator_heads}
+      act_fn: 'gelu'
+      static_chunk_size: !ref <chunk_size> * <token_mel_ratio>
+      num_decoding_left_chunks: !ref <num_decoding_left_chunks>
+hift: !new:cosyvoice.hifigan.generator.HiFTGenerator
+  in_channels: {MELS}
+  base_channels: {s.base}
+  nb_harmonics: {s.harmonics}
+  sampling_rate: !ref <sample_rate>
+  nsf_alpha: 0.1
+  nsf_sigma: 0.003
+  nsf_voiced_threshold: 10
+  upsample_rates: {s.rates}
+  upsample_kernel_sizes: {s.kernels}
+  istft_params:
+    n_fft: {s.fft}
+    hop_len: {s.hop}
+  resblock_kernel_sizes: {s.res_kernels}
+  resblock_dilation_sizes: {repeated}
+  source_resblock_kernel_sizes: {s.source_kernels}
+  source_resblock_dilation_sizes: {source}
+  lrelu_slope: 0.1
+  audio_limit: 0.99
+  f0_predictor: !new:cosyvoice.hifigan.f0_predictor.ConvRNNF0Predictor
+    num_class: 1
+    in_channels: {MELS}
+    cond_channels: {s.condition}
+get_tokenizer: !name:cosyvoice.tokenizer.tokenizer.get_qwen_tokenizer
+  token_path: !ref <qwen_pretrain_path>
+  skip_special_tokens: True
+allowed_special: 'all'
+feat_extractor: !name:matcha.utils.audio.mel_spectrogram
+  n_fft: 1920
+  num_mels: {MELS}
+  sampling_rate: !ref <sample_rate>
+  hop_size: 480
+  win_size: 1920
+  fmin: 0
+  fmax: 8000
+  center: False
+"""
+
+
+def qwen_config(s: Size) -> dict[str, object]:
+    """The contents of CosyVoice-BlankEN/config.json."""
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_act": "silu",
+        "hidden_size": s.hidden,
+        "intermediate_size": s.intermediate,
+        "max_position_embeddings": 32768,
+        "model_type": "qwen2",
+        "num_attention_heads": s.heads,
+        "num_hidden_layers": s.layers,
+        "num_key_value_heads": s.kv_heads,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "vocab_size": s.text_rows,
+    }
+
+
+def speech_tokenizer(path: Path, s: Size) -> None:
+    """A stand-in with the released interface: log-mel [1, 128, T] → one random code a 4 frames."""
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((s.speech, 128, 4), np.float32)
+    nodes = [
+        helper.make_node("Conv", ["feats", "weight"], ["scores"], strides=[4]),
+        helper.make_node("ArgMax", ["scores"], ["wide"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["feats_length"], ["length"], to=TensorProto.INT64),
+        helper.make_node("Div", ["length", "four"], ["tokens"]),
+        helper.make_node("Slice", ["wide", "zero", "tokens", "one"], ["cut"]),
+        helper.make_node("Cast", ["cut"], ["indices"], to=TensorProto.INT32),
+    ]
+    constants = {"four": [4], "zero": [0], "one": [1]}
+    graph = helper.make_graph(
+        nodes,
+        "speech_tokenizer",
+        [
+            helper.make_tensor_value_info("feats", TensorProto.FLOAT, [1, 128, "T"]),
+            helper.make_tensor_value_info("feats_length", TensorProto.INT32, [1]),
+        ],
+        [helper.make_tensor_value_info("indices", TensorProto.INT32, [1, "N"])],
+        [numpy_helper.from_array(weight, "weight")]
+        + [numpy_helper.from_array(np.array(v, np.int64), k) for k, v in constants.items()],
+    )
+    _save_model(path, graph)
+
+
+def speaker_encoder(path: Path) -> None:
+    """A stand-in with the released interface: fbank [B, T, 80] → [B, 192]."""
+    weight = np.random.default_rng(4).standard_normal((MELS, SPEAKER), np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["input", "time"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "speaker_encoder",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["B", "T", MELS])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", SPEAKER])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([1], np.int64), "time"),
+        ],
+    )
+    _save_model(path, graph)
+
+
+def _save_model(path: Path, graph: onnx.GraphProto) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def write(folder: Path, s: Size, tokenizer: Path) -> None:
+    """Write the whole checkpoint folder."""
+    blank = folder / "CosyVoice-BlankEN"
+    blank.mkdir(parents=True, exist_ok=True)
+    (folder / "cosyvoice2.yaml").write_text(configuration(s))
+    (blank / "config.json").write_text(json.dumps(qwen_config(s), indent=2))
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"):
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, blank / name)
+    save_file({"model.norm.weight": np.ones(s.hidden, np.float32)}, blank / "model.safetensors")
+
+    llm = state_dict(llm_shapes(s))
+    llm["llm.model.lm_head.weight"] = llm["llm.model.model.embed_tokens.weight"]  # tied
+    writer.save(folder / "llm.pt", llm)
+    writer.save(folder / "flow.pt", state_dict(flow_shapes(s)))
+    writer.save(folder / "hift.pt", state_dict(hift_shapes(s)))
+    speech_tokenizer(folder / "speech_tokenizer_v2.onnx", s)
+    speaker_encoder(folder / "campplus.onnx")
+    embedding = np.random.default_rng(5).standard_normal((1, SPEAKER), np.float32)
+    writer.save(folder / "spk2info.pt", {"random": {"embedding": embedding}})
+
+
+def main() -> None:
+    """Read the command line and write the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=SIZES, default="0.5b")
+    parser.add_argument("--tokenizer", type=Path, default=DEMO / "CosyVoice-BlankEN")
+    options = parser.parse_args()
+    write(options.folder, SIZES[options.size], options.tokenizer)
+    total = sum(f.stat().st_size for f in options.folder.rglob("*") if f.is_file())
+    print(f"{options.folder}: {total / 1e9:.2f} GB, {asdict(SIZES[options.size])}")
+
+
+if __name__ == "__main__":
+    main()

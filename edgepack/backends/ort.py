@@ -1,0 +1,69 @@
+"""ONNX Runtime: `.onnx` with external weights, or `.ort` by its own converter.
+
+fp16 weights are written as `.onnx` in either case: ONNX Runtime unpacks them once when it loads
+that format, but at every call from `.ort`.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from edgepack.backend import Job
+from edgepack.errors import UnsupportedError
+from edgepack.graph.storage import store_as_float16
+
+_FLATBUFFER_LIMIT = 2**31 - 2**20
+
+
+class _Ort:
+    containers = ("onnx", "ort")
+
+    def convert(self, job: Job) -> list[Path]:
+        if job.precision == "fp16":
+            return _parts(store_as_float16(job.model, job.folder / job.model.name))
+        if job.options.container == "ort":
+            return [_converted(job)]
+        return [_place(path, job.folder) for path in _parts(job.model)]
+
+
+def _parts(model: Path) -> list[Path]:
+    """A model file and, where there is one, its weights."""
+    weights = model.with_name(f"{model.name}.data")
+    return [model, weights] if weights.exists() else [model]
+
+
+def _place(path: Path, folder: Path) -> Path:
+    """A hub file in the bundle: the same file under a second name, or a copy."""
+    target = folder / path.name
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+    return target
+
+
+def _converted(job: Job) -> Path:
+    """The model in ORT format, optimized for the target platform."""
+    from onnxruntime.tools import convert_onnx_models_to_ort as converter
+
+    size = sum(path.stat().st_size for path in _parts(job.model))
+    if size > _FLATBUFFER_LIMIT:
+        raise UnsupportedError(
+            f"{job.stage}: {size / 1e9:.1f} GB of weights do not fit an .ort file (2 GB); "
+            "choose a target that stores .onnx"
+        )
+    with contextlib.redirect_stdout(sys.stderr):
+        converter.convert_onnx_models_to_ort(
+            job.model,
+            output_dir=job.folder,
+            optimization_styles=[converter.OptimizationStyle.Fixed],
+            target_platform=job.options.platform or None,
+        )
+    for config in job.folder.glob(f"{job.model.stem}*.config"):
+        config.unlink()
+    return job.folder / f"{job.model.stem}.ort"
+
+
+BACKEND = _Ort()

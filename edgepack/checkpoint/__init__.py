@@ -1,0 +1,1 @@
+"""CosyVoice checkpoint folders, read without running anything they contain."""

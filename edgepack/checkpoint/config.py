@@ -1,0 +1,59 @@
+"""Typed reads from a configuration tree, with one-line errors that name the missing entry."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from edgepack.checkpoint.yaml import Tagged
+from edgepack.errors import UnsupportedError, UsageError
+
+T = TypeVar("T", int, float, str, bool, list[Any], dict[str, Any])
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True)
+class Config:
+    """One mapping of a configuration file; `where` is the file and the path of keys to it."""
+
+    where: str
+    values: Mapping[str, Any]
+    target: str = ""
+
+    def section(self, key: str) -> "Config":
+        """The mapping below `key`, whether it is tagged or plain."""
+        value = self.values.get(key)
+        target = ""
+        if isinstance(value, Tagged):
+            value, target = value.value, value.target
+        if not isinstance(value, dict):
+            raise UsageError(f"{self.where}.{key} is missing or not a mapping")
+        return Config(f"{self.where}.{key}", value, target)
+
+    def get(self, key: str, kind: type[T], default: T = _MISSING) -> T:
+        """The value of `key` as `kind`; an int is accepted where a float is asked for."""
+        value = self.values.get(key, default)
+        if value is _MISSING or value is None:
+            raise UsageError(f"{self.where}.{key} is missing")
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise UsageError(f"{self.where}.{key} is {value!r}, expected {kind.__name__}")
+        return value
+
+    def positive(self, key: str, default: int = _MISSING) -> int:
+        """A whole number above zero."""
+        value = self.get(key, int, default)
+        if value < 1:
+            raise UsageError(f"{self.where}.{key} is {value}, expected a positive whole number")
+        return value
+
+    def expect(self, **wanted: object) -> None:
+        """Refuse settings the networks of this version do not implement; absent ones pass."""
+        for key, allowed in wanted.items():
+            value = self.values.get(key, allowed)
+            if value != allowed:
+                raise UnsupportedError(
+                    f"{self.where}.{key} is {value!r}; this version only builds {allowed!r}"
+                )

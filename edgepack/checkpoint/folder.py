@@ -1,0 +1,92 @@
+"""A checkpoint folder: its configuration, its tensors and the hashes of what was read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepack.checkpoint import safetensors, torch_zip, yaml
+from edgepack.checkpoint.config import Config
+from edgepack.errors import UsageError
+
+_CONFIGS = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
+_MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in the released CosyVoice layout; nothing is read before it is asked for."""
+
+    folder: Path
+    config_name: str
+
+    @cached_property
+    def config(self) -> Config:
+        """The hyperpyyaml configuration, as data."""
+        return Config(self.config_name, yaml.load(self.file(self.config_name)))
+
+    def file(self, name: str) -> Path:
+        """The path of a file that must be there."""
+        path = self.folder / name
+        if not path.is_file():
+            raise UsageError(f"{self.folder}: {name} is missing; is the download complete?")
+        return path
+
+    def has(self, name: str) -> bool:
+        """Whether the folder has this file."""
+        return (self.folder / name).is_file()
+
+    def json(self, name: str) -> Config:
+        """A JSON file of the folder whose top level is an object."""
+        path = self.file(name)
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise UsageError(f"{path}: larger than 64 MiB; not a configuration")
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}: not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: the top level is not an object")
+        return Config(name, values)
+
+    def tensors(self, part: str) -> Mapping[str, np.ndarray]:
+        """The state dict `<part>.pt` (or `<part>.safetensors`), memory-mapped.
+
+        Entries that are not tensors (a training checkpoint's `epoch` and `step`) are left out.
+        """
+        if not self.has(f"{part}.pt") and self.has(f"{part}.safetensors"):
+            return safetensors.load(self.file(f"{part}.safetensors"))
+        path = self.file(f"{part}.pt")
+        tree = torch_zip.load(path)
+        if not isinstance(tree, dict):
+            raise UsageError(f"{path}: holds a {type(tree).__name__}, expected a state dict")
+        odd = [k for k, v in tree.items() if not isinstance(v, np.ndarray | int | float)]
+        if odd:
+            raise UsageError(f"{path}: {odd[0]!r} is not a tensor; expected a flat state dict")
+        return {str(k): v for k, v in tree.items() if isinstance(v, np.ndarray)}
+
+    def objects(self, name: str) -> Any:
+        """The object tree of another `.pt` file, such as `spk2info.pt`."""
+        return torch_zip.load(self.file(name))
+
+    def sha256(self, name: str) -> str:
+        """Hash of one file of the folder, hexadecimal."""
+        with self.file(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`; the first known configuration name decides, as upstream."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such checkpoint folder (or use 'demo')")
+    for name in _CONFIGS:
+        if (folder / name).is_file():
+            return Checkpoint(folder, name)
+    raise UsageError(
+        f"{folder}: none of {', '.join(_CONFIGS)} is there; not a CosyVoice checkpoint"
+    )

@@ -1,0 +1,88 @@
+"""The command line: one module a command; errors become one line and an exit code here."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+import click
+
+import edgepack
+from edgepack import discovery
+from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
+
+_EXTRAS = {"onnxruntime": "ort", "openvino": "openvino"}
+
+
+class _Commands(click.Group):
+    """Commands are the modules of this package; only the one that is called is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return discovery.names(__name__)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in discovery.names(__name__):
+            raise UsageError(discovery.unknown("command", cmd_name, discovery.names(__name__)))
+        return cast(click.Command, discovery.load(__name__, cmd_name, "command"))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(edgepack.__version__, prog_name="edgepack")
+def root() -> None:
+    """Package CosyVoice speech synthesis for CPUs, phones and boxes, and run it there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result: Any = root.main(arguments, prog_name="edgepack", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BaseException as error:  # the one place where every error ends
+        if isinstance(error, SystemExit):
+            raise
+        return _report(_translated(error), as_json="--json" in arguments)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _translated(error: BaseException) -> EdgepackError:
+    """Any error as one of ours; what is a bug stays visible with EDGEPACK_DEBUG=1."""
+    if isinstance(error, EdgepackError):
+        return error
+    if isinstance(error, click.ClickException):
+        return UsageError(error.format_message())
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return ResourceError("interrupted; nothing was changed")
+    if isinstance(error, MemoryError):
+        return ResourceError("memory ran out; close other programs or use a smaller model")
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.split(".")[0]
+        extra = _EXTRAS.get(package, "build")
+        return UnsupportedError(f"{package} is not installed; pip install 'edgepack[{extra}]'")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
+    if isinstance(error, OSError) and error.filename:
+        return UsageError(f"{error.filename}: {error.strerror}")
+    if os.environ.get("EDGEPACK_DEBUG"):
+        raise error
+    return EdgepackError(
+        f"internal error: {type(error).__name__}: {error}; "
+        "run again with EDGEPACK_DEBUG=1 and report what it prints"
+    )
+
+
+def _report(error: EdgepackError, *, as_json: bool) -> int:
+    if as_json:
+        record = {"kind": error.kind, "exit_code": error.exit_code, "message": str(error)}
+        print(json.dumps({"error": record}, ensure_ascii=False))
+    print(f"edgepack: {error}", file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,136 @@
+"""`edgepack verify`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.cli._options import PATH, engine_options, output_options
+from edgepack.errors import GateError
+
+if TYPE_CHECKING:
+    from edgepack.bundle import Bundle
+    from edgepack.verification.reference import Row
+    from edgepack.verification.selftest import Outcome
+
+
+@click.command(short_help="Check a bundle: hashes, self-test, vectors of the original.")
+@click.argument("bundle", type=PATH)
+@click.option(
+    "--against",
+    type=PATH,
+    metavar="DIR",
+    help="Compare with recorded vectors: lm.npz, flow.npz, hift.npz, tts.npz.",
+)
+@engine_options
+@output_options
+def command(
+    bundle: Path,
+    against: Path | None,
+    runtime: str | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Check every file of BUNDLE and run its self-test in each runtime (or in --format).
+
+    The self-test repeats recorded calls of every network and compares with what the fp32
+    reference answered when the bundle was built. With --against, every array of the original
+    implementation's vectors gets a row, and one that is off ends with exit code 1.
+    """
+    from edgepack import report
+    from edgepack.bundle import open_bundle
+    from edgepack.runtime.loading import choose
+
+    opened = open_bundle(bundle)
+    runtimes = [choose(opened, runtime, threads).runtime] if runtime else opened.runtimes()
+    shown = not quiet and not as_json
+    failed: list[str] = []
+    results: dict[str, Any] = {}
+    for name in runtimes:
+        with report.progress("verify", shown=shown) as step:
+            step(f"self-test in {name}")
+            outcomes = _self_test(opened, name, threads)
+            rows: list[Row] = []
+            if against:
+                step(f"comparing with {against} in {name}")
+                rows = _against(bundle, name, threads, against)
+        failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
+        failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
+        results[name] = _record(outcomes, rows)
+        if shown:
+            _show(name, outcomes, rows)
+    if as_json:
+        report.document({"bundle": str(bundle), "passed": not failed, "runtimes": results})
+    if failed:
+        raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}")
+    if shown:
+        report.line(f"{bundle}: all checks passed in {', '.join(runtimes)}")
+
+
+def _self_test(bundle: "Bundle", runtime: str, threads: int | None) -> "list[Outcome]":
+    from edgepack.runtime.loading import choose
+    from edgepack.verification import selftest
+
+    return selftest.run(bundle, choose(bundle, runtime, threads))
+
+
+def _against(bundle: Path, runtime: str, threads: int | None, folder: Path) -> "list[Row]":
+    from edgepack.runtime.loading import load
+    from edgepack.verification import reference
+
+    return reference.run(load(bundle, runtime, threads), folder)
+
+
+def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:
+    return {
+        "self_test": [
+            {"stage": o.stage, "precision": o.precision, "error": o.error, "limit": o.limit}
+            for o in outcomes
+        ],
+        "arrays": [
+            {
+                "file": row.file,
+                "array": row.array,
+                "role": row.role,
+                "error": row.error,
+                "limit": row.limit,
+                "passed": None if row.error is None else not row.failed,
+                "note": row.note,
+            }
+            for row in rows
+        ],
+    }
+
+
+def _show(runtime: str, outcomes: "list[Outcome]", rows: "list[Row]") -> None:
+    from edgepack import report
+
+    def verdict(passed: bool) -> str:
+        return "ok" if passed else "OFF"
+
+    report.table(
+        f"self-test in {runtime}",
+        ["stage", "precision", "error", "limit", ""],
+        [
+            [o.stage, o.precision, f"{o.error:.1e}", f"{o.limit:.0e}", verdict(o.passed)]
+            for o in outcomes
+        ],
+    )
+    if rows:
+        report.table(
+            f"vectors in {runtime}",
+            ["array", "role", "error", "limit", ""],
+            [
+                [f"{row.file}/{row.array}", row.role, "", "", row.note]
+                if row.error is None or row.limit is None
+                else [
+                    f"{row.file}/{row.array}",
+                    row.role,
+                    f"{row.error:.1e}",
+                    f"{row.limit:.0e}",
+                    verdict(not row.failed),
+                ]
+                for row in rows
+            ],
+        )

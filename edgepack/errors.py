@@ -1,0 +1,59 @@
+"""What can go wrong, and the exit code each kind ends the program with.
+
+EdgepackError
+├── GateError         1  a quality gate or a verification failed
+├── UsageError        2  the request or its input is wrong
+├── UnsupportedError  3  a model, operator or target this version or host cannot serve
+├── IntegrityError    4  a file is corrupt, tampered with or unsafe
+└── ResourceError     5  memory, disk or time ran out, or the user interrupted
+
+A message is one line: what is wrong, where, and what to do about it.
+"""
+
+from typing import ClassVar
+
+
+class EdgepackError(Exception):
+    """Root of the tree; raise one of the kinds below."""
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, message: str) -> None:
+        """Store `message`, folded into one line."""
+        super().__init__(" ".join(message.split()))
+
+
+class GateError(EdgepackError):
+    """A quality gate or a verification failed."""
+
+    exit_code = 1
+    kind = "gate"
+
+
+class UsageError(EdgepackError):
+    """The request or its input is wrong."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class UnsupportedError(EdgepackError):
+    """A model, operator or target that this version or this host cannot serve."""
+
+    exit_code = 3
+    kind = "unsupported"
+
+
+class IntegrityError(EdgepackError):
+    """A file is corrupt, tampered with or unsafe to read."""
+
+    exit_code = 4
+    kind = "integrity"
+
+
+class ResourceError(EdgepackError):
+    """Memory, disk or time ran out, or the user interrupted."""
+
+    exit_code = 5
+    kind = "resources"

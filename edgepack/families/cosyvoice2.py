@@ -1,0 +1,298 @@
+"""CosyVoice2: Qwen2 language model, upsampling conformer, causal U-Net, HiFT.
+
+Source: FunAudioLLM/CosyVoice, `cosyvoice2.yaml` and cosyvoice/cli/model.py.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgepack.checkpoint import tokenizer
+from edgepack.checkpoint.config import Config
+from edgepack.checkpoint.folder import Checkpoint
+from edgepack.errors import UnsupportedError, UsageError
+from edgepack.family import HostSettings
+from edgepack.graph.net import Graph
+from edgepack.graph.weights import Weights, stack
+from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Sampling, Stream, Vocoder
+from edgepack.networks.flow_encoder import FlowEncoderDims, flow_encoder
+from edgepack.networks.flow_unet import FlowUNetDims, flow_unet
+from edgepack.networks.hift import HiFTDims, hift, hift_source
+from edgepack.networks.speech_lm import SpeechLMDims, embedding_table, speech_lm
+from edgepack.runtime.voice import Prompt, Voice
+
+_QWEN = "CosyVoice-BlankEN"
+_SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endofprompt|>",
+    "[breath]",
+    "<strong>",
+    "</strong>",
+    "[noise]",
+    "[laughter]",
+    "[cough]",
+    "[clucking]",
+    "[accent]",
+    "[quick_breath]",
+    "<laughter>",
+    "</laughter>",
+    "[hissing]",
+    "[sigh]",
+    "[vocalized-noise]",
+    "[lipsmack]",
+    "[mn]",
+]
+_END_OF_PROMPT = "<|endofprompt|>"
+_EXTRA_IDS = 3  # end, an unused one, fill
+_HEAD = "llm.model.lm_head.weight"  # tied to the text table and never used
+_NOISE_FRAMES, _FLOW_STEPS = 15000, 10
+_STREAM = Stream(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
+
+
+class _CosyVoice2:
+    config_name = "cosyvoice2.yaml"
+
+    def graphs(self, checkpoint: Checkpoint) -> Iterator[Graph]:
+        yield from _language_model(checkpoint)
+        yield from _flow(checkpoint)
+        yield from _vocoder(checkpoint)
+
+    def host(self, checkpoint: Checkpoint) -> HostSettings:
+        config = checkpoint.config
+        llm, flow = config.section("llm"), config.section("flow")
+        speech = llm.positive("speech_token_size")
+        sampling = llm.section("sampling")
+        mix = llm.get("mix_ratio", list, [5, 15])
+        solver = _solver(flow)
+        dims = _hift_dims(config)
+        features = config.section("feat_extractor")
+        rate = config.positive("sample_rate")
+        return HostSettings(
+            sample_rate=rate,
+            end_of_prompt=_END_OF_PROMPT,
+            language_model=LanguageModel(
+                speech_tokens=speech,
+                start=speech + _EXTRA_IDS,
+                task=speech + _EXTRA_IDS + 1,
+                end=speech,
+                fill=speech + 2,
+                masked_before_min=speech,
+                min_ratio=2.0,
+                max_ratio=20.0,
+                mix=(int(mix[0]), int(mix[1])),
+                sampling=Sampling(
+                    top_p=sampling.get("top_p", float),
+                    top_k=sampling.positive("top_k"),
+                    window=sampling.positive("win_size"),
+                    repetition=sampling.get("tau_r", float),
+                ),
+            ),
+            flow=Flow(
+                steps=_FLOW_STEPS,
+                schedule="cosine" if solver.get("t_scheduler", str) == "cosine" else "linear",
+                look_ahead=flow.positive("pre_lookahead_len"),
+                chunk=flow.section("encoder").positive("static_chunk_size"),
+                ratio=flow.positive("token_mel_ratio"),
+                mels=flow.positive("output_size"),
+                noise_seed=0,
+                noise_frames=_NOISE_FRAMES,
+            ),
+            vocoder=Vocoder(frame=dims.frame, partials=dims.harmonics + 1),
+            stream=_STREAM,
+            prompt_mel=MelSpectrogram(
+                fft=features.positive("n_fft"),
+                hop=features.positive("hop_size"),
+                window=features.positive("win_size"),
+                mels=features.positive("num_mels"),
+                low=features.get("fmin", float),
+                high=features.get("fmax", float),
+            ),
+        )
+
+    def tokenizer(self, checkpoint: Checkpoint) -> str:
+        rows = checkpoint.json(f"{_QWEN}/config.json").positive("vocab_size")
+        return tokenizer.build(checkpoint, _QWEN, _SPECIAL, rows)
+
+    def voices(self, checkpoint: Checkpoint) -> Mapping[str, Voice]:
+        if not checkpoint.has("spk2info.pt"):
+            return {}
+        speakers = checkpoint.objects("spk2info.pt")
+        if not isinstance(speakers, dict):
+            raise UsageError(f"{checkpoint.folder}: spk2info.pt holds no table of speakers")
+        return {str(name): _voice(str(name), entry) for name, entry in speakers.items()}
+
+    def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
+        files = {"speech_tokenizer": "speech_tokenizer_v2.onnx", "speaker_encoder": "campplus.onnx"}
+        return files if all(checkpoint.has(f) for f in files.values()) else {}
+
+    def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
+        names = [self.config_name, "llm.pt", "flow.pt", "hift.pt", "spk2info.pt"]
+        names += [f"{_QWEN}/{n}" for n in ("config.json", "vocab.json", "merges.txt")]
+        names += [f"{_QWEN}/tokenizer.json", *self.enrolment(checkpoint).values()]
+        return [name for name in names if checkpoint.has(name)]
+
+
+def _language_model(checkpoint: Checkpoint) -> Iterator[Graph]:
+    config, qwen = checkpoint.config.section("llm"), checkpoint.json(f"{_QWEN}/config.json")
+    qwen.expect(hidden_act="silu", use_sliding_window=False, rope_scaling=None)
+    speech = config.positive("speech_token_size")
+    hidden, heads = qwen.positive("hidden_size"), qwen.positive("num_attention_heads")
+    dims = SpeechLMDims(
+        hidden=hidden,
+        intermediate=qwen.positive("intermediate_size"),
+        layers=qwen.positive("num_hidden_layers"),
+        heads=heads,
+        kv_heads=qwen.positive("num_key_value_heads"),
+        head_width=qwen.positive("head_dim", hidden // heads),
+        rope_theta=qwen.get("rope_theta", float),
+        epsilon=qwen.get("rms_norm_eps", float),
+        logits=speech + _EXTRA_IDS,
+    )
+    w = Weights.of("llm.pt", checkpoint.tensors("llm"))
+    backbone = w / "llm" / "model" / "model"
+    text = (backbone / "embed_tokens").get("weight", qwen.positive("vocab_size"), hidden)
+    spoken = (w / "speech_embedding").get("weight", dims.logits, hidden)
+    marks = (w / "llm_embedding").get("weight", 2, hidden)
+    graphs = [
+        speech_lm(backbone, w / "llm_decoder", dims),
+        embedding_table("text_embedding", text),
+        embedding_table("speech_embedding", stack(spoken.name, [spoken, marks], 0)),
+    ]
+    w.assert_all_read([_HEAD])
+    yield from graphs
+
+
+def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
+    config = checkpoint.config.section("flow")
+    encoder = config.section("encoder")
+    encoder.expect(
+        input_layer="linear",
+        pos_enc_layer_type="rel_pos_espnet",
+        selfattention_layer_type="rel_selfattn",
+        normalize_before=True,
+        use_cnn_module=False,
+        macaron_style=False,
+        activation_type="swish",
+    )
+    estimator = config.section("decoder").section("estimator")
+    estimator.expect(act_fn="gelu")
+    mels = config.positive("output_size")
+    w = Weights.of("flow.pt", checkpoint.tensors("flow"))
+    graphs = [
+        flow_encoder(
+            w,
+            FlowEncoderDims(
+                vocabulary=config.positive("vocab_size"),
+                embedded=config.positive("input_size"),
+                hidden=encoder.positive("output_size"),
+                heads=encoder.positive("attention_heads"),
+                feed_forward=encoder.positive("linear_units"),
+                mels=mels,
+                speaker=config.positive("spk_embed_dim"),
+                look_ahead=config.positive("pre_lookahead_len"),
+                ratio=config.positive("token_mel_ratio"),
+            ),
+        ),
+        flow_unet(
+            w / "decoder" / "estimator",
+            FlowUNetDims(
+                mels=mels,
+                heads=estimator.positive("num_heads"),
+                head_width=estimator.positive("attention_head_dim"),
+                guidance=_solver(config).get("inference_cfg_rate", float),
+            ),
+        ),
+    ]
+    w.assert_all_read([])
+    yield from graphs
+
+
+def _solver(flow: Config) -> Config:
+    parameters = flow.section("decoder").section("cfm_params").section("content")
+    parameters.expect(solver="euler")
+    return parameters
+
+
+def _vocoder(checkpoint: Checkpoint) -> Iterator[Graph]:
+    dims = _hift_dims(checkpoint.config)
+    tensors = checkpoint.tensors("hift")
+    # A GAN training checkpoint keeps the generator under a prefix.
+    w = Weights.of("hift.pt", {k.replace("generator.", ""): v for k, v in tensors.items()})
+    graphs = [hift_source(w, dims), hift(w, dims)]
+    w.assert_all_read([])
+    yield from graphs
+
+
+def _hift_dims(config: Config) -> HiFTDims:
+    section = config.section("hift")
+    rate = section.positive("sampling_rate")
+    if rate == 22050:
+        raise UnsupportedError(f"{section.where}: 22.05 kHz vocoders are of CosyVoice 1")
+    transform = section.section("istft_params")
+    dims = HiFTDims(
+        mels=section.positive("in_channels"),
+        base=section.positive("base_channels"),
+        harmonics=section.positive("nb_harmonics"),
+        sample_rate=rate,
+        rates=_numbers(section, "upsample_rates"),
+        kernels=_numbers(section, "upsample_kernel_sizes"),
+        fft=transform.positive("n_fft"),
+        hop=transform.positive("hop_len"),
+        dilations=_lists(section, "resblock_dilation_sizes"),
+        source_dilations=_lists(section, "source_resblock_dilation_sizes"),
+        slope=section.get("lrelu_slope", float),
+        limit=section.get("audio_limit", float),
+        sine_amplitude=section.get("nsf_alpha", float),
+        noise_deviation=section.get("nsf_sigma", float),
+        threshold=section.get("nsf_voiced_threshold", float),
+    )
+    levels = len(dims.rates)
+    if not levels == len(dims.kernels) == len(dims.source_dilations):
+        raise UsageError(f"{section.where}: its lists of levels differ in length")
+    frames = config.positive("token_frame_rate") * config.section("flow").positive(
+        "token_mel_ratio"
+    )
+    if dims.frame * frames != rate or dims.frame % 2:
+        raise UnsupportedError(
+            f"{section.where}: {dims.frame} samples a frame, but {rate} Hz and {frames} frames a "
+            f"second need {rate / frames:g}, an even number"
+        )
+    return dims
+
+
+def _numbers(section: Config, key: str) -> tuple[int, ...]:
+    values = section.get(key, list)
+    if not values or not all(isinstance(v, int) and v > 0 for v in values):
+        raise UsageError(f"{section.where}.{key} is {values!r}, expected positive whole numbers")
+    return tuple(values)
+
+
+def _lists(section: Config, key: str) -> tuple[tuple[int, ...], ...]:
+    values = section.get(key, list)
+    return tuple(_numbers(Config(section.where, {key: value}), key) for value in values)
+
+
+def _voice(name: str, entry: Any) -> Voice:
+    """A speaker of `spk2info.pt`: `{"embedding"}`, or a zero-shot prompt with all its parts."""
+
+    def part(key: str) -> np.ndarray:
+        value = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(value, np.ndarray):
+            raise UsageError(f"spk2info.pt: speaker {name!r} has no {key!r}; save it again")
+        return value
+
+    if isinstance(entry, dict) and "embedding" in entry:
+        return Voice(part("embedding").reshape(-1))
+    mel = part("prompt_speech_feat")
+    prompt = Prompt(
+        part("prompt_text").reshape(-1),
+        part("flow_prompt_speech_token").reshape(-1),
+        mel.reshape(mel.shape[-2:]),
+    )
+    return Voice(part("flow_embedding").reshape(-1), prompt)
+
+
+FAMILY = _CosyVoice2()

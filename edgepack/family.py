@@ -1,0 +1,74 @@
+"""What a model family tells the pipeline; families are modules in `families`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from edgepack import discovery
+from edgepack.checkpoint.folder import Checkpoint
+from edgepack.errors import UnsupportedError
+from edgepack.graph.net import Graph
+from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocoder
+from edgepack.runtime.voice import Voice
+
+PACKAGE = "edgepack.families"
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What the device's own loops need to know, as it goes into the manifest."""
+
+    sample_rate: int
+    end_of_prompt: str
+    language_model: LanguageModel
+    flow: Flow
+    vocoder: Vocoder
+    stream: Stream
+    prompt_mel: MelSpectrogram
+
+
+class Family(Protocol):
+    """A module of `families`: `FAMILY = ...`."""
+
+    @property
+    def config_name(self) -> str:
+        """The configuration file that marks a checkpoint of this family."""
+        ...
+
+    def graphs(self, checkpoint: Checkpoint) -> Iterator[Graph]:
+        """Every network, one at a time; a part's tensors are let go before the next part."""
+        ...
+
+    def host(self, checkpoint: Checkpoint) -> HostSettings:
+        """Settings of the host loops."""
+        ...
+
+    def tokenizer(self, checkpoint: Checkpoint) -> str:
+        """The text tokenizer as the JSON of the tokenizers library."""
+        ...
+
+    def voices(self, checkpoint: Checkpoint) -> Mapping[str, Voice]:
+        """Speakers that come with the checkpoint."""
+        ...
+
+    def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
+        """Networks taken over as they are: role → file of the checkpoint."""
+        ...
+
+    def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
+        """Files of the checkpoint that a bundle is made of."""
+        ...
+
+
+def recognise(checkpoint: Checkpoint) -> tuple[str, Family]:
+    """The family of a checkpoint, with its name; raises UnsupportedError if none knows it."""
+    known = []
+    for name in discovery.names(PACKAGE):
+        family = cast(Family, discovery.load(PACKAGE, name, "FAMILY"))
+        if family.config_name == checkpoint.config_name:
+            return name, family
+        known.append(name)
+    raise UnsupportedError(
+        f"{checkpoint.folder}: this version does not build {checkpoint.config_name} models; "
+        f"it builds {', '.join(known)}"
+    )

@@ -1,0 +1,1 @@
+"""Authoring ONNX graphs: weights, layers and signal blocks over onnxscript's GraphBuilder."""

@@ -1,0 +1,131 @@
+"""Layers as functions over a `Net`: `linear(net, x, w / "up")`.
+
+Sequences are channels-last, `[batch, time, channels]`, unless a name says otherwise. Causal
+convolutions along time are written as one MatMul over shifted copies, so that a whole
+transformer or U-Net is MatMuls, which every engine runs fast and quantizes.
+"""
+
+import math
+from collections.abc import Sequence
+
+from edgepack.graph.net import END, Net, Value
+from edgepack.graph.weights import Parameter, Weights
+
+MASKED = -1e10
+
+
+def linear(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
+    """`x Wᵀ + b` with `weight [out, in]`; the bias is optional. Shape: torch.nn.Linear's."""
+    weight = w.get("weight", *(shape or (None, None)))
+    y = net.op.MatMul(x, net.parameter(weight.transposed))
+    return add_bias(net, y, w, weight.shape[0])
+
+
+def add_bias(net: Net, x: Value, w: Weights, size: int) -> Value:
+    """`x + bias` where the module has one."""
+    return net.op.Add(x, net.parameter(w.get("bias", size))) if "bias" in w else x
+
+
+def layer_norm(net: Net, x: Value, w: Weights, epsilon: float) -> Value:
+    """LayerNorm over the last axis."""
+    scale, bias = net.parameter(w.get("weight", None)), net.parameter(w.get("bias", None))
+    return net.op.LayerNormalization(x, scale, bias, axis=-1, epsilon=epsilon)
+
+
+def rms_norm(net: Net, x: Value, w: Weights, epsilon: float) -> Value:
+    """`w · x / sqrt(mean(x²) + ε)` over the last axis (Zhang and Sennrich, 2019)."""
+    op = net.op
+    mean = op.ReduceMean(op.Pow(x, 2.0), [-1], keepdims=1)
+    return op.Mul(op.Div(x, op.Sqrt(op.Add(mean, epsilon))), net.parameter(w.get("weight", None)))
+
+
+def silu(net: Net, x: Value) -> Value:
+    """`x · sigmoid(x)`."""
+    return net.op.Mul(x, net.op.Sigmoid(x))
+
+
+def gelu(net: Net, x: Value) -> Value:
+    """Exact GELU, `x · (1 + erf(x/√2)) / 2`, in the form that engines fuse."""
+    op = net.op
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, math.sqrt(2.0))), 1.0)), 0.5)
+
+
+def mish(net: Net, x: Value) -> Value:
+    """`x · tanh(softplus(x))`, written as `x · n / (n + 2)` with `n = eˣ (eˣ + 2)`.
+
+    Identical in real numbers; ONNX Runtime's Softplus is ten times slower than its Exp.
+    """
+    op = net.op
+    e = op.Exp(op.Min(x, 20.0))
+    n = op.Mul(e, op.Add(e, 2.0))
+    return op.Mul(x, op.Div(n, op.Add(n, 2.0)))
+
+
+def time_convolution(
+    net: Net, x: Value, w: Weights, left: int, shape: Sequence[int | None]
+) -> Value:
+    """Convolution along time of `[B, T, in]` after `left` zero frames; none are added right.
+
+    `weight [out, in, k]`, stride 1, so the result has `T + left - k + 1` frames.
+    """
+    op = net.op
+    weight = w.get("weight", *shape)
+    out, inputs, taps = weight.shape
+    if left:
+        x = op.Pad(x, [0, left, 0, 0, 0, 0])
+    shifted = [op.Slice(x, [tap], [tap + 1 - taps or END], [1]) for tap in range(taps)]
+    stacked = op.Concat(*shifted, axis=-1) if taps > 1 else x  # [B, T', k·in]
+    matrix = weight.map(
+        (taps * inputs, out), lambda v: v.transpose(2, 1, 0).reshape(taps * inputs, out)
+    )
+    return add_bias(net, op.MatMul(stacked, net.parameter(matrix)), w, out)
+
+
+def channels_first(net: Net, x: Value) -> Value:
+    """Swap the last two axes, `[B, T, C]` and `[B, C, T]`, either way."""
+    return net.op.Transpose(x, perm=[0, 2, 1])
+
+
+def length(net: Net, x: Value, axis: int) -> Value:
+    """The length of one axis, as int64 `[1]`."""
+    return net.op.Shape(x, start=axis, end=axis + 1)
+
+
+def positions(net: Net, count: Value) -> Value:
+    """`0 … count-1` as int64; `count` is `[1]`."""
+    op = net.op
+    return op.Range(0, op.Squeeze(count, [0]), 1)
+
+
+def split_heads(net: Net, x: Value, heads: int, width: int) -> Value:
+    """`[B, T, heads·width]` to `[B, heads, T, width]`."""
+    return net.op.Transpose(net.op.Reshape(x, [0, 0, heads, width]), perm=[0, 2, 1, 3])
+
+
+def merge_heads(net: Net, x: Value, heads: int, width: int) -> Value:
+    """`[B, heads, T, width]` to `[B, T, heads·width]`."""
+    return net.op.Reshape(net.op.Transpose(x, perm=[0, 2, 1, 3]), [0, 0, heads * width])
+
+
+def chunk_bias(net: Net, count: Value, chunk: Value) -> Value:
+    """Additive attention mask `[T, T]`: frame i sees the chunks up to its own, all of them whole.
+
+    0 where `j < (i // chunk + 1) · chunk`, else -1e10; a chunk of T or more hides nothing.
+    Source: cosyvoice/utils/mask.py, `add_optional_chunk_mask`.
+    """
+    op = net.op
+    index = positions(net, count)
+    end = op.Mul(op.Add(op.Div(index, chunk), 1), chunk)
+    visible = op.Less(op.Unsqueeze(index, [0]), op.Unsqueeze(end, [1]))
+    return op.Where(visible, 0.0, MASKED)
+
+
+def attend(net: Net, scores: Value, bias: Value, v: Value) -> Value:
+    """`softmax(scores + bias) v`."""
+    op = net.op
+    return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), v)
+
+
+def embedding(net: Net, ids: Value, table: Parameter) -> Value:
+    """Rows of a table by int64 id."""
+    return net.op.Gather(net.parameter(table), ids, axis=0)

@@ -1,0 +1,131 @@
+"""One ONNX graph while it is being written, and the finished graph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+from onnxscript import GraphBuilder, OpBuilder
+
+from edgepack.graph.weights import Parameter
+
+OPSET = 18
+IR_VERSION = 10
+FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+END = np.iinfo(np.int64).max  # a Slice up to the end of an axis
+Value = ir.Value
+Feeds = Mapping[str, np.ndarray]
+
+_INLINE_BYTES = 1024
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class State:
+    """A cache: what output `output` leaves behind is fed to input `input` at the next call.
+
+    `shape` is the input's shape before the first call; its one zero axis is the one that grows.
+    """
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A finished network: the model, its caches, and feeds that exercise it.
+
+    `calls` are made in order on one session, the caches carried from each to the next.
+    """
+
+    name: str
+    model: ir.Model
+    states: tuple[State, ...]
+    calls: tuple[Feeds, ...]
+
+    def save(self, folder: Path) -> Path:
+        """Write `<name>.onnx` and, for its larger weights, `<name>.onnx.data`."""
+        path = folder / f"{self.name}.onnx"
+        save_model(self.model, path)
+        return path
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        tensors = (v.const_value for v in self.model.graph.initializers.values())
+        return sum(int(t.size) for t in tensors if t is not None and t.dtype == FLOAT)
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write a model, its larger weights in `<path>.data`, aligned to pages for mapping."""
+    ir.save(
+        model,
+        path,
+        external_data=f"{path.name}.data",
+        size_threshold_bytes=_INLINE_BYTES,
+        alignment=_PAGE,
+    )
+
+
+class Net:
+    """A graph under construction; layers are functions that take it first."""
+
+    def __init__(self, name: str) -> None:
+        """Start an empty graph of opset 18."""
+        self.name = name
+        self._graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
+        self._builder = GraphBuilder(self._graph)
+        self._initializers: dict[str, Value] = {}
+
+    @property
+    def op(self) -> OpBuilder:
+        """ONNX operators as methods."""
+        return self._builder.op
+
+    def input(self, name: str, shape: list[int | str], dtype: ir.DataType = FLOAT) -> Value:
+        """Declare a graph input; a string in the shape is a dynamic axis."""
+        return self._builder.input(name, dtype, shape)
+
+    def output(self, name: str, value: Value, shape: list[int | str]) -> None:
+        """Declare a graph output of type float."""
+        self._builder.add_output(value, name)
+        value.type, value.shape = ir.TensorType(FLOAT), ir.Shape(shape)
+
+    def parameter(self, parameter: Parameter) -> Value:
+        """The weight as an initializer, stored once however often it is asked for."""
+        tensor = ir.LazyTensor(
+            lambda: ir.tensor(np.ascontiguousarray(parameter.load())),
+            dtype=FLOAT,
+            shape=ir.Shape(parameter.shape),
+            name=parameter.name,
+        )
+        return self._initializer(parameter.name, tensor)
+
+    def constant(self, name: str, value: np.ndarray) -> Value:
+        """A computed table as an initializer; a name stands for one table."""
+        return self._initializer(name, ir.tensor(value, name=name))
+
+    def _initializer(self, name: str, tensor: ir.TensorProtocol) -> Value:
+        if name not in self._initializers:
+            self._initializers[name] = self._builder.initializer(tensor, name, qualify=False)
+        return self._initializers[name]
+
+    def tap(self, name: str, value: Value) -> Value:
+        """Give an inner value the name of the module it leaves, so that it can be looked at."""
+        value.name = name
+        return value
+
+    def finish(self, calls: tuple[Feeds, ...], states: tuple[State, ...] = ()) -> Graph:
+        """The finished graph."""
+        model = ir.Model(self._graph, ir_version=IR_VERSION, producer_name="edgepack")
+        for clean in (
+            passes.CommonSubexpressionEliminationPass(),
+            passes.DeduplicateInitializersPass(),
+            passes.RemoveUnusedNodesPass(),
+            passes.ClearMetadataAndDocStringPass(),
+        ):
+            clean(model)
+        return Graph(self.name, model, states, calls)

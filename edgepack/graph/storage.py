@@ -1,0 +1,54 @@
+"""How a finished graph's weights are stored."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgepack.errors import UnsupportedError
+from edgepack.graph.net import save_model
+
+_SMALLEST = 1024
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def store_as_float16(model: Path, target: Path) -> Path:
+    """Write `model` to `target` with its weights in float16, cast to float32 where they are used.
+
+    Vectors and small tables stay float32: they weigh nothing, and norms need the precision.
+    Raises UnsupportedError if a weight does not fit into float16.
+    """
+    graph_model = ir.load(model)
+    graph = graph_model.graph
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        if len(tuple(tensor.shape)) < 2 or tensor.size < _SMALLEST:
+            continue
+        half = ir.Value(
+            name=f"{value.name}.float16",
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.FLOAT16),
+            const_value=_half(tensor),
+        )
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT})
+        cast.outputs[0].shape, cast.outputs[0].type = value.shape, value.type
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[str(value.name)]
+        graph.register_initializer(half)
+        graph.insert_before(graph[0], cast)
+        cast.outputs[0].name = value.name
+    save_model(graph_model, target)
+    return target
+
+
+def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+    def convert() -> ir.TensorProtocol:
+        values = tensor.numpy()
+        if np.abs(values).max() > _FLOAT16_MAX:
+            raise UnsupportedError(f"{tensor.name} exceeds the range of float16; use fp32")
+        return ir.tensor(values.astype(np.float16), name=tensor.name)
+
+    shape = ir.Shape(tensor.numpy().shape)
+    return ir.LazyTensor(convert, ir.DataType.FLOAT16, shape, name=tensor.name)

@@ -1,0 +1,63 @@
+"""The fp32 hub: every network of a checkpoint as ONNX, with its answers to the self-test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.family import recognise
+from edgepack.manifest import State
+from edgepack.report import Step
+from edgepack.runtime.session import Options, engine
+from edgepack.verification.selftest import Call, execute
+
+REFEREE = "ort"
+
+
+@dataclass(frozen=True)
+class HubStage:
+    """One network of the hub, without its weights."""
+
+    name: str
+    model: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[State, ...]
+    parameters: int
+    feeds: tuple[Mapping[str, np.ndarray], ...]
+
+
+def author(folder: Path, hub: Path, step: Step) -> list[HubStage]:
+    """Write the networks of the checkpoint in `folder` to `hub`."""
+    checkpoint = open_checkpoint(folder)
+    _, family = recognise(checkpoint)
+    stages = []
+    for graph in family.graphs(checkpoint):
+        step(f"writing {graph.name}")
+        cached = {name for s in graph.states for name in (s.input, s.output)}
+        stages.append(
+            HubStage(
+                graph.name,
+                graph.save(hub),
+                tuple(str(v.name) for v in graph.model.graph.inputs if v.name not in cached),
+                tuple(str(v.name) for v in graph.model.graph.outputs if v.name not in cached),
+                tuple(State(input=s.input, output=s.output, shape=s.shape) for s in graph.states),
+                graph.parameters,
+                graph.calls,
+            )
+        )
+    return stages
+
+
+def answers(stages: Sequence[HubStage], threads: int, step: Step) -> dict[str, list[Call]]:
+    """What each network of the hub returns for its self-test feeds."""
+    recorded = {}
+    for stage in stages:
+        step(f"running {stage.name}")
+        session = engine(REFEREE).open(stage.model, stage.states, Options(threads, mapped=True))
+        outputs = execute(session, stage.feeds)
+        pairs = zip(stage.feeds, outputs, strict=True)
+        recorded[stage.name] = [Call(feeds, output) for feeds, output in pairs]
+    return recorded

@@ -1,0 +1,167 @@
+"""The manifest of a bundle: records that say what the network files cannot say, nothing twice."""
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+
+FORMAT = 1
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A record of the manifest: immutable, and closed to unknown fields."""
+
+
+class StoredFile(Struct, frozen=True):
+    """Size and hash of a file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class State(Struct, frozen=True):
+    """A cache of a stage: `output` of one call is `input` of the next, `shape` before the first."""
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+
+
+class Variant(Struct, frozen=True):
+    """A stage in one runtime: `files[0]` is opened, the others are read with it.
+
+    `precision` is how weights are stored; `error` is the largest difference from the fp32 hub
+    over the self-test, see `verification.selftest.relative_error`.
+    """
+
+    files: tuple[str, ...]
+    precision: str
+    error: float
+
+
+class Stage(Struct, frozen=True):
+    """One network: its runtimes, its caches, its graph inputs and outputs in order."""
+
+    variants: dict[str, Variant]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[State, ...] = ()
+    parameters: int = 0
+
+
+class Carried(Struct, frozen=True):
+    """A network of the checkpoint taken over as it is, in ONNX, run by any runtime."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Sampling(Struct, frozen=True):
+    """Repetition-aware nucleus sampling: see `runtime.sampling`."""
+
+    top_p: float
+    top_k: int
+    window: int
+    repetition: float
+
+
+class LanguageModel(Struct, frozen=True):
+    """How speech tokens are decoded.
+
+    Ids below `speech_tokens` are speech, all others stop or steer. `start`, `task` and the speech
+    tokens are rows of the speech embedding. Lengths are `min_ratio` to `max_ratio` speech tokens
+    a text token. `mix` is how many text, then speech tokens alternate when text is streamed.
+    """
+
+    speech_tokens: int
+    start: int
+    task: int
+    end: int
+    fill: int
+    masked_before_min: int
+    min_ratio: float
+    max_ratio: float
+    mix: tuple[int, int]
+    sampling: Sampling
+
+
+class Flow(Struct, frozen=True):
+    """How tokens become a mel spectrogram: ODE steps, time grid, look-ahead and chunk in tokens."""
+
+    steps: int
+    schedule: str
+    look_ahead: int
+    chunk: int
+    ratio: int
+    mels: int
+    noise_seed: int
+    noise_frames: int
+
+
+class Vocoder(Struct, frozen=True):
+    """How a mel spectrogram becomes audio: samples a frame, and sines in the excitation."""
+
+    frame: int
+    partials: int
+
+
+class Stream(Struct, frozen=True):
+    """The chunks of streamed synthesis: hops in tokens, the mel kept between them in frames."""
+
+    first_hop: int
+    max_hop: int
+    growth: int
+    mel_overlap: int
+
+
+class MelSpectrogram(Struct, frozen=True):
+    """The mel spectrogram of a prompt: sizes in samples, band edges in Hz."""
+
+    fft: int
+    hop: int
+    window: int
+    mels: int
+    low: float
+    high: float
+
+
+class Manifest(Struct, frozen=True):
+    """Everything a device needs to know about a bundle."""
+
+    format: int
+    edgepack: str
+    name: str
+    family: str
+    target: str
+    architecture: str
+    language: str
+    sample_rate: int
+    stages: dict[str, Stage]
+    enrolment: dict[str, Carried]
+    tokenizer: str
+    end_of_prompt: str
+    language_model: LanguageModel
+    flow: Flow
+    vocoder: Vocoder
+    stream: Stream
+    prompt_mel: MelSpectrogram
+    voices: dict[str, str]
+    self_test: str
+    documents: tuple[str, ...]
+    source: dict[str, str]
+    tools: dict[str, str]
+    build: str
+    files: dict[str, StoredFile]
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Bytes of a manifest: the hash of everything else first, then fields in order."""
+    tree: dict[str, Any] = msgspec.to_builtins(manifest)
+    digest = hashlib.sha256(_canonical(tree)).hexdigest()
+    return _canonical({"sha256": digest, **tree})
+
+
+def _canonical(tree: dict[str, Any]) -> bytes:
+    return (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode()

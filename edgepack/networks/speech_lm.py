@@ -1,0 +1,161 @@
+"""The Qwen2 decoder that writes speech tokens, and the two embedding tables in front of it.
+
+Source: transformers `Qwen2Model` and cosyvoice/llm/llm.py (`Qwen2LM`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepack.graph import layers
+from edgepack.graph.net import END, INT64, Graph, Net, State, Value
+from edgepack.graph.weights import Parameter, Weights, numbered, stack
+
+
+@dataclass(frozen=True)
+class SpeechLMDims:
+    """Dimensions of the decoder: widths and counts, `rope_theta` and `epsilon` unitless."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    rope_theta: float
+    epsilon: float
+    logits: int
+
+
+def embedding_table(name: str, table: Parameter) -> Graph:
+    """`ids` int64 [1, n] → `embeddings` [1, n, D]."""
+    net = Net(name)
+    ids = net.input("ids", [1, "n"], INT64)
+    rows = net.op.Gather(net.parameter(table), ids, axis=0)
+    net.output("embeddings", rows, [1, "n", table.shape[1]])
+    calls = tuple({"ids": np.arange(n, dtype=np.int64)[None] % table.shape[0]} for n in (5, 1))
+    return net.finish(calls)
+
+
+def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
+    """Prefill and decode in one graph: `embeddings` [1, n, D] → `logits` [1, V] of the last one.
+
+    The KV cache comes in as `past_key_i`, `past_value_i` [1, kv_heads, past, head_width] (empty
+    at prefill) and leaves as `key_i`, `value_i` with n more positions. Keys are stored rotated.
+    Positions count from the length of the cache. `backbone` is a Qwen2Model.
+    """
+    net = Net("speech_lm")
+    op = net.op
+    x = net.input("embeddings", [1, "n", dims.hidden])
+    cache: list[int | str] = [1, dims.kv_heads, "past", dims.head_width]
+    past = [
+        (net.input(f"past_key_{i}", cache), net.input(f"past_value_{i}", cache))
+        for i in range(dims.layers)
+    ]
+    offset, count = layers.length(net, past[0][0], 2), layers.length(net, x, 1)
+    index = op.Add(layers.positions(net, count), offset)  # [n]
+    rotation = _rotation(net, index, dims)
+    every = layers.positions(net, op.Add(offset, count))
+    hidden_from_query = op.Greater(op.Unsqueeze(every, [0]), op.Unsqueeze(index, [1]))
+    bias = op.Where(hidden_from_query, layers.MASKED, 0.0)  # [n, past + n]
+
+    states = []
+    blocks = numbered(backbone, "layers")
+    for i, (w, (past_key, past_value)) in enumerate(zip(blocks, past, strict=True)):
+        h = layers.rms_norm(net, x, w / "input_layernorm", dims.epsilon)
+        q, k, v = _projections(net, h, w / "self_attn", dims, rotation)
+        k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
+        for output, value, source in ((f"key_{i}", k, past_key), (f"value_{i}", v, past_value)):
+            net.output(output, value, [1, dims.kv_heads, "past + n", dims.head_width])
+            empty = (1, dims.kv_heads, 0, dims.head_width)
+            states.append(State(str(source.name), output, empty))
+        h = _attention(net, q, k, v, bias, dims)
+        x = op.Add(x, layers.linear(net, h, w / "self_attn" / "o_proj"))
+        h = layers.rms_norm(net, x, w / "post_attention_layernorm", dims.epsilon)
+        x = op.Add(x, _gated(net, h, w / "mlp", dims))
+    x = net.tap("hidden", layers.rms_norm(net, x, backbone / "norm", dims.epsilon))
+    last = op.Squeeze(op.Slice(x, [-1], [END], [1]), [1])  # [1, D]
+    net.output(
+        "logits", layers.linear(net, last, decoder, dims.logits, dims.hidden), [1, dims.logits]
+    )
+
+    rng = np.random.default_rng(0)
+    calls = tuple(
+        {"embeddings": rng.normal(0, 0.02, (1, n, dims.hidden)).astype(np.float32)}
+        for n in (9, 1, 1, 3)
+    )
+    return net.finish(calls, tuple(states))
+
+
+def _rotation(net: Net, index: Value, dims: SpeechLMDims) -> tuple[Value, Value]:
+    """Cosine and sine of the rotary angles, each [n, 1, head_width / 2] (Su et al., 2021)."""
+    op = net.op
+    half = np.arange(0, dims.head_width, 2, dtype=np.float32) / np.float32(dims.head_width)
+    frequency = (1.0 / dims.rope_theta**half).astype(np.float32)
+    angle = op.Mul(
+        op.Unsqueeze(op.Cast(index, to=1), [1, 2]), net.constant("rope_frequency", frequency)
+    )
+    return op.Cos(angle), op.Sin(angle)
+
+
+def _projections(
+    net: Net, x: Value, w: Weights, dims: SpeechLMDims, rotation: tuple[Value, Value]
+) -> tuple[Value, Value, Value]:
+    """Queries [1, heads, n, width], keys and values [1, kv_heads, n, width]; q and k rotated.
+
+    One MatMul serves all three: at decode a wide matrix-vector product beats three narrow ones.
+    """
+    op = net.op
+    rows = {"q": dims.heads, "k": dims.kv_heads, "v": dims.kv_heads}
+    parts = [
+        (
+            (w / f"{part}_proj").get("weight", n * dims.head_width, dims.hidden),
+            (w / f"{part}_proj").get("bias", n * dims.head_width),
+        )
+        for part, n in rows.items()
+    ]
+    weight = stack(f"{w.scope}qkv_proj.weight", [p.transposed for p, _ in parts], 1)
+    bias = stack(f"{w.scope}qkv_proj.bias", [b for _, b in parts], 0)
+    y = op.Add(op.MatMul(x, net.parameter(weight)), net.parameter(bias))
+    rotated = dims.heads + dims.kv_heads
+    y = op.Reshape(y, [0, 0, rotated + dims.kv_heads, dims.head_width])
+    qk, v = op.Split(y, [rotated, dims.kv_heads], axis=2, _outputs=2)
+    first, second = op.Split(qk, axis=-1, num_outputs=2, _outputs=2)
+    cos, sin = rotation
+    qk = op.Concat(
+        op.Sub(op.Mul(first, cos), op.Mul(second, sin)),
+        op.Add(op.Mul(second, cos), op.Mul(first, sin)),
+        axis=-1,
+    )
+    q, k = op.Split(
+        op.Transpose(qk, perm=[0, 2, 1, 3]), [dims.heads, dims.kv_heads], axis=1, _outputs=2
+    )
+    return q, k, op.Transpose(v, perm=[0, 2, 1, 3])
+
+
+def _attention(net: Net, q: Value, k: Value, v: Value, bias: Value, dims: SpeechLMDims) -> Value:
+    """Grouped-query attention (Ainslie et al., 2023) → [1, n, heads · width].
+
+    The queries of a group are rows of one product with their shared keys, which are not copied.
+    """
+    op = net.op
+    group, width = dims.heads // dims.kv_heads, dims.head_width
+    q = op.Reshape(op.Mul(q, width**-0.5), [1, dims.kv_heads, -1, width])
+    scores = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2]))  # [1, kv, group·n, past + n]
+    total = layers.length(net, k, 2)
+    grouped = op.Concat([dims.kv_heads, group, -1], total, axis=0)
+    probabilities = op.Softmax(op.Add(op.Reshape(scores, grouped), bias), axis=-1)
+    flat = op.Concat([1, dims.kv_heads, -1], total, axis=0)
+    y = op.MatMul(op.Reshape(probabilities, flat), v)
+    y = op.Reshape(y, [1, dims.heads, -1, width])
+    return layers.merge_heads(net, y, dims.heads, width)
+
+
+def _gated(net: Net, x: Value, w: Weights, dims: SpeechLMDims) -> Value:
+    """SwiGLU, `down(silu(gate(x)) · up(x))`, gate and up in one MatMul."""
+    op = net.op
+    size = (dims.intermediate, dims.hidden)
+    both = [(w / name).get("weight", *size).transposed for name in ("gate_proj", "up_proj")]
+    y = op.MatMul(x, net.parameter(stack(f"{w.scope}gate_up_proj.weight", both, 1)))
+    gate, up = op.Split(y, axis=-1, num_outputs=2, _outputs=2)
+    return layers.linear(net, op.Mul(layers.silu(net, gate), up), w / "down_proj")

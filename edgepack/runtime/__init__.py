@@ -1,0 +1,1 @@
+"""Speaking with a bundle: numpy, a tokenizer, audio helpers and one inference engine."""

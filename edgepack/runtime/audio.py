@@ -1,0 +1,75 @@
+"""Wav files in and out, and resampling. Waveforms are float32 in ±1."""
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from edgepack.bundle import write_atomically
+from edgepack.errors import UsageError
+
+_ZEROS, _ROLLOFF = 6, 0.99
+_LOWEST_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Mono sound [n] at `rate` Hz; `name` is for messages."""
+
+    name: str
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return len(self.samples) / self.rate
+
+    def at(self, rate: int) -> np.ndarray:
+        """The samples at another rate, [n]."""
+        return resample(self.samples, self.rate, rate)
+
+
+def read(path: Path) -> Recording:
+    """A sound file, its channels averaged; raises UsageError if unreadable or below 16 kHz."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UsageError(f"{path}: not a readable sound file ({error})") from None
+    if rate < _LOWEST_RATE:
+        raise UsageError(
+            f"{path}: {rate} Hz is too low; use a recording of {_LOWEST_RATE} Hz or more"
+        )
+    return Recording(str(path), samples.mean(1), rate)
+
+
+def write(path: Path, samples: np.ndarray, rate: int) -> None:
+    """Write mono 16-bit PCM; the file appears whole or not at all."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
+    write_atomically(path, buffer.getvalue())
+
+
+def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Band-limited resampling of [n] by a Hann-windowed sinc of 6 zero crossings, rolloff 0.99.
+
+    Source: torchaudio.functional.resample with its defaults, which prompts were made with.
+    """
+    if old == new:
+        return samples
+    divisor = math.gcd(old, new)
+    old, new = old // divisor, new // divisor
+    base = min(old, new) * _ROLLOFF
+    width = math.ceil(_ZEROS * old / base)
+    taps = np.arange(-width, width + old)[None] / old - np.arange(new)[:, None] / new
+    t = np.clip(taps * base, -_ZEROS, _ZEROS)
+    kernel = np.sinc(t) * np.cos(np.pi * t / (2 * _ZEROS)) ** 2 * (base / old)
+    padded = np.pad(samples, (width, width + old))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[1])[::old]
+    phases = windows @ kernel.T.astype(np.float32)  # [blocks, new]
+    return phases.reshape(-1)[: math.ceil(new * len(samples) / old)]

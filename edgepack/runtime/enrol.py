@@ -1,0 +1,78 @@
+"""A voice from a recording, with the checkpoint's own speech tokenizer and speaker encoder.
+
+Source: cosyvoice/cli/frontend.py (`frontend_zero_shot`, `_extract_*`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepack.errors import GateError, UsageError
+from edgepack.manifest import Carried, Manifest
+from edgepack.runtime import features
+from edgepack.runtime.audio import Recording
+from edgepack.runtime.session import Session
+from edgepack.runtime.voice import Prompt, Voice
+
+_RATE = 16000
+_LONGEST_SECONDS, _SHORTEST_SECONDS = 30.0, 0.5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A carried-over network: its session, and the names it gives its inputs and outputs."""
+
+    names: Carried
+    session: Session
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """The first output for inputs in the network's own order."""
+        outputs = self.session.run(dict(zip(self.names.inputs, inputs, strict=True)))
+        return outputs[self.names.outputs[0]]
+
+
+@dataclass(frozen=True)
+class Enroller:
+    """Makes voices and speech tokens out of recordings."""
+
+    manifest: Manifest
+    speech_tokenizer: Model
+    speaker_encoder: Model
+
+    def tokens(self, recording: Recording) -> np.ndarray:
+        """Speech tokens [n] of a recording of at most 30 s."""
+        mel = features.whisper_log_mel(_checked(recording).at(_RATE))
+        length = np.array([mel.shape[2]], np.int32)
+        return self.speech_tokenizer.run(mel, length).reshape(-1).astype(np.int64)
+
+    def speaker(self, recording: Recording) -> np.ndarray:
+        """Speaker embedding [d] of a recording."""
+        fbank = features.kaldi_fbank(_checked(recording).at(_RATE))
+        embedding = self.speaker_encoder.run((fbank - fbank.mean(0))[None]).reshape(-1)
+        if not np.isfinite(embedding).all():
+            raise GateError(
+                f"{recording.name}: the speaker encoder gave NaN; try another recording"
+            )
+        return embedding
+
+    def prompt(self, recording: Recording, text: Sequence[int]) -> Prompt:
+        """The recording as a prompt; `text` are the token ids of its transcript."""
+        rate, ratio = self.manifest.sample_rate, self.manifest.flow.ratio
+        mel = features.prompt_mel(recording.at(rate), rate, self.manifest.prompt_mel)
+        tokens = self.tokens(recording)
+        count = min(len(mel) // ratio, len(tokens))
+        return Prompt(np.asarray(text, np.int64), tokens[:count], mel[: ratio * count])
+
+    def voice(self, recording: Recording, text: Sequence[int]) -> Voice:
+        """A voice whose prompt is the recording."""
+        return Voice(self.speaker(recording), self.prompt(recording, text))
+
+
+def _checked(recording: Recording) -> Recording:
+    if not _SHORTEST_SECONDS <= recording.seconds <= _LONGEST_SECONDS:
+        raise UsageError(
+            f"{recording.name}: {recording.seconds:.1f} s long; a recording has to be "
+            f"{_SHORTEST_SECONDS:g} to {_LONGEST_SECONDS:g} s"
+        )
+    return recording

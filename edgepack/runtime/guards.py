@@ -1,0 +1,26 @@
+"""What must hold of synthesized speech before anyone hears it."""
+
+import numpy as np
+
+_SILENCE = 10 ** (-60 / 20)
+
+
+def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: int) -> list[str]:
+    """Reasons not to use the audio [n], each one line; none if it is fine.
+
+    Runaway: the language model reached its length limit without ending. Silence: the loudest
+    sample is below -60 dB of full scale.
+    """
+    found = []
+    if not ended:
+        found.append(
+            f"runaway: {speech_tokens} speech tokens for {text_tokens} text tokens without an end; "
+            "try another --seed or a shorter text"
+        )
+    if speech_tokens == 0:
+        found.append("no speech: the language model ended at once; try another --seed")
+    elif not np.isfinite(audio).all():
+        found.append("the vocoder gave NaN or infinite samples; the weights or the host are bad")
+    elif np.abs(audio).max() < _SILENCE:
+        found.append("silence: no sample above -60 dB; try another --seed or voice")
+    return found

@@ -1,0 +1,113 @@
+"""From a bundle on disk to loaded networks."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack import discovery
+from edgepack.bundle import Bundle, open_bundle
+from edgepack.errors import UsageError
+from edgepack.runtime.decode import SpeechDecoder
+from edgepack.runtime.enrol import Enroller, Model
+from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.session import Options, Session, engine
+from edgepack.runtime.stream import ChunkedSynthesis
+from edgepack.runtime.text import Frontend
+from edgepack.runtime.vocoder import Vocoder
+from edgepack.runtime.watch import Watched, Watcher
+
+# Decoding reads each weight once a token: repacking gigabytes would only delay the first one.
+_MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where networks run: an engine by name, and its number of compute threads."""
+
+    runtime: str
+    threads: int
+
+    def options(self, stage: str, taps: Sequence[str] = ()) -> Options:
+        """How this host loads a stage."""
+        return Options(self.threads, stage in _MAPPED, taps)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle whose networks are in memory, as the parts of the synthesis that use them."""
+
+    bundle: Bundle
+    host: Host
+    frontend: Frontend
+    decoder: SpeechDecoder
+    flow: FlowDecoder
+    vocoder: Vocoder
+
+    @property
+    def stream(self) -> ChunkedSynthesis:
+        """Flow decoder and vocoder on a growing token sequence."""
+        return ChunkedSynthesis(self.bundle.manifest.stream, self.flow, self.vocoder)
+
+
+def choose(bundle: Bundle, runtime: str | None, threads: int | None) -> Host:
+    """The named runtime or the bundle's first, on `threads` or all CPUs this process may use."""
+    runtimes = bundle.runtimes()
+    if runtime and runtime not in runtimes:
+        raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
+    return Host(runtime or runtimes[0], threads or len(os.sched_getaffinity(0)))
+
+
+def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) -> Session:
+    """Check and load one network; `taps` are inner values to return as well."""
+    stage = bundle.manifest.stages[name]
+    files = stage.variants[host.runtime].files
+    bundle.check(files)
+    return engine(host.runtime).open(bundle.path(files[0]), stage.states, host.options(name, taps))
+
+
+def load(
+    folder: Path,
+    runtime: str | None = None,
+    threads: int | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> Loaded:
+    """Check and load a bundle; `watchers` see every call of a network."""
+    bundle = open_bundle(folder)
+    host = choose(bundle, runtime, threads)
+    manifest = bundle.manifest
+    bundle.check([manifest.tokenizer])
+
+    def session(name: str) -> Session:
+        loaded = open_stage(bundle, name, host)
+        return Watched(name, loaded, list(watchers)) if watchers else loaded
+
+    # The largest network first: loading one needs more memory than having it.
+    lm = session("speech_lm")
+    return Loaded(
+        bundle,
+        host,
+        Frontend.open(bundle.path(manifest.tokenizer), manifest.end_of_prompt),
+        SpeechDecoder(
+            manifest.language_model, session("text_embedding"), session("speech_embedding"), lm
+        ),
+        FlowDecoder(manifest.flow, session("flow_encoder"), session("flow_estimator")),
+        Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
+    )
+
+
+def open_enroller(bundle: Bundle, host: Host) -> Enroller:
+    """The networks that make voices of recordings; raises UsageError if the bundle has none."""
+    models = bundle.manifest.enrolment
+    if not models:
+        raise UsageError(
+            f"{bundle.folder}: has no enrolment networks; build it from a checkpoint that has them"
+        )
+
+    def model(name: str) -> Model:
+        carried = models[name]
+        bundle.check([carried.file])
+        path = bundle.path(carried.file)
+        return Model(carried, engine(host.runtime).open(path, (), host.options(name)))
+
+    return Enroller(bundle.manifest, model("speech_tokenizer"), model("speaker_encoder"))

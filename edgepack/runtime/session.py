@@ -1,0 +1,81 @@
+"""What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from edgepack import discovery
+from edgepack.errors import UnsupportedError
+from edgepack.manifest import State
+
+PACKAGE = "edgepack.runtime.sessions"
+
+Feeds = Mapping[str, np.ndarray]
+
+
+class Session(Protocol):
+    """One loaded network. Caches stay inside it between calls."""
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name; caches are neither fed nor returned."""
+        ...
+
+    def reset(self) -> None:
+        """Empty the caches."""
+        ...
+
+    def caches(self) -> dict[str, np.ndarray]:
+        """The caches as they are now, by the name of the output that wrote them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to load a network.
+
+    `threads` is the number of compute threads. `mapped` keeps the weights in the page cache
+    instead of a repacked copy: it loads at once and suits a network that reads each weight once
+    a call. `taps` are inner values to return as outputs too.
+    """
+
+    threads: int
+    mapped: bool = False
+    taps: Sequence[str] = ()
+
+
+class Engine(Protocol):
+    """A module of `sessions`: `ENGINE = Engine(...)`."""
+
+    @property
+    def distribution(self) -> str:
+        """The package to install, for the message when it is missing."""
+        ...
+
+    def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
+        """Load a network file; raises IntegrityError if the engine refuses it."""
+        ...
+
+    def version(self) -> str:
+        """The engine's version."""
+        ...
+
+
+def engines() -> list[str]:
+    """Names of the engines this version knows, installed or not."""
+    return discovery.names(PACKAGE)
+
+
+def engine(name: str) -> Engine:
+    """The engine called `name`; raises UnsupportedError if its package is not installed."""
+    found = cast(Engine, discovery.load(PACKAGE, name, "ENGINE"))
+    try:
+        importlib.import_module(found.distribution)
+    except ImportError:
+        raise UnsupportedError(
+            f"{found.distribution} is not installed; pip install 'edgepack[{name}]'"
+        ) from None
+    return found

@@ -1,0 +1,136 @@
+"""OpenVINO on CPU, for IR (`.xml` with `.bin`) and carried-over `.onnx` files."""
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgepack.errors import IntegrityError
+from edgepack.manifest import State
+from edgepack.runtime.session import Feeds, Options, Session
+
+if TYPE_CHECKING:
+    import openvino
+
+_RELEASE_SECONDS = 0.2
+
+
+class _OpenVinoSession:
+    """Caches are variables of the infer request (a stateful model)."""
+
+    def __init__(
+        self, compiled: "openvino.CompiledModel", states: Sequence[State], weights: "_Weights"
+    ) -> None:
+        self._weights = weights  # what the compiled model points into
+        self._warm = False
+        self._request = compiled.create_infer_request()
+        self._outputs = [(output, output.get_any_name()) for output in compiled.outputs]
+        self._variables = {f"{s.input}{s.output}": s.output for s in states}
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        results = self._request.infer(dict(feeds), share_inputs=True)
+        if not self._warm:  # networks of dynamic shape are repacked at their first call
+            self._weights.release()
+            self._warm = True
+        return {name: results[output] for output, name in self._outputs}
+
+    def reset(self) -> None:
+        self._request.reset_state()
+
+    def caches(self) -> dict[str, np.ndarray]:
+        found = {state.name: state.state.data for state in self._request.query_state()}
+        return {output: np.array(found[name]) for name, output in self._variables.items()}
+
+
+@dataclass(frozen=True)
+class _OpenVino:
+    distribution: str = "openvino"
+
+    def version(self) -> str:
+        import openvino
+
+        return str(openvino.__version__)
+
+    def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
+        # Each step of a decoder has new shapes; oneDNN would keep the kernels of the last 1024.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        import openvino
+
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+            # The defaults are bf16 arithmetic and an 8-bit cache on CPUs that have them.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            "CPU_RUNTIME_CACHE_CAPACITY": 64,
+        }
+        try:
+            weights = _Weights(path.with_suffix(".bin"))
+            if weights.mapping:
+                model = core.read_model(path.read_text("utf-8"), weights.tensor())
+            else:
+                model = core.read_model(path)
+            if options.taps:
+                model.add_outputs(list(options.taps))
+            with weights.released():
+                compiled = core.compile_model(model, "CPU", settings)
+        except Exception as error:  # OpenVINO raises bare RuntimeError, and OSError for files
+            raise IntegrityError(f"{path}: OpenVINO cannot load it: {error}") from None
+        return _OpenVinoSession(compiled, states, weights)
+
+
+class _Weights:
+    """A memory-mapped `.bin` file, or nothing where there is none.
+
+    OpenVINO copies most weights into a layout of its own; the pages they came from are given
+    back, so that both are not resident at once. A page that is needed again is read again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.mapping: mmap.mmap | None = None
+        self._bytes = np.zeros(0, np.uint8)
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                # A private map: OpenVINO asks for writable memory but does not write to it.
+                self.mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._bytes = np.frombuffer(self.mapping, np.uint8)
+
+    def tensor(self) -> "openvino.Tensor":
+        """The weights without a copy; valid while this object lives."""
+        import openvino
+
+        return openvino.Tensor(self._bytes, shared_memory=True)
+
+    def release(self) -> None:
+        """Give the resident pages back."""
+        if self.mapping:
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Give pages back again and again while the block runs."""
+        done = threading.Event()
+
+        def release() -> None:
+            while not done.wait(_RELEASE_SECONDS):
+                self.release()
+
+        thread = threading.Thread(target=release, name="edgepack-release", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.release()
+
+
+ENGINE = _OpenVino()

@@ -1,0 +1,104 @@
+"""ONNX Runtime on CPU, for `.onnx` and `.ort` files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.manifest import State
+from edgepack.runtime.session import Feeds, Options, Session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_ERROR_SEVERITY = 3
+
+
+class _OrtSession:
+    """Caches are OrtValues that go from the outputs of one call to the inputs of the next."""
+
+    def __init__(self, session: "onnxruntime.InferenceSession", states: Sequence[State]) -> None:
+        self._session = session
+        self._states = states
+        cached = {state.output for state in states}
+        self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
+        self._fetched = [*self._outputs, *(state.output for state in states)]
+        self._caches: dict[str, Any] = {}
+        self.reset()
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        if not self._states:
+            return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+        values = {name: _value(feed) for name, feed in feeds.items()}
+        results = self._session.run_with_ort_values(self._fetched, values | self._caches)
+        outputs = results[: len(self._outputs)]
+        fresh = results[len(self._outputs) :]
+        self._caches = {s.input: value for s, value in zip(self._states, fresh, strict=True)}
+        return {name: v.numpy() for name, v in zip(self._outputs, outputs, strict=True)}
+
+    def reset(self) -> None:
+        self._caches = {s.input: _value(np.zeros(s.shape, np.float32)) for s in self._states}
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {s.output: self._caches[s.input].numpy() for s in self._states}
+
+
+def _value(array: np.ndarray) -> Any:
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+@dataclass(frozen=True)
+class _Ort:
+    distribution: str = "onnxruntime"
+
+    def version(self) -> str:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = _ERROR_SEVERITY
+        entries = {"session.intra_op.allow_spinning": "0"}
+        if options.mapped:
+            entries["session.disable_prepacking"] = "1"
+        if path.suffix == ".ort":
+            entries["session.use_memory_mapped_ort_model"] = "1"
+        for key, value in entries.items():
+            settings.add_session_config_entry(key, value)
+        try:
+            model: str | bytes = str(path)
+            if options.taps:
+                model = _with_outputs(path, options.taps)
+                settings.add_session_config_entry(
+                    "session.model_external_initializers_file_folder_path", str(path.parent)
+                )
+            session = onnxruntime.InferenceSession(
+                model, settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the engine's own exceptions share no base class
+            raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
+        return _OrtSession(session, states)
+
+
+def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
+    """The model with inner values as further outputs; needs the onnx package."""
+    if path.suffix != ".onnx":
+        raise UnsupportedError(f"{path}: inner values can only be read from .onnx files")
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return bytes(model.SerializeToString())
+
+
+ENGINE = _Ort()

@@ -1,0 +1,169 @@
+"""Text front end: cleaning, splitting into utterances, token ids.
+
+Source: cosyvoice/cli/frontend.py (`text_normalize`) and utils/frontend_utils.py
+(`split_paragraph`). The rules are kept exact, oddities included; `normalize` is where a
+language's number and date reader goes before them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.errors import IntegrityError, UsageError
+
+_LONGEST, _SHORTEST, _MERGED = 80, 60, 20
+_CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
+_CLOSING_QUOTES = '"”'
+_CHINESE_REPLACEMENTS = {
+    "²": "平方",
+    "³": "立方",
+    ".": "。",
+    " - ": "，",
+    "（": "",
+    "）": "",
+    "【": "",
+    "】": "",
+    "`": "",
+    "——": " ",
+}
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """Turns text into utterances and utterances into token ids."""
+
+    tokenizer: Any
+    end_of_prompt: str
+    normalize: Callable[[str], str] = _unchanged
+
+    @staticmethod
+    def open(path: Path, end_of_prompt: str) -> "Frontend":
+        """A front end over a `tokenizer.json`."""
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise IntegrityError(f"{path}: not a readable tokenizer ({error})") from None
+        return Frontend(tokenizer, end_of_prompt)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens added."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def instruction(self, text: str) -> list[int]:
+        """Token ids of an instruction, ended by the end-of-prompt token."""
+        return self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
+
+    def prompt(self, text: str) -> str:
+        """The cleaned transcript of a prompt."""
+        return self._clean(text.strip())[0]
+
+    def utterances(self, text: str) -> list[str]:
+        """Cleaned pieces to speak one after the other; raises UsageError if nothing is left.
+
+        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split.
+        """
+        if "<|" in text and "|>" in text:
+            return [text]
+        cleaned, chinese = self._clean(text.strip())
+        pieces = split(cleaned, chinese, len if chinese else lambda piece: len(self.ids(piece)))
+        spoken = [piece for piece in pieces if not _is_punctuation(piece)]
+        if not spoken:
+            raise UsageError("the text has nothing to speak in it")
+        return spoken
+
+    def _clean(self, text: str) -> tuple[str, bool]:
+        """The text as the model expects it, and whether the Chinese rules were used."""
+        if "<|" in text and "|>" in text:
+            return text, False
+        if not any("\u4e00" <= c <= "\u9fff" for c in text):
+            return spell_out_numbers(self.normalize(text)), False
+        text = _without_blanks(self.normalize(text).replace("\n", ""))
+        for old, new in _CHINESE_REPLACEMENTS.items():
+            text = text.replace(old, new)
+        return re.sub("[，,、]+$", "。", text), True
+
+
+def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
+    """Sentences merged into utterances of about 60 to 80 units of `length`."""
+    marks = _CHINESE_MARKS if chinese else _OTHER_MARKS
+    if not text:
+        return []
+    if text[-1] not in marks:
+        text += "。" if chinese else "."
+    merged: list[str] = []
+    current = ""
+    for sentence in _sentences(text, marks):
+        if length(current + sentence) > _LONGEST and length(current) > _SHORTEST:
+            merged.append(current)
+            current = ""
+        current += sentence
+    if current and merged and length(current) < _MERGED:
+        merged[-1] += current
+    elif current:
+        merged.append(current)
+    return merged
+
+
+def _sentences(text: str, marks: str) -> list[str]:
+    """Text up to each mark, with a closing quote that follows it; a mark after a mark is lost."""
+    sentences: list[str] = []
+    start = 0
+    for i, character in enumerate(text):
+        if character not in marks:
+            continue
+        if i > start:
+            sentences.append(text[start : i + 1])
+        start = i + 1
+        if sentences and text[start : start + 1] in tuple(_CLOSING_QUOTES):
+            sentences[-1] += text[start]
+            start += 1
+    return sentences
+
+
+def spell_out_numbers(text: str) -> str:
+    """Every run of digits as English words."""
+    if not any(c.isdigit() for c in text):
+        return text
+    import inflect
+
+    speller = inflect.engine()
+
+    def words(run: str) -> str:
+        try:
+            return str(speller.number_to_words(run))
+        except inflect.NumOutOfRangeError:
+            return " ".join(str(speller.number_to_words(digit)) for digit in run)
+
+    runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))
+    return "".join(words(run) if run[0].isdigit() else run for run in runs)
+
+
+def _ascii_digit(character: str) -> str:
+    """Digits of other scripts, and superscripts, as 0 to 9."""
+    return str(unicodedata.digit(character)) if character.isdigit() else character
+
+
+def _without_blanks(text: str) -> str:
+    """Drop each blank unless both neighbours are ASCII and not blank."""
+
+    def joins(character: str) -> bool:
+        return character.isascii() and character != " "
+
+    return "".join(
+        c
+        for i, c in enumerate(text)
+        if c != " " or (i + 1 < len(text) and joins(text[i + 1]) and joins(text[i - 1]))
+    )
+
+
+def _is_punctuation(text: str) -> bool:
+    return all(unicodedata.category(c)[0] in "PS" for c in text)

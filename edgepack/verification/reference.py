@@ -1,0 +1,170 @@
+"""A bundle against recorded vectors of the original implementation.
+
+A folder of vectors holds `lm.npz`, `flow.npz`, `hift.npz` and `tts.npz`; what their arrays mean is
+in the modules of `vectors`, one for each file. Every array gets a row: an input was used, an
+output was compared, an inner value was compared where the runtime can show it.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from edgepack import discovery
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.runtime.enrol import Enroller
+from edgepack.runtime.loading import Loaded, open_enroller, open_stage
+from edgepack.runtime.session import Feeds, Session
+from edgepack.verification.selftest import relative_error
+
+PACKAGE = "edgepack.verification.vectors"
+
+# Limits, relative (see `relative_error`) unless they name a unit; docs/verification.md has why.
+NETWORK = 1e-4
+WAVEFORM = 2e-3  # a few frames behind the sine source, which multiplies rounding errors of f0
+UTTERANCE = 1e-2  # seconds of it: the original rounds phases of 1e5 rad to float32
+DISTORTION_DB = 0.5  # audio of our own mel, whose rounding errors f0 and phase multiply again
+
+
+_HIDDEN = "hidden inside the network; shown by .onnx files (with edgepack[build]) and by OpenVINO"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one array.
+
+    `role` is input, output or inner. `error` and `limit` are of the comparison, if there was
+    one; `note` says why there was none.
+    """
+
+    file: str
+    array: str
+    role: str
+    error: float | None = None
+    limit: float | None = None
+    note: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a comparison went over its limit."""
+        return self.error is not None and self.limit is not None and not self.error <= self.limit
+
+
+@dataclass
+class Vectors:
+    """The arrays of one file, and their rows so far. Reading an array makes it an input."""
+
+    file: str
+    arrays: Mapping[str, np.ndarray]
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.arrays:
+            raise UsageError(f"{self.file}: has no array {name!r}, which its others refer to")
+        self.rows.setdefault(name, Row(self.file, name, "input"))
+        return self.arrays[name]
+
+    def ids(self, name: str) -> list[int]:
+        """Token ids as a flat list."""
+        return [int(i) for i in self[name].reshape(-1)]
+
+    def unused(self, name: str, note: str) -> None:
+        """An array that nothing depends on."""
+        if name in self.arrays:
+            self.rows[name] = Row(self.file, name, "input", note=note)
+
+    def compare(
+        self, name: str, actual: np.ndarray, limit: float = NETWORK, role: str = "output"
+    ) -> None:
+        """Compare an array, if the file has it, by relative error; a limit of 0 means exactly."""
+        if name in self.arrays:
+            error = relative_error(np.asarray(actual), self.arrays[name])
+            self.judge(name, error, limit, role)
+
+    def inner(self, name: str, actual: np.ndarray | None, limit: float = NETWORK) -> None:
+        """Compare an inner value, or note that the runtime could not show it."""
+        if name not in self.arrays:
+            return
+        if actual is None:
+            self.rows[name] = Row(self.file, name, "inner", note=_HIDDEN)
+        else:
+            self.compare(name, actual, limit, "inner")
+
+    def judge(self, name: str, error: float, limit: float, role: str = "output") -> None:
+        """Record a comparison made elsewhere; the worst of several of one array is kept."""
+        if name not in self.arrays:
+            return
+        known = self.rows.get(name)
+        if known is None or known.error is None or not error <= known.error:
+            self.rows[name] = Row(self.file, name, role, error, limit)
+
+    def finished(self) -> list[Row]:
+        """One row an array, in the file's order."""
+        other = {n: Row(self.file, n, "input", note="unknown array") for n in self.arrays}
+        return [self.rows.get(name, other[name]) for name in self.arrays]
+
+
+@dataclass
+class Subject:
+    """The bundle under test, loaded."""
+
+    loaded: Loaded
+    _tapped: dict[tuple[str, tuple[str, ...]], Session] = field(default_factory=dict)
+
+    @cached_property
+    def enroller(self) -> Enroller:
+        """Its enrolment networks."""
+        return open_enroller(self.loaded.bundle, self.loaded.host)
+
+    def reveal(self, stage: str, feeds: Feeds, taps: Iterable[str]) -> dict[str, np.ndarray]:
+        """Inner values of a network by name; none where the runtime cannot show them."""
+        names = tuple(sorted(set(taps)))
+        if not names:
+            return {}
+        try:
+            session = self._tapped.get((stage, names))
+            if session is None:
+                session = open_stage(self.loaded.bundle, stage, self.loaded.host, names)
+                self._tapped[stage, names] = session
+        except (UnsupportedError, ModuleNotFoundError):
+            return {}
+        session.reset()
+        outputs = session.run(feeds)
+        return {name: outputs[name] for name in names}
+
+
+Check = Callable[[Vectors, Subject], None]
+
+
+def run(loaded: Loaded, folder: Path) -> list[Row]:
+    """Compare a loaded bundle with every file of vectors in `folder`, one row an array."""
+    files = [n for n in discovery.names(PACKAGE) if (folder / f"{n}.npz").is_file()]
+    if not files:
+        known = ", ".join(f"{name}.npz" for name in discovery.names(PACKAGE))
+        raise UsageError(f"{folder}: none of {known} is there")
+    subject = Subject(loaded)
+    rows: list[Row] = []
+    for name in files:
+        vectors = Vectors(name, _read(folder / f"{name}.npz"))
+        check = cast(Check, discovery.load(PACKAGE, name, "check"))
+        check(vectors, subject)
+        rows += vectors.finished()
+    return rows
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise IntegrityError(f"{path}: not a readable npz file ({error})") from None

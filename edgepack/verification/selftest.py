@@ -1,0 +1,130 @@
+"""The self-test of a bundle: recorded calls of every network, and what the fp32 hub answered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from edgepack.bundle import Bundle
+from edgepack.errors import IntegrityError
+from edgepack.runtime.loading import Host, open_stage
+from edgepack.runtime.session import Session
+
+Arrays = Mapping[str, np.ndarray]
+
+FILE = "selftest.safetensors"
+
+# Largest allowed relative error. The sine source turns a rounding error of f0 into a phase error
+# that grows along the utterance.
+_LIMITS = {"fp32": 1e-4, "fp16": 3e-2}
+_SENSITIVE = {"hift_source": 10.0}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a network: what it was given and what the reference returned."""
+
+    feeds: Arrays
+    outputs: Arrays
+
+
+Calls = Mapping[str, Sequence[Call]]
+
+
+def limit(stage: str, precision: str) -> float:
+    """The largest error a stage may have at a precision."""
+    return _LIMITS[precision] * _SENSITIVE.get(stage, 1.0)
+
+
+def execute(session: Session, calls: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Outputs of calls made in order, starting with empty caches."""
+    session.reset()
+    return [session.run(feeds) for feeds in calls]
+
+
+def error(session: Session, calls: Sequence[Call]) -> float:
+    """Largest `relative_error` of any output of any call."""
+    results = execute(session, [call.feeds for call in calls])
+    return max(
+        relative_error(result[name], wanted)
+        for call, result in zip(calls, results, strict=True)
+        for name, wanted in call.outputs.items()
+    )
+
+
+def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
+    """‖actual - wanted‖ / ‖wanted‖ (L2), or a tenth of that in the maximum norm if it is larger.
+
+    So no single value may be off by ten times what all together may. Infinite for another shape
+    or a value that is not finite.
+    """
+    if actual.shape != wanted.shape or not np.isfinite(actual).all():
+        return float("inf")
+    wanted = wanted.astype(np.float64)
+    difference = actual - wanted
+    norm = float(np.linalg.norm(wanted)) or 1.0
+    largest = float(np.abs(wanted).max(initial=0.0)) or 1.0
+    maximum = float(np.abs(difference).max(initial=0.0)) / largest
+    return max(float(np.linalg.norm(difference)) / norm, maximum / 10)
+
+
+def to_bytes(calls: Calls) -> bytes:
+    """Recorded calls as a safetensors file with entries `stage/number/in/name`."""
+    entries = {
+        f"{stage}/{number}/{side}/{name}": np.ascontiguousarray(value)
+        for stage, recorded in calls.items()
+        for number, call in enumerate(recorded)
+        for side, arrays in (("in", call.feeds), ("out", call.outputs))
+        for name, value in arrays.items()
+    }
+    return save(entries)
+
+
+def read(path: Path) -> Calls:
+    """Recorded calls from a file; raises IntegrityError if it is not one."""
+    found: dict[str, dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {}
+    try:
+        for entry, value in load(path.read_bytes()).items():
+            stage, number, side, name = entry.split("/")
+            pair = found.setdefault(stage, {}).setdefault(int(number), ({}, {}))
+            pair[side == "out"][name] = value
+    except (SafetensorError, ValueError) as problem:
+        raise IntegrityError(f"{path}: not a self-test file ({problem})") from None
+    return {
+        stage: [Call(*numbered[number]) for number in sorted(numbered)]
+        for stage, numbered in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The self-test of one network in one runtime."""
+
+    stage: str
+    runtime: str
+    precision: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit."""
+        return self.error <= self.limit
+
+
+def run(bundle: Bundle, host: Host) -> list[Outcome]:
+    """Check every file, then load and exercise each network of a bundle in one runtime."""
+    manifest = bundle.manifest
+    bundle.check(manifest.files)
+    calls = read(bundle.path(manifest.self_test))
+    outcomes = []
+    for name, stage in manifest.stages.items():
+        if name not in calls:
+            raise IntegrityError(f"{bundle.folder}: no self-test for {name}; build it again")
+        precision = stage.variants[host.runtime].precision
+        found = error(open_stage(bundle, name, host), calls[name])
+        outcomes.append(Outcome(name, host.runtime, precision, found, limit(name, precision)))
+    return outcomes

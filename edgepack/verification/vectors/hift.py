@@ -1,0 +1,52 @@
+"""`hift.npz`: the vocoder."""
+
+import numpy as np
+
+from edgepack.verification.reference import WAVEFORM, Subject, Vectors
+
+_SINES = "m_source.l_sin_gen"
+# The original adds the other branches of a level to the first one's output in place, so what was
+# recorded as that output is their sum.
+_RECORDED_AS = {"resblocks.0": "resblocks.sum.0"}
+
+
+def check(v: Vectors, subject: Subject) -> None:
+    """Compare every array of the file."""
+    vocoder = subject.loaded.vocoder
+    mel, noise = v["mel"], v["noise"]
+    quiet = np.zeros_like(noise)
+    noisy = vocoder.synthesize(mel, noise)
+    v.compare("f0", noisy.f0)
+    v.compare("source", noisy.source, WAVEFORM)
+    v.compare("wav", noisy.audio, WAVEFORM)
+    silent = vocoder.synthesize(mel, quiet)
+    v.compare("source_zero_noise", silent.source, WAVEFORM)
+    v.compare("wav_zero_noise", silent.audio, WAVEFORM)
+    if "cache_source" in v:
+        cached = vocoder.synthesize(mel, quiet, v["cache_source"])
+        v.compare("source_cached", cached.source, WAVEFORM)
+        v.compare("wav_cached", cached.audio, WAVEFORM)
+    v.unused("rand_ini", "initial phases of the harmonics, which have no effect")
+    _inner(v, subject, mel, noise)
+
+
+def _inner(v: Vectors, subject: Subject, mel: np.ndarray, noise: np.ndarray) -> None:
+    generator = subject.loaded.vocoder.generator
+    inner = {n: n.removeprefix("tap.") for n in v if n.startswith("tap.")}
+    inner = {name: _RECORDED_AS.get(tap, tap) for name, tap in inner.items()}
+    if "sine_waves" in v:
+        found = subject.reveal("hift_source", {"mel": mel, "noise": noise}, [_SINES])
+        v.inner("sine_waves", found.get(_SINES), WAVEFORM)
+    if "source" in v:
+        feeds = {"mel": mel, "source": v.arrays["source"]}
+        v.compare("wav_from_source", generator.run(feeds)["audio"])
+        found = subject.reveal("hift", feeds, inner.values())
+        for name, tap in inner.items():
+            v.inner(name, found.get(tap))
+    if "stft_real" in v and "source_zero_noise" in v:
+        feeds = {"mel": mel, "source": v.arrays["source_zero_noise"]}
+        spectrum = subject.reveal("hift", feeds, ["stft"]).get("stft")
+        frames = v.arrays["stft_real"].shape[2]
+        halves = (None, None) if spectrum is None else np.split(spectrum[:, :, :frames], 2, axis=1)
+        v.inner("stft_real", halves[0])
+        v.inner("stft_imag", halves[1])
