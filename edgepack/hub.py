@@ -26,6 +26,7 @@ class HubStage:
     outputs: tuple[str, ...]
     states: tuple[State, ...]
     parameters: int
+    operators: dict[str, int]
     feeds: tuple[Mapping[str, np.ndarray], ...]
 
 
@@ -45,18 +46,22 @@ def author(folder: Path, hub: Path, step: Step) -> list[HubStage]:
                 tuple(str(v.name) for v in graph.model.graph.outputs if v.name not in cached),
                 tuple(State(input=s.input, output=s.output, shape=s.shape) for s in graph.states),
                 graph.parameters,
+                graph.operators,
                 graph.calls,
             )
         )
     return stages
 
 
-def answers(stages: Sequence[HubStage], threads: int, step: Step) -> dict[str, list[Call]]:
-    """What each network of the hub returns for its self-test feeds."""
+def answers(stages: Sequence[HubStage], step: Step) -> dict[str, list[Call]]:
+    """What each network of the hub returns for its self-test feeds.
+
+    On one thread, so that sums are always taken in the same order.
+    """
     recorded = {}
     for stage in stages:
         step(f"running {stage.name}")
-        session = engine(REFEREE).open(stage.model, stage.states, Options(threads, mapped=True))
+        session = engine(REFEREE).open(stage.model, stage.states, Options(1, mapped=True))
         outputs = execute(session, stage.feeds)
         pairs = zip(stage.feeds, outputs, strict=True)
         recorded[stage.name] = [Call(feeds, output) for feeds, output in pairs]

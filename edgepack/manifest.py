@@ -31,23 +31,28 @@ class State(Struct, frozen=True):
 class Variant(Struct, frozen=True):
     """A stage in one runtime: `files[0]` is opened, the others are read with it.
 
-    `precision` is how weights are stored; `error` is the largest difference from the fp32 hub
-    over the self-test, see `verification.selftest.relative_error`.
+    `precision` is how weights are stored. When the bundle was built, the self-test in this
+    runtime differed from the fp32 hub by `limit` at most (`verification.selftest.relative_error`);
+    how much exactly changes from run to run and is not written down.
     """
 
     files: tuple[str, ...]
     precision: str
-    error: float
+    limit: float
 
 
 class Stage(Struct, frozen=True):
-    """One network: its runtimes, its caches, its graph inputs and outputs in order."""
+    """One network: its runtimes, its caches, its graph inputs and outputs in order.
+
+    `parameters` and `operators` are of the fp32 hub graph, operators counted by type.
+    """
 
     variants: dict[str, Variant]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    states: tuple[State, ...] = ()
-    parameters: int = 0
+    states: tuple[State, ...]
+    parameters: int
+    operators: dict[str, int]
 
 
 class Carried(Struct, frozen=True):

@@ -90,12 +90,16 @@ class Hub:
 
 @dataclass(frozen=True)
 class Built:
-    """A bundle that exists now; `reused` if it did before. `seconds` is by build step."""
+    """A bundle that exists now; `reused` if it did before.
+
+    `seconds` is by build step; `errors` are the self-test's, by stage and runtime.
+    """
 
     plan: Plan
     bundle: Bundle
     reused: bool
     seconds: Mapping[str, float]
+    errors: Mapping[tuple[str, str], float]
 
 
 def open_source(model: str) -> Source:
@@ -168,7 +172,7 @@ def _existing(wanted: Plan, *, force: bool) -> Built | None:
             "give --force to replace it, or another -o"
         )
     found.check(found.manifest.files)
-    return Built(wanted, found, True, {})
+    return Built(wanted, found, True, {}, {})
 
 
 def _threads() -> int:
@@ -179,7 +183,7 @@ def _write_hub(source: Source, folder: Path, step: Step) -> Hub:
     start = time.perf_counter()
     stages = isolated(author, source.checkpoint.folder, folder, step=step)
     written = time.perf_counter()
-    calls = isolated(answers, stages, _threads(), step=step)
+    calls = isolated(answers, stages, step=step)
     seconds = {"networks": written - start, "reference": time.perf_counter() - written}
     return Hub(stages, calls, seconds)
 
@@ -187,18 +191,20 @@ def _write_hub(source: Source, folder: Path, step: Step) -> Hub:
 def _make(source: Source, hub: Hub, wanted: Plan, step: Step) -> Built:
     """Convert, compare, and put the bundle together; it appears whole or not at all."""
     seconds = dict(hub.seconds)
+    errors: dict[tuple[str, str], float] = {}
     with bundle.replacing(wanted.folder) as folder:
         variants: dict[str, dict[str, Variant]] = {stage.name: {} for stage in hub.stages}
         for runtime in wanted.profile.runtimes:
             start = time.perf_counter()
             jobs = _jobs(hub, wanted, runtime, folder)
             made = isolated(convert, runtime, jobs, hub.calls, folder, _threads(), step=step)
-            for stage, variant in made.items():
+            for stage, (variant, error) in made.items():
                 variants[stage][runtime] = variant
+                errors[stage, runtime] = error
             seconds[runtime] = time.perf_counter() - start
         manifest = _describe(source, hub, wanted, folder, variants)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
-    return Built(wanted, Bundle(wanted.folder, manifest), False, seconds)
+    return Built(wanted, Bundle(wanted.folder, manifest), False, seconds, errors)
 
 
 def _jobs(hub: Hub, wanted: Plan, runtime: str, folder: Path) -> list[Job]:
@@ -220,10 +226,10 @@ def _jobs(hub: Hub, wanted: Plan, runtime: str, folder: Path) -> list[Job]:
 
 def convert(
     runtime: str, jobs: Sequence[Job], calls: Calls, root: Path, threads: int, step: Step
-) -> dict[str, Variant]:
+) -> dict[str, tuple[Variant, float]]:
     """Convert networks for one runtime and compare each with the hub; runs in its own process.
 
-    Raises GateError if one differs by more than its precision allows.
+    Returns each stage with its error. Raises GateError if one differs by more than its precision allows.
     """
     variants = {}
     for job in jobs:
@@ -239,7 +245,8 @@ def convert(
                 f"{error:.1e}, more than {allowed:.1e}; no bundle was written"
             )
         names = tuple(str(file.relative_to(root)) for file in files)
-        variants[job.stage] = Variant(files=names, precision=job.precision, error=error)
+        variant = Variant(files=names, precision=job.precision, limit=allowed)
+        variants[job.stage] = variant, error
     return variants
 
 
@@ -283,6 +290,7 @@ def _describe(
                 outputs=stage.outputs,
                 states=stage.states,
                 parameters=stage.parameters,
+                operators=stage.operators,
             )
             for stage in hub.stages
         },

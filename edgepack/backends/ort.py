@@ -5,12 +5,14 @@ that format, but at every call from `.ort`.
 """
 
 import contextlib
+import io
+import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from edgepack.backend import Job
+from edgepack.backends._ort_order import sort_kernel_types
 from edgepack.errors import UnsupportedError
 from edgepack.graph.storage import store_as_float16
 
@@ -54,7 +56,8 @@ def _converted(job: Job) -> Path:
             f"{job.stage}: {size / 1e9:.1f} GB of weights do not fit an .ort file (2 GB); "
             "choose a target that stores .onnx"
         )
-    with contextlib.redirect_stdout(sys.stderr):
+    logging.disable(logging.INFO)
+    with contextlib.redirect_stdout(io.StringIO()):
         converter.convert_onnx_models_to_ort(
             job.model,
             output_dir=job.folder,
@@ -63,7 +66,9 @@ def _converted(job: Job) -> Path:
         )
     for config in job.folder.glob(f"{job.model.stem}*.config"):
         config.unlink()
-    return job.folder / f"{job.model.stem}.ort"
+    path = job.folder / f"{job.model.stem}.ort"
+    sort_kernel_types(path)
+    return path
 
 
 BACKEND = _Ort()

@@ -104,11 +104,13 @@ def _built(built: "Built") -> dict[str, Any]:
         "stages": {
             name: {
                 "parameters": stage.parameters,
+                "operators": stage.operators,
                 "runtimes": {
                     runtime: {
                         "precision": v.precision,
                         "bytes": sum(manifest.files[f].bytes for f in v.files),
-                        "error": v.error,
+                        "error": built.errors.get((name, runtime)),
+                        "limit": v.limit,
                     }
                     for runtime, v in stage.variants.items()
                 },
@@ -124,7 +126,7 @@ def _show(built: "Built") -> None:
 
     manifest = built.bundle.manifest
     total = report.size(sum(f.bytes for f in manifest.files.values()))
-    stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest)
+    stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
     state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
     report.line(f"{built.bundle.folder} {state}")
     report.line(f'try: edgepack run {built.bundle.folder} "你好,世界" -o out.wav')

@@ -1,5 +1,6 @@
 """One ONNX graph while it is being written, and the finished graph."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,11 @@ class Graph:
         """Number of weights."""
         tensors = (v.const_value for v in self.model.graph.initializers.values())
         return sum(int(t.size) for t in tensors if t is not None and t.dtype == FLOAT)
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """Nodes by operator type, the most frequent first."""
+        return dict(Counter(node.op_type for node in self.model.graph).most_common())
 
 
 def save_model(model: ir.Model, path: Path) -> None:

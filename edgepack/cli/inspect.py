@@ -1,0 +1,60 @@
+"""`edgepack inspect`."""
+
+from pathlib import Path
+
+import click
+
+from edgepack.cli._options import PATH, output_options
+
+
+@click.command(short_help="Say what is inside a checkpoint or a bundle.")
+@click.argument("path", type=PATH)
+@output_options
+def command(path: Path, as_json: bool, quiet: bool) -> None:
+    """Say what is inside PATH, a checkpoint folder or a bundle, without running it."""
+    from edgepack.bundle import MANIFEST
+
+    if (path / MANIFEST).is_file():
+        _bundle(path, as_json, quiet)
+    else:
+        _checkpoint(path, as_json, quiet)
+
+
+def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
+    import msgspec
+
+    from edgepack import report
+    from edgepack.bundle import open_bundle
+    from edgepack.cli._tables import stage_table
+
+    manifest = open_bundle(path).manifest
+    if as_json:
+        report.document({"kind": "bundle", "path": str(path), **msgspec.to_builtins(manifest)})
+    elif not quiet:
+        total = report.size(sum(file.bytes for file in manifest.files.values()))
+        stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest)
+        report.line(f"family {manifest.family}, language {manifest.language}")
+        report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
+        report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")
+        tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
+        report.line(f"built by edgepack {manifest.edgepack} with {tools}")
+
+
+def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
+    from dataclasses import asdict
+
+    from edgepack import report
+    from edgepack.inspection import inspect_checkpoint
+
+    summary = inspect_checkpoint(path)
+    if as_json:
+        report.document({"kind": "checkpoint", "path": str(path), **asdict(summary)})
+    elif not quiet:
+        rows = [
+            [p.name, str(p.tensors), f"{p.parameters:,}", report.size(p.bytes), ", ".join(p.dtypes)]
+            for p in summary.parts
+        ]
+        columns = ["part", "tensors", "parameters", "size", "dtype"]
+        report.table(f"{summary.family} checkpoint {path}", columns, rows)
+        report.line(f"voices: {', '.join(summary.voices) or 'none'}")
+        report.line(f"enrolment: {', '.join(summary.enrolment) or 'none'}")

@@ -1,0 +1,34 @@
+"""`edgepack targets`."""
+
+import click
+
+from edgepack.cli._options import output_options
+
+
+@click.command(short_help="List the target profiles, or explain one.")
+@click.argument("name", required=False)
+@output_options
+def command(name: str | None, as_json: bool, quiet: bool) -> None:
+    """List the target profiles, or explain the one called NAME."""
+    import msgspec
+
+    from edgepack import report, target
+
+    names = [name] if name else target.names()
+    profiles = {n: target.load(n) for n in names}
+    if as_json:
+        report.document({"targets": {n: msgspec.to_builtins(p) for n, p in profiles.items()}})
+        return
+    if name:
+        profile = profiles[name]
+        report.line(f"{name}: {profile.summary}")
+        report.line(f"architecture: {profile.architecture}")
+        for runtime, options in profile.runtimes.items():
+            tuned = f", optimized for {options.platform}" if options.platform else ""
+            report.line(f"runtime: {runtime}, as .{options.container} files{tuned}")
+        for stage, precision in profile.precision.items():
+            which = "every other stage" if stage == "default" else stage
+            report.line(f"precision: {precision} for {which}")
+    elif not quiet:
+        rows = [[n, p.summary, ", ".join(p.runtimes)] for n, p in profiles.items()]
+        report.table("targets", ["target", "device", "runtimes"], rows)

@@ -1,0 +1,83 @@
+"""`edgepack voice add` and `edgepack voice list`."""
+
+from pathlib import Path
+
+import click
+
+from edgepack.cli._options import PATH, engine_options, output_options
+
+
+@click.group(short_help="Voices of a bundle: add one from a recording, list them.")
+def command() -> None:
+    """Voices of a bundle."""
+
+
+@command.command(short_help="Add a voice from a recording.")
+@click.argument("bundle", type=PATH)
+@click.argument("name")
+@click.argument("recording", type=PATH)
+@click.option("--text", "-t", required=True, help="What is said in the recording, word for word.")
+@click.option("--force", is_flag=True, help="Replace a voice of this name.")
+@engine_options
+@output_options
+def add(
+    bundle: Path,
+    name: str,
+    recording: Path,
+    text: str,
+    force: bool,
+    runtime: str | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Add voice NAME to BUNDLE from RECORDING, a sound file of 0.5 to 30 s and 16 kHz or more.
+
+    The checkpoint's own speech tokenizer and speaker encoder listen to it.
+    """
+    from edgepack import report
+    from edgepack.bundle import open_bundle
+    from edgepack.runtime import audio, voice
+    from edgepack.runtime.loading import choose, open_enroller
+    from edgepack.runtime.text import Frontend
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    opened.check([manifest.tokenizer])
+    frontend = Frontend.open(opened.path(manifest.tokenizer), manifest.end_of_prompt)
+    enroller = open_enroller(opened, choose(opened, runtime, threads))
+    heard = audio.read(recording)
+    made = enroller.voice(heard, frontend.ids(frontend.prompt(text)))
+    voice.add(opened, name, made, replace=force)
+    if as_json:
+        tokens = len(made.prompt.tokens) if made.prompt else 0
+        report.document({"bundle": str(bundle), "voice": name, "speech_tokens": tokens})
+    elif not quiet:
+        report.line(f"{bundle}: added voice {name!r} from {heard.seconds:.1f} s of {recording}")
+
+
+@command.command("list", short_help="List the voices of a bundle.")
+@click.argument("bundle", type=PATH)
+@output_options
+def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
+    """List the voices of BUNDLE."""
+    from edgepack import report
+    from edgepack.bundle import open_bundle
+    from edgepack.runtime import voice
+
+    opened = open_bundle(bundle)
+    voices = {}
+    for name in opened.manifest.voices:
+        _, found = voice.read(opened, name)
+        voices[name] = {
+            "modes": ["zero-shot", "cross-lingual", "instruct"] if found.prompt else ["sft"],
+            "prompt_speech_tokens": len(found.prompt.tokens) if found.prompt else 0,
+        }
+    if as_json:
+        report.document({"bundle": str(bundle), "voices": voices})
+    elif not quiet:
+        rows = [
+            [name, ", ".join(v["modes"]), str(v["prompt_speech_tokens"])]
+            for name, v in voices.items()
+        ]
+        report.table(f"voices of {bundle}", ["voice", "modes", "prompt tokens"], rows)
