@@ -9,7 +9,7 @@ from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import Graph
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocoder
-from edgepack.runtime.voice import Voice
+from edgepack.voices import Voice
 
 PACKAGE = "edgepack.families"
 

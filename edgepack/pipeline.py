@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 import edgepack
-from edgepack import bundle, target
+from edgepack import bundle, target, voices
 from edgepack.backend import Job, backend
 from edgepack.bundle import Bundle
 from edgepack.carried import carry
@@ -32,7 +32,6 @@ from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
 from edgepack.manifest import FORMAT, Manifest, Stage, Variant, encode
 from edgepack.report import Step, silent
-from edgepack.runtime import voice
 from edgepack.runtime.session import Options, engine
 from edgepack.target import PRECISIONS, TargetProfile
 from edgepack.verification import selftest
@@ -229,7 +228,7 @@ def convert(
 ) -> dict[str, tuple[Variant, float]]:
     """Convert networks for one runtime and compare each with the hub; runs in its own process.
 
-    Returns each stage with its error. Raises GateError if one differs by more than its precision allows.
+    Returns each stage with its error. Raises GateError if one differs by more than it may.
     """
     variants = {}
     for job in jobs:
@@ -265,12 +264,12 @@ def _describe(
         role: carry(checkpoint.file(file), folder, f"enrolment/{role}.onnx")
         for role, file in sorted(family.enrolment(checkpoint).items())
     }
-    voices = {}
+    files = {}
     for name, speaker in family.voices(checkpoint).items():
         data = speaker.to_bytes()
-        voices[name] = voice.file_name(name, data)
+        files[name] = voices.file_name(name, data)
         (folder / "voices").mkdir(exist_ok=True)
-        (folder / voices[name]).write_bytes(data)
+        (folder / files[name]).write_bytes(data)
     documents = tuple(name for name in _DOCUMENTS if checkpoint.has(name))
     for name in documents:
         shutil.copyfile(checkpoint.file(name), folder / name)
@@ -296,7 +295,7 @@ def _describe(
         },
         enrolment=enrolment,
         tokenizer="tokenizer.json",
-        voices=voices,
+        voices=files,
         self_test=selftest.FILE,
         documents=documents,
         source=dict(source.hashes),

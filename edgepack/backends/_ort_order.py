@@ -7,6 +7,7 @@ entries sorted and leaves the rest of the file as it is.
 Source: onnxruntime/core/flatbuffers/schema/ort.fbs.
 """
 
+import importlib
 import mmap
 import shutil
 from pathlib import Path
@@ -38,12 +39,15 @@ def sort_kernel_types(path: Path) -> None:
     temporary.replace(path)
 
 
+def _schema(name: str) -> Any:
+    """The generated module of one table; ONNX Runtime's tools put them on the import path."""
+    importlib.import_module("onnxruntime.tools.ort_format_model")
+    return importlib.import_module(f"ort_flatbuffers_py.fbs.{name}")
+
+
 def _read(data: mmap.mmap) -> tuple[list[_Entry], int, int, int]:
     """The table's entries, and where version, model and the part to keep begin."""
-    import onnxruntime.tools.ort_format_model  # noqa: F401  # makes the schema importable
-    from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
-
-    session = InferenceSession.GetRootAs(data, 0)
+    session = _schema("InferenceSession").InferenceSession.GetRootAs(data, 0)
     table = session._tab
     version, model = (
         table.Indirect(table.Pos + table.Offset(4 + 2 * slot))
@@ -68,12 +72,10 @@ def _read(data: mmap.mmap) -> tuple[list[_Entry], int, int, int]:
 def _front(entries: list[_Entry]) -> tuple[bytearray, int, int]:
     """Root and kernel type table; the fields of version and model still point nowhere."""
     import flatbuffers
-    from ort_flatbuffers_py.fbs import ArgTypeAndIndex as argument
-    from ort_flatbuffers_py.fbs import InferenceSession as session
-    from ort_flatbuffers_py.fbs import KernelTypeStrArgsEntry as kind
-    from ort_flatbuffers_py.fbs import KernelTypeStrResolver as resolver
-    from ort_flatbuffers_py.fbs import OpIdKernelTypeStrArgsEntry as operator
 
+    argument, kind = _schema("ArgTypeAndIndex"), _schema("KernelTypeStrArgsEntry")
+    operator, resolver = _schema("OpIdKernelTypeStrArgsEntry"), _schema("KernelTypeStrResolver")
+    session = _schema("InferenceSession")
     b = flatbuffers.Builder(4096)
 
     def vector(start: Any, offsets: list[int]) -> int:

@@ -35,9 +35,9 @@ def add(
 
     The checkpoint's own speech tokenizer and speaker encoder listen to it.
     """
-    from edgepack import report
+    from edgepack import report, voices
     from edgepack.bundle import open_bundle
-    from edgepack.runtime import audio, voice
+    from edgepack.runtime import audio
     from edgepack.runtime.loading import choose, open_enroller
     from edgepack.runtime.text import Frontend
 
@@ -48,7 +48,7 @@ def add(
     enroller = open_enroller(opened, choose(opened, runtime, threads))
     heard = audio.read(recording)
     made = enroller.voice(heard, frontend.ids(frontend.prompt(text)))
-    voice.add(opened, name, made, replace=force)
+    voices.add(opened, name, made, replace=force)
     if as_json:
         tokens = len(made.prompt.tokens) if made.prompt else 0
         report.document({"bundle": str(bundle), "voice": name, "speech_tokens": tokens})
@@ -61,23 +61,18 @@ def add(
 @output_options
 def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
     """List the voices of BUNDLE."""
-    from edgepack import report
+    from edgepack import report, voices
     from edgepack.bundle import open_bundle
-    from edgepack.runtime import voice
 
     opened = open_bundle(bundle)
-    voices = {}
+    listed = {}
     for name in opened.manifest.voices:
-        _, found = voice.read(opened, name)
-        voices[name] = {
-            "modes": ["zero-shot", "cross-lingual", "instruct"] if found.prompt else ["sft"],
-            "prompt_speech_tokens": len(found.prompt.tokens) if found.prompt else 0,
-        }
+        _, found = voices.read(opened, name)
+        modes = ["zero-shot", "cross-lingual", "instruct"] if found.prompt else ["sft"]
+        listed[name] = modes, len(found.prompt.tokens) if found.prompt else 0
     if as_json:
-        report.document({"bundle": str(bundle), "voices": voices})
+        entries = {n: {"modes": m, "prompt_speech_tokens": t} for n, (m, t) in listed.items()}
+        report.document({"bundle": str(bundle), "voices": entries})
     elif not quiet:
-        rows = [
-            [name, ", ".join(v["modes"]), str(v["prompt_speech_tokens"])]
-            for name, v in voices.items()
-        ]
+        rows = [[n, ", ".join(modes), str(tokens)] for n, (modes, tokens) in listed.items()]
         report.table(f"voices of {bundle}", ["voice", "modes", "prompt tokens"], rows)

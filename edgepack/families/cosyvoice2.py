@@ -20,7 +20,7 @@ from edgepack.networks.flow_encoder import FlowEncoderDims, flow_encoder
 from edgepack.networks.flow_unet import FlowUNetDims, flow_unet
 from edgepack.networks.hift import HiFTDims, hift, hift_source
 from edgepack.networks.speech_lm import SpeechLMDims, embedding_table, speech_lm
-from edgepack.runtime.voice import Prompt, Voice
+from edgepack.voices import Prompt, Voice
 
 _QWEN = "CosyVoice-BlankEN"
 _SPECIAL = [

@@ -13,7 +13,7 @@ from edgepack.manifest import Carried, Manifest
 from edgepack.runtime import features
 from edgepack.runtime.audio import Recording
 from edgepack.runtime.session import Session
-from edgepack.runtime.voice import Prompt, Voice
+from edgepack.voices import Prompt, Voice
 
 _RATE = 16000
 _LONGEST_SECONDS, _SHORTEST_SECONDS = 30.0, 0.5

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack import discovery
+from edgepack import discovery, voices
 from edgepack.errors import GateError, UsageError
-from edgepack.runtime import audio, guards, voice
+from edgepack.runtime import audio, guards
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.loading import Loaded, load, open_enroller
 from edgepack.runtime.sampling import inverse_cdf, repetition_aware
-from edgepack.runtime.voice import Voice
 from edgepack.runtime.watch import Clock, Watcher
+from edgepack.voices import Voice
 
 MODES = ("auto", "sft", "zero-shot", "cross-lingual", "instruct")
 _DRAWS, _NOISE = 0, 1  # independent random streams of one seed
@@ -127,7 +127,7 @@ class Synthesizer:
 
     def speak(self, text: str, settings: Settings = Settings()) -> Speech:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
-        name, chosen = voice.read(self.loaded.bundle, settings.voice)
+        name, chosen = voices.read(self.loaded.bundle, settings.voice)
         mode = _mode(name, chosen, settings)
         return self._render(
             self._decode(text, chosen, mode, settings), name, chosen, mode, settings
@@ -138,7 +138,7 @@ class Synthesizer:
         limit = self.loaded.bundle.manifest.language_model.speech_tokens
         if not tokens or not all(0 <= token < limit for token in tokens):
             raise UsageError(f"speech tokens have to be one or more numbers from 0 to {limit - 1}")
-        name, chosen = voice.read(self.loaded.bundle, settings.voice)
+        name, chosen = voices.read(self.loaded.bundle, settings.voice)
         decoded = Decoded("", [], list(tokens), ended=True)
         return self._render([decoded], name, chosen, _mode(name, chosen, settings), settings)
 

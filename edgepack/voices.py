@@ -1,5 +1,6 @@
 """Voices of a bundle: a speaker embedding, with or without a prompt to continue."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,6 @@ def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
 
 def file_name(name: str, data: bytes) -> str:
     """Where a voice is kept in a bundle; the name changes with the content."""
-    import hashlib
-
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"voice name {name!r}: use up to 64 letters, digits, blanks, dots, dashes, underscores"

@@ -1,0 +1,162 @@
+"""`.pt` files: what can be read, and what is refused."""
+
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch_zip_writer as writer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgepack.checkpoint import torch_zip
+from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError
+
+
+def saved(folder: Path, tree: Any) -> Path:
+    path = folder / "x.pt"
+    writer.save(path, tree)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32])
+def test_reads_every_dtype(tmp_path: Path, dtype: type) -> None:
+    value = np.arange(-6, 6).reshape(3, 4).astype(dtype)
+    loaded = torch_zip.load(saved(tmp_path, {"a": value}))
+    assert loaded["a"].dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(loaded["a"].astype(np.float64), value.astype(np.float64))
+
+
+def test_shared_storage_and_strided_views(tmp_path: Path) -> None:
+    storage = writer.Storage(np.dtype(np.float32), 24, lambda: np.arange(24, dtype=np.float32))
+    tree = {
+        "whole": writer.Tensor(storage, (4, 6)),
+        "transposed": writer.Tensor(storage, (6, 4), 0, (1, 6)),
+        "tail": writer.Tensor(storage, (2, 3), 12, (6, 2)),
+    }
+    loaded = torch_zip.load(saved(tmp_path, tree))
+    whole = np.arange(24, dtype=np.float32).reshape(4, 6)
+    np.testing.assert_array_equal(loaded["whole"], whole)
+    np.testing.assert_array_equal(loaded["transposed"], whole.T)
+    np.testing.assert_array_equal(loaded["tail"], whole[2:, ::2])
+    assert np.shares_memory(loaded["whole"], loaded["transposed"])
+
+
+def test_arrays_are_maps_of_the_file(tmp_path: Path) -> None:
+    loaded = torch_zip.load(saved(tmp_path, {"a": np.ones((1000, 1000), np.float32)}))
+    assert not loaded["a"].flags.owndata
+    assert not loaded["a"].flags.writeable
+
+
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    dtype=st.sampled_from([np.float32, np.float16, np.int64]),
+)
+@settings(max_examples=25, deadline=None)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: type) -> None:
+    value = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    tree = OrderedDict(a=value, nested={"b": value, "epoch": 3})
+    loaded = torch_zip.load(saved(tmp_path_factory.mktemp("pt"), tree))
+    np.testing.assert_array_equal(loaded["a"], value)
+    np.testing.assert_array_equal(loaded["nested"]["b"], value)
+    assert loaded["nested"]["epoch"] == 3
+
+
+class Evil:
+    """Runs a command when it is unpickled by an ordinary unpickler."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def archive(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in entries.items():
+            file.writestr(name, data)
+    return path
+
+
+def test_a_pickle_that_calls_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    data = pickle.dumps({"w": Evil(marker)}, protocol=2)
+    path = archive(tmp_path / "x.pt", {"x/data.pkl": data, "x/version": b"3"})
+    with pytest.raises(IntegrityError, match=r"asks for (posix|os)\.system"):
+        torch_zip.load(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["builtins.eval", "torch._utils._rebuild_wrapper_subclass", "numpy.core.multiarray._reconstruct"]
+)
+def test_unknown_globals_are_named(tmp_path: Path, name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    data = b"\x80\x02c" + f"{module}\n{attribute}\n".encode() + b"."
+    path = archive(tmp_path / "x.pt", {"x/data.pkl": data})
+    with pytest.raises(IntegrityError, match=name.replace(".", r"\.")):
+        torch_zip.load(path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "x/../../evil", "x\\evil"])
+def test_entries_outside_the_archive_are_refused(tmp_path: Path, name: str) -> None:
+    path = archive(tmp_path / "x.pt", {"x/data.pkl": pickle.dumps({}), name: b"x"})
+    with pytest.raises(IntegrityError, match="outside"):
+        torch_zip.load(path)
+
+
+def test_every_truncation_is_an_error(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": np.ones((64, 64), np.float32)})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 997):
+        path.write_bytes(whole[:length])
+        with pytest.raises(EdgepackError):
+            torch_zip.load(path)
+
+
+def test_tensor_beyond_its_storage(tmp_path: Path) -> None:
+    storage = writer.Storage(np.dtype(np.float32), 4, lambda: np.zeros(4, np.float32))
+    path = saved(tmp_path, {"a": writer.Tensor(storage, (2, 4))})
+    with pytest.raises(IntegrityError, match="beyond its storage"):
+        torch_zip.load(path)
+
+
+def test_negative_stride(tmp_path: Path) -> None:
+    storage = writer.Storage(np.dtype(np.float32), 4, lambda: np.zeros(4, np.float32))
+    path = saved(tmp_path, {"a": writer.Tensor(storage, (4,), 3, (-1,))})
+    with pytest.raises(IntegrityError, match="negative"):
+        torch_zip.load(path)
+
+
+def test_storage_shorter_than_it_says(tmp_path: Path) -> None:
+    storage = writer.Storage(np.dtype(np.float32), 400, lambda: np.zeros(4, np.float32))
+    with pytest.raises(IntegrityError, match="shorter"):
+        torch_zip.load(saved(tmp_path, {"a": writer.Tensor(storage, (400,))}))
+
+
+def test_compressed_archives_are_unsupported(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": np.ones(4000, np.float32)})
+    with zipfile.ZipFile(path) as file:
+        entries = {name: file.read(name) for name in file.namelist()}
+    with pytest.raises(UnsupportedError, match="compressed"):
+        torch_zip.load(archive(path, entries, zipfile.ZIP_DEFLATED))
+
+
+def test_old_containers_are_unsupported(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
+    with pytest.raises(UnsupportedError, match=r"pre-1\.6"):
+        torch_zip.load(path)
+
+
+def test_other_files_are_no_archives(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(IntegrityError, match="not a zip"):
+        torch_zip.load(path)

@@ -1,0 +1,147 @@
+"""The rules of docs/architecture.md that a machine can check."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import Build
+
+import edgepack
+
+PACKAGE = Path(edgepack.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+CORE = {"", "errors", "discovery", "report", "manifest", "bundle", "voices"}
+
+# What the modules of a layer may import, besides their own layer and the core.
+LAYERS: dict[str, set[str]] = {
+    **{name: set() for name in CORE},
+    "target": set(),
+    "isolation": set(),
+    "checkpoint": set(),
+    "graph": set(),
+    "networks": {"graph"},
+    "family": {"checkpoint", "graph"},
+    "families": {"family", "networks", "graph", "checkpoint"},
+    "backend": {"target"},
+    "backends": {"backend", "graph"},
+    "runtime": set(),
+    "verification": {"runtime"},
+    "carried": set(),
+    "inspection": {"checkpoint", "family"},
+    "hub": {"checkpoint", "family", "runtime", "verification"},
+    "pipeline": {
+        "target", "isolation", "checkpoint", "family", "backend", "runtime", "verification",
+        "carried", "hub",
+    },
+    "cli": {
+        "target", "runtime", "verification", "inspection", "pipeline",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+
+PLUGINS = {"backends", "families", "runtime.sessions", "cli", "verification.vectors"}
+VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "tools"}
+
+
+def dotted(path: Path) -> str:
+    """The name of a module below the package: `runtime.flow`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Names below edgepack that a module imports, wherever the import stands."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (n.removeprefix("edgepack.") for n in names if n.startswith("edgepack."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_follow_the_layers(path: Path) -> None:
+    layer = dotted(path).split(".")[0]
+    allowed = {layer, *CORE, *LAYERS[layer], "__version__"}
+    wrong = {name for name in imports(path) if name.split(".")[0] not in allowed}
+    assert not wrong, f"{dotted(path)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_plugins_do_not_know_each_other(path: Path) -> None:
+    name = dotted(path)
+    folder, _, own = name.rpartition(".")
+    if folder not in PLUGINS:
+        return
+    siblings = {
+        found for found in imports(path)
+        if found.startswith(f"{folder}.") and not found.removeprefix(f"{folder}.").startswith("_")
+    }  # fmt: skip
+    assert siblings <= {n for n in siblings if n.startswith(name)}, f"{own} imports {siblings}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "tests").rglob("*.py")], ids=str)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_names_say_what_is_inside(path: Path) -> None:
+    assert path.stem.strip("_") not in VAGUE
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_only_families_know_a_family(path: Path) -> None:
+    if dotted(path).startswith("families"):
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Compare):
+            assert "family" not in ast.unparse(node).replace("family.config_name", "")
+
+
+def test_dependencies_are_light() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert not re.search(r'"(torch|transformers|tensorflow|onnx-tf)\b', text)
+
+
+def test_help_is_fast_and_light() -> None:
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "edgepack", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in run.stderr.splitlines()}
+    assert not imported & {"numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "tokenizers"}
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "edgepack", "--help"], capture_output=True, check=True)
+    after = os.times()
+    assert (after.children_user - before.children_user) < 0.5
+
+
+BLOCKED = ("onnx", "onnx_ir", "onnxscript", "yaml", "ml_dtypes", "openvino", "hypothesis")
+
+
+def test_the_runtime_works_without_the_build_packages(bundle: Build, tmp_path: Path) -> None:
+    """Speaking imports nothing that only the build needs."""
+    script = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {BLOCKED!r}:
+            raise ModuleNotFoundError(name=name)
+sys.meta_path.insert(0, Blocker())
+from edgepack.cli import main
+sys.exit(main(["run", {str(bundle("demo"))!r}, "Good morning.", "-o", "x.wav", "--quiet"]))
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    assert (tmp_path / "x.wav").stat().st_size > 10_000
