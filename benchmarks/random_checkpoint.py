@@ -4,7 +4,7 @@
     python benchmarks/random_checkpoint.py OUT --size tiny --tokenizer DIR
 
 The tokenizer (vocab.json, merges.txt, tokenizer_config.json) is copied from `--tokenizer`, by
-default the demo voice's; embedding rows follow `--size`, not the tokenizer.
+default Qwen2's for 0.5b and the demo voice's for tiny.
 """
 
 import argparse
@@ -21,7 +21,9 @@ import torch_zip_writer as writer
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-DEMO = Path(__file__).parent.parent / "edgepack" / "demo_voice"
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "edgepack" / "demo_voice"
+QWEN2 = ROOT / "tests" / "data" / "qwen2-tokenizer"
 SPEAKER, MELS = 192, 80
 
 
@@ -445,9 +447,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="0.5b")
-    parser.add_argument("--tokenizer", type=Path, default=DEMO / "CosyVoice-BlankEN")
+    parser.add_argument("--tokenizer", type=Path, default=None)
     options = parser.parse_args()
-    write(options.folder, SIZES[options.size], options.tokenizer)
+    default = QWEN2 if options.size == "0.5b" else DEMO / "CosyVoice-BlankEN"
+    write(options.folder, SIZES[options.size], options.tokenizer or default)
     total = sum(f.stat().st_size for f in options.folder.rglob("*") if f.is_file())
     print(f"{options.folder}: {total / 1e9:.2f} GB, {asdict(SIZES[options.size])}")
 

@@ -58,7 +58,7 @@ def warn(text: str) -> None:
 
 def document(tree: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(tree, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False))
+    print(json.dumps(tree, ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def size(count: float) -> str:
