@@ -118,27 +118,36 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A hidden folder next to `beside` that is gone after the block.
+
+    What a killed process left behind there is removed as well.
+    """
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    for stale in beside.parent.glob(f".{beside.name}.*.tmp"):
+        if not Path("/proc", stale.name.split(".")[-2]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = beside.with_name(f".{beside.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes `folder` when the block succeeds, and vanishes otherwise.
 
-    An existing folder is exchanged in one step where the kernel can. What a killed process left
-    behind is removed.
+    An existing folder is exchanged in one step where the kernel can.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{folder.name}.*.tmp"):
-        if not Path("/proc", stale.name.split(".")[-2]).exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with temporary_folder(folder) as temporary:
         yield temporary
         if folder.exists() and not _exchange(temporary, folder):
             shutil.rmtree(folder)
         if not folder.exists():
             temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,9 +151,8 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
     if missing:
-        request.output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".hub-", dir=request.output) as folder:
-            hub = _write_hub(source, Path(folder), step)
+        with bundle.temporary_folder(request.output / "hub") as folder:
+            hub = _write_hub(source, folder, step)
             for wanted in missing:
                 built[wanted.target] = _make(source, hub, wanted, step)
     return [built[p.target] for p in plans]

@@ -19,6 +19,8 @@ from edgepack.runtime.watch import Watched, Watcher
 
 # Decoding reads each weight once a token: repacking gigabytes would only delay the first one.
 _MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
+# Called once an utterance: what they compute with need not be resident all at once.
+_TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Host:
 
     def options(self, stage: str, taps: Sequence[str] = ()) -> Options:
         """How this host loads a stage."""
-        return Options(self.threads, stage in _MAPPED, taps)
+        return Options(self.threads, stage in _MAPPED, stage in _TRANSIENT, taps)
 
 
 @dataclass(frozen=True)

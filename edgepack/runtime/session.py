@@ -39,11 +39,13 @@ class Options:
 
     `threads` is the number of compute threads. `mapped` keeps the weights in the page cache
     instead of a repacked copy: it loads at once and suits a network that reads each weight once
-    a call. `taps` are inner values to return as outputs too.
+    a call. `transient` gives the memory of inner values back after each call. `taps` are inner
+    values to return as outputs too.
     """
 
     threads: int
     mapped: bool = False
+    transient: bool = False
     taps: Sequence[str] = ()
 
 

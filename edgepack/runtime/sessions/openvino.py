@@ -25,10 +25,17 @@ class _OpenVinoSession:
     """Caches are variables of the infer request (a stateful model)."""
 
     def __init__(
-        self, compiled: "openvino.CompiledModel", states: Sequence[State], weights: "_Weights"
+        self,
+        compiled: "openvino.CompiledModel",
+        states: Sequence[State],
+        weights: "_Weights",
+        *,
+        transient: bool,
     ) -> None:
         self._weights = weights  # what the compiled model points into
         self._warm = False
+        self._compiled = compiled
+        self._transient = transient
         self._request = compiled.create_infer_request()
         self._outputs = [(output, output.get_any_name()) for output in compiled.outputs]
         self._variables = {f"{s.input}{s.output}": s.output for s in states}
@@ -38,7 +45,10 @@ class _OpenVinoSession:
         if not self._warm:  # networks of dynamic shape are repacked at their first call
             self._weights.release()
             self._warm = True
-        return {name: results[output] for output, name in self._outputs}
+        outputs = {name: results[output] for output, name in self._outputs}
+        if self._transient:
+            self._compiled.release_memory()
+        return outputs
 
     def reset(self) -> None:
         self._request.reset_state()
@@ -84,7 +94,7 @@ class _OpenVino:
                 compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises bare RuntimeError, and OSError for files
             raise IntegrityError(f"{path}: OpenVINO cannot load it: {error}") from None
-        return _OpenVinoSession(compiled, states, weights)
+        return _OpenVinoSession(compiled, states, weights, transient=options.transient)
 
 
 class _Weights:

@@ -20,8 +20,14 @@ _ERROR_SEVERITY = 3
 class _OrtSession:
     """Caches are OrtValues that go from the outputs of one call to the inputs of the next."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", states: Sequence[State]) -> None:
+    def __init__(
+        self,
+        session: "onnxruntime.InferenceSession",
+        states: Sequence[State],
+        how: "onnxruntime.RunOptions",
+    ) -> None:
         self._session = session
+        self._how = how
         self._states = states
         cached = {state.output for state in states}
         self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
@@ -31,9 +37,10 @@ class _OrtSession:
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         if not self._states:
-            return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+            results = self._session.run(self._outputs, feeds, self._how)
+            return dict(zip(self._outputs, results, strict=True))
         values = {name: _value(feed) for name, feed in feeds.items()}
-        results = self._session.run_with_ort_values(self._fetched, values | self._caches)
+        results = self._session.run_with_ort_values(self._fetched, values | self._caches, self._how)
         outputs = results[: len(self._outputs)]
         fresh = results[len(self._outputs) :]
         self._caches = {s.input: value for s, value in zip(self._states, fresh, strict=True)}
@@ -87,7 +94,10 @@ class _Ort:
             )
         except Exception as error:  # the engine's own exceptions share no base class
             raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
-        return _OrtSession(session, states)
+        how = onnxruntime.RunOptions()
+        if options.transient:
+            how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return _OrtSession(session, states, how)
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> bytes:
