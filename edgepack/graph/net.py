@@ -66,7 +66,7 @@ class Graph:
 
 
 def save_model(model: ir.Model, path: Path) -> None:
-    """Write a model, its larger weights in `<path>.data`, aligned to pages for mapping."""
+    """Write a model, its larger weights in `<path>.data`, those over 1 MiB aligned to pages."""
     ir.save(
         model,
         path,

@@ -105,7 +105,7 @@ class Weights:
             if direction in self:
                 v = self.get(direction, *shape)
                 g = self.get(magnitude, v.shape[0], *[1] * (len(v.shape) - 1))
-                return _merged(f"{self.scope}weight", g, v)
+                return _merged(self.source, f"{self.scope}weight", g, v)
         return self.get("weight", *shape)
 
     def assert_all_read(self, dropped: Iterable[str]) -> None:
@@ -140,11 +140,12 @@ def _finite(source: str, name: str, value: np.ndarray) -> np.ndarray:
     return value.astype(np.float32, copy=False)
 
 
-def _merged(name: str, g: Parameter, v: Parameter) -> Parameter:
+def _merged(source: str, name: str, g: Parameter, v: Parameter) -> Parameter:
     def load() -> np.ndarray:
         direction = v.load()
         axes = tuple(range(1, direction.ndim))
         norm = np.sqrt(np.sum(np.square(direction, dtype=np.float64), axes, keepdims=True))
-        return (g.load() * (direction / norm)).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a direction of length zero
+            return _finite(source, name, g.load() * (direction / norm))
 
     return Parameter(name, v.shape, load)
