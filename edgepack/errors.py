@@ -10,7 +10,8 @@ EdgepackError
 A message is one line: what is wrong, where, and what to do about it.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class EdgepackError(Exception):
@@ -19,9 +20,10 @@ class EdgepackError(Exception):
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
 
-    def __init__(self, message: str) -> None:
-        """Store `message`, folded into one line."""
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        """Store `message`, folded into one line, and `details` for the JSON document."""
         super().__init__(" ".join(message.split()))
+        self.details = dict(details or {})
 
 
 class GateError(EdgepackError):

@@ -1,8 +1,10 @@
 """Run a function in a fresh process: its memory is given back, its output owes nothing to ours."""
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
@@ -16,14 +18,17 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
     """`function(*arguments, step)` in a new interpreter; its steps and its error come back here.
 
     Function and arguments have to be picklable. A process that dies (out of memory) is a
-    ResourceError.
+    ResourceError. An interrupt reaches only this process, which then ends the other one.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, function, arguments), daemon=True)
-    process.start()
-    sender.close()
+    resource_tracker.ensure_running()  # starting it would undo the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
     try:
+        process.start()
+        sender.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while True:
             kind, value = receiver.recv()
             if kind == "step":
@@ -40,16 +45,18 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
             f"{cause}; close other programs and build again"
         ) from None
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
         receiver.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _child(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    try:
-        result = function(*arguments, lambda message: sender.send(("step", message)))
-        sender.send(("result", result))
-    except Exception as error:  # whatever it is, the parent raises it
-        error.__traceback__ = None
-        sender.send(("error", error))
+    with contextlib.suppress(BrokenPipeError):  # the parent has gone
+        try:
+            result = function(*arguments, lambda message: sender.send(("step", message)))
+            sender.send(("result", result))
+        except Exception as error:  # whatever it is, the parent raises it
+            error.__traceback__ = None
+            sender.send(("error", error))

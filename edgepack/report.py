@@ -20,14 +20,15 @@ def progress(title: str, *, shown: bool) -> Iterator[Step]:
         yield silent
         return
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     with console.status(title) as status:
 
         def step(message: str) -> None:
-            status.update(f"{title}: {message}")
+            status.update(Text(f"{title}: {message}"))
             if not console.is_terminal:
-                console.print(f"{title}: {message}", markup=False)
+                console.print(f"{title}: {message}", soft_wrap=True)
 
         yield step
 
@@ -36,14 +37,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table on stdout; columns after the first are right-aligned."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=Text(title, "table.title"), title_justify="left")
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(grid, markup=False)
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, markup=False, emoji=False).print(grid)
 
 
 def line(text: str) -> None:

@@ -23,11 +23,25 @@ class _Ort:
     containers = ("onnx", "ort")
 
     def convert(self, job: Job) -> list[Path]:
+        _require_support(job)
         if job.precision == "fp16":
             return _parts(store_as_float16(job.model, job.folder / job.model.name))
         if job.options.container == "ort":
             return [_converted(job)]
         return [_place(path, job.folder) for path in _parts(job.model)]
+
+
+def _require_support(job: Job) -> None:
+    """Raise UnsupportedError unless ONNX Runtime knows every operator; weights stay on disk."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        onnxruntime.InferenceSession(str(job.model), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the engine's own exceptions share no base class
+        raise UnsupportedError(f"{job.stage}: ONNX Runtime cannot run it: {error}") from None
 
 
 def _parts(model: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The command line: one module a command; errors become one line and an exit code here."""
 
 import errno
-import json
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any, cast
 import click
 
 import edgepack
-from edgepack import discovery
+from edgepack import discovery, report
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 
 _EXTRAS = {"onnxruntime": "ort", "openvino": "openvino"}
@@ -39,18 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result: Any = root.main(arguments, prog_name="edgepack", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # nobody reads on; click makes a SystemExit of it
+        _discard_output()
         return 0
     except BaseException as error:  # the one place where every error ends
-        if isinstance(error, SystemExit):
-            raise
         return _report(_translated(error), as_json="--json" in arguments)
 
 
 def entry() -> None:
     """The console script."""
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable
     sys.exit(main())
 
 
@@ -58,6 +60,9 @@ def _translated(error: BaseException) -> EdgepackError:
     """Any error as one of ours; what is a bug stays visible with EDGEPACK_DEBUG=1."""
     if isinstance(error, EdgepackError):
         return error
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        known = ", ".join(cast(click.Group, error.ctx.command).list_commands(error.ctx))
+        return UsageError(f"no command; give one of {known}, or --help")
     if isinstance(error, click.ClickException):
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -81,8 +86,17 @@ def _translated(error: BaseException) -> EdgepackError:
 
 
 def _report(error: EdgepackError, *, as_json: bool) -> int:
-    if as_json:
-        record = {"kind": error.kind, "exit_code": error.exit_code, "message": str(error)}
-        print(json.dumps({"error": record}, ensure_ascii=False))
     print(f"edgepack: {error}", file=sys.stderr)
+    try:
+        if as_json:
+            record = {"kind": error.kind, "exit_code": error.exit_code, "message": str(error)}
+            report.document({**error.details, "error": record})
+        sys.stdout.flush()
+    except OSError:  # the error may be that stdout is full
+        _discard_output()
     return error.exit_code
+
+
+def _discard_output() -> None:
+    """Lose what stdout has not written yet, or Python would fail on it again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

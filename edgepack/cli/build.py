@@ -70,7 +70,7 @@ def command(
         plans = pipeline.plan(request, pipeline.open_source(model))
         if as_json:
             report.document({"plans": [_planned(plan) for plan in plans]})
-        else:
+        elif not quiet:
             for plan in plans:
                 report.line(f"{plan.folder}: {', '.join(plan.profile.runtimes)}")
         return

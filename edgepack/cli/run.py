@@ -88,8 +88,10 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     given = [text, file, options["convert"], options["speech_tokens"]]
     if sum(value is not None for value in given) != 1:
         raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
-    if not options["output"].parent.is_dir():
-        raise UsageError(f"{options['output']}: its folder does not exist")
+    if options["instruct"] and text is None and file is None:
+        raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
+    if options["output"].is_dir() or not options["output"].parent.is_dir():
+        raise UsageError(f"{options['output']}: not a file name in a folder that exists")
     return_large_blocks()
     settings = Settings(
         voice=options["voice"],
@@ -131,12 +133,16 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
 
 
 def _text(text: str | None, file: Path | None) -> str:
-    if file is not None:
-        try:
+    name = str(file or ("standard input" if text == "-" else "the text"))
+    try:
+        if file is not None:
             return file.read_text("utf-8")
-        except UnicodeDecodeError:
-            raise UsageError(f"{file}: not UTF-8 text") from None
-    return sys.stdin.read() if text == "-" else text or ""
+        if text == "-":
+            text = sys.stdin.read() if sys.stdin else ""
+        (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
+    except UnicodeError:
+        raise UsageError(f"{name}: not UTF-8 text") from None
+    return text or ""
 
 
 def _tokens(path: Path) -> list[int]:
@@ -144,7 +150,7 @@ def _tokens(path: Path) -> list[int]:
 
     try:
         tokens = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON list of speech tokens ({error})") from None
     if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
         raise UsageError(f"{path}: not a JSON list of whole numbers")

@@ -18,8 +18,9 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
     profiles = {n: target.load(n) for n in names}
     if as_json:
         report.document({"targets": {n: msgspec.to_builtins(p) for n, p in profiles.items()}})
+    elif quiet:
         return
-    if name:
+    elif name:
         profile = profiles[name]
         report.line(f"{name}: {profile.summary}")
         report.line(f"architecture: {profile.architecture}")
@@ -29,6 +30,6 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
         for stage, precision in profile.precision.items():
             which = "every other stage" if stage == "default" else stage
             report.line(f"precision: {precision} for {which}")
-    elif not quiet:
+    else:
         rows = [[n, p.summary, ", ".join(p.runtimes)] for n, p in profiles.items()]
         report.table("targets", ["target", "device", "runtimes"], rows)

@@ -1,5 +1,6 @@
 """`edgepack verify`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,12 @@ def command(
         results[name] = _record(outcomes, rows)
         if shown:
             _show(name, outcomes, rows)
-    if as_json:
-        report.document({"bundle": str(bundle), "passed": not failed, "runtimes": results})
+    record = {"bundle": str(bundle), "passed": not failed, "runtimes": results}
     if failed:
-        raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}")
-    if shown:
+        raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}", record)
+    if as_json:
+        report.document(record)
+    elif shown:
         report.line(f"{bundle}: all checks passed in {', '.join(runtimes)}")
 
 
@@ -85,7 +87,13 @@ def _against(bundle: Path, runtime: str, threads: int | None, folder: Path) -> "
 def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:
     return {
         "self_test": [
-            {"stage": o.stage, "precision": o.precision, "error": o.error, "limit": o.limit}
+            {
+                "stage": o.stage,
+                "precision": o.precision,
+                "error": _finite(o.error),
+                "limit": o.limit,
+                "passed": o.passed,
+            }
             for o in outcomes
         ],
         "arrays": [
@@ -93,7 +101,7 @@ def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:
                 "file": row.file,
                 "array": row.array,
                 "role": row.role,
-                "error": row.error,
+                "error": _finite(row.error),
                 "limit": row.limit,
                 "passed": None if row.error is None else not row.failed,
                 "note": row.note,
@@ -101,6 +109,11 @@ def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:
             for row in rows
         ],
     }
+
+
+def _finite(error: float | None) -> float | None:
+    """JSON has no infinity, the error of an array of another shape."""
+    return error if error is not None and math.isfinite(error) else None
 
 
 def _show(runtime: str, outcomes: "list[Outcome]", rows: "list[Row]") -> None:

@@ -25,8 +25,8 @@ def saved(folder: Path, tree: Any) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.int32])
-def test_reads_every_dtype(tmp_path: Path, dtype: type) -> None:
-    value = np.arange(-6, 6).reshape(3, 4).astype(dtype)
+def test_reads_every_dtype(tmp_path: Path, dtype: np.typing.DTypeLike) -> None:
+    value: np.ndarray = np.arange(-6, 6).reshape(3, 4).astype(dtype)
     loaded = torch_zip.load(saved(tmp_path, {"a": value}))
     assert loaded["a"].dtype == np.dtype(dtype)
     np.testing.assert_array_equal(loaded["a"].astype(np.float64), value.astype(np.float64))
@@ -58,8 +58,10 @@ def test_arrays_are_maps_of_the_file(tmp_path: Path) -> None:
     dtype=st.sampled_from([np.float32, np.float16, np.int64]),
 )
 @settings(max_examples=25, deadline=None)
-def test_round_trip(tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: type) -> None:
-    value = np.random.default_rng(0).normal(size=shape).astype(dtype)
+def test_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: np.typing.DTypeLike
+) -> None:
+    value: np.ndarray = np.random.default_rng(0).normal(size=shape).astype(dtype)
     tree = OrderedDict(a=value, nested={"b": value, "epoch": 3})
     loaded = torch_zip.load(saved(tmp_path_factory.mktemp("pt"), tree))
     np.testing.assert_array_equal(loaded["a"], value)
@@ -94,7 +96,12 @@ def test_a_pickle_that_calls_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["builtins.eval", "torch._utils._rebuild_wrapper_subclass", "numpy.core.multiarray._reconstruct"]
+    "name",
+    [
+        "builtins.eval",
+        "torch._utils._rebuild_wrapper_subclass",
+        "numpy.core.multiarray._reconstruct",
+    ],
 )
 def test_unknown_globals_are_named(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")

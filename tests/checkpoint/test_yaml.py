@@ -72,9 +72,7 @@ seed: !apply:torch.manual_seed [1986]
         "a: {b: [!apply:builtins.eval ['1']]}",
     ],
 )
-def test_other_tags_are_refused(
-    tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_tags_are_refused(tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(IntegrityError, match="unsafe: line 1"):
         load(tmp_path, line)

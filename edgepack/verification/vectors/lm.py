@@ -104,7 +104,7 @@ def _sampled(
 ) -> None:
     """Sampling with the recorded uniform numbers."""
     uniforms = iter(v[f"{run}_u"].tolist())
-    steps = len(v.arrays[f"{run}_draws_per_step"])
+    steps = len(v[f"{run}_draws_per_step"])
     draw = inverse_cdf(lambda: next(uniforms))
     width = decoder.settings.sampling.top_k
     counts: list[int] = []
