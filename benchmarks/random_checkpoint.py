@@ -420,15 +420,21 @@ def _save_model(path: Path, graph: onnx.GraphProto) -> None:
     onnx.save(model, path)
 
 
-def write(folder: Path, s: Size, tokenizer: Path) -> None:
-    """Write the whole checkpoint folder."""
+def text_files(folder: Path, s: Size, tokenizer: Path) -> Path:
+    """Write the tokenizer's folder of a checkpoint, and return it."""
     blank = folder / "CosyVoice-BlankEN"
     blank.mkdir(parents=True, exist_ok=True)
-    (folder / "cosyvoice2.yaml").write_text(configuration(s))
     (blank / "config.json").write_text(json.dumps(qwen_config(s), indent=2))
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"):
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, blank / name)
+    return blank
+
+
+def write(folder: Path, s: Size, tokenizer: Path) -> None:
+    """Write the whole checkpoint folder."""
+    blank = text_files(folder, s, tokenizer)
+    (folder / "cosyvoice2.yaml").write_text(configuration(s))
     save_file({"model.norm.weight": np.ones(s.hidden, np.float32)}, blank / "model.safetensors")
 
     llm = state_dict(llm_shapes(s))

@@ -23,6 +23,8 @@ CORE = {"", "errors", "discovery", "report", "manifest", "bundle", "voices"}
 LAYERS: dict[str, set[str]] = {
     **{name: set() for name in CORE},
     "target": set(),
+    "language": set(),
+    "trim": {"language"},
     "isolation": set(),
     "checkpoint": set(),
     "graph": set(),

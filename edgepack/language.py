@@ -1,0 +1,63 @@
+"""Languages: one YAML file each, found by its file name, and a set of sentences for each.
+
+A language is its scripts, not a word list: `scripts` are values of the Unicode property Script.
+"""
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import msgspec
+import yaml
+
+from edgepack import discovery
+from edgepack.errors import UsageError
+
+ALL = "all"
+
+
+class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A language: its scripts, and how its numbers, dates and units are read aloud.
+
+    `normalizer` is a module of `runtime.normalizers`, `locale` what it is opened with.
+    """
+
+    name: str
+    scripts: list[str]
+    normalizer: str
+    locale: str
+
+
+def _folder(name: str) -> Traversable:
+    return resources.files("edgepack") / name
+
+
+def codes() -> list[str]:
+    """Codes of all languages, sorted."""
+    files = (entry.name for entry in _folder("languages").iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def load(code: str) -> Language:
+    """The language of a code; raises UsageError for an unknown one."""
+    if code not in codes():
+        raise UsageError(discovery.unknown("language", code, [*codes(), ALL]))
+    text = (_folder("languages") / f"{code}.yaml").read_text("utf-8")
+    return msgspec.convert(yaml.safe_load(text), Language)
+
+
+def parse(value: str) -> tuple[str, ...]:
+    """Codes from "zh", "zh,en" or "all", which is no code; raises UsageError for others."""
+    chosen = tuple(dict.fromkeys(code.strip() for code in value.split(",") if code.strip()))
+    if chosen == (ALL,):
+        return ()
+    if not chosen or ALL in chosen:
+        raise UsageError(f"languages {value!r}: give codes such as zh or zh,en, or all alone")
+    for code in chosen:
+        load(code)
+    return chosen
+
+
+def sentences(code: str) -> list[str]:
+    """Sentences in a language, in a fixed order."""
+    text = (_folder("calibration_data") / code / "sentences.txt").read_text("utf-8")
+    return text.splitlines()
