@@ -1,8 +1,6 @@
 """`python -m edgepack`."""
 
-import sys
-
-from edgepack.cli import main
+from edgepack.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from edgepack.backend import Job
@@ -17,6 +18,7 @@ from edgepack.errors import UnsupportedError
 from edgepack.graph.storage import store_as_float16
 
 _FLATBUFFER_LIMIT = 2**31 - 2**20
+_FATAL_SEVERITY = 4  # what is less is an exception too
 
 
 class _Ort:
@@ -25,7 +27,9 @@ class _Ort:
     def convert(self, job: Job) -> list[Path]:
         _require_support(job)
         if job.precision == "fp16":
-            return _parts(store_as_float16(job.model, job.folder / job.model.name))
+            with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+                model = _unlinked(job.model, Path(folder))
+                return _parts(store_as_float16(model, job.folder / model.name))
         if job.options.container == "ort":
             return [_converted(job)]
         return [_place(path, job.folder) for path in _parts(job.model)]
@@ -38,6 +42,7 @@ def _require_support(job: Job) -> None:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.add_session_config_entry("session.disable_prepacking", "1")
+    settings.log_severity_level = _FATAL_SEVERITY
     try:
         onnxruntime.InferenceSession(str(job.model), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # the engine's own exceptions share no base class
@@ -58,6 +63,16 @@ def _place(path: Path, folder: Path) -> Path:
     except OSError:
         shutil.copyfile(path, target)
     return target
+
+
+def _unlinked(model: Path, folder: Path) -> Path:
+    """The model, or a copy if its weights have a second name (`_place`): onnx_ir refuses those."""
+    parts = _parts(model)
+    if all(part.stat().st_nlink == 1 for part in parts):
+        return model
+    for part in parts:
+        shutil.copyfile(part, folder / part.name)
+    return folder / model.name
 
 
 def _converted(job: Job) -> Path:

@@ -141,9 +141,9 @@ class FlowDecoder:
 
 
 def change_speed(mel: np.ndarray, speed: float) -> np.ndarray:
-    """Stretch [1, mels, T] to `int(T / speed)` frames by linear interpolation."""
+    """Stretch [1, mels, T] to `int(T / speed)` frames, at least one, by linear interpolation."""
     frames = mel.shape[2]
-    count = int(frames / speed)
+    count = max(1, int(frames / speed))
     at = np.clip((np.arange(count, dtype=np.float32) + 0.5) * (frames / count) - 0.5, 0, None)
     low = at.astype(np.int64)
     high = np.minimum(low + 1, frames - 1)

@@ -1,14 +1,25 @@
 """Memory of this process."""
 
 import ctypes
+import re
 import resource
 import sys
+from pathlib import Path
 
+_STATUS = Path("/proc/self/status")
 _M_MMAP_THRESHOLD, _THRESHOLD_BYTES = -3, 128 << 10
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident set so far; `ru_maxrss` is in kilobytes on Linux, bytes on macOS."""
+    """Largest resident set of this program so far.
+
+    Linux's `ru_maxrss` also counts the process that started this one, so it is the fallback. It
+    is in kilobytes there and in bytes on macOS.
+    """
+    if _STATUS.exists():
+        found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -88,8 +88,11 @@ class Speech:
 
     @property
     def real_time_factor(self) -> float:
-        """Synthesis seconds a second of audio; below 1 is faster than real time."""
-        return self.seconds / self.audio_seconds
+        """Synthesis seconds a second of audio; below 1 is faster than real time.
+
+        No audio counts as one sample: the factor stays a number, and a bad one.
+        """
+        return self.seconds / max(self.audio_seconds, 1 / self.sample_rate)
 
     @property
     def first_audio_seconds(self) -> float:

@@ -55,8 +55,11 @@ class Frontend:
         return Frontend(tokenizer, end_of_prompt)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens added."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids of a text, without special tokens added; raises UsageError for no Unicode."""
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:  # lone surrogates, which is what bytes that are not UTF-8 become
+            raise UsageError("the text is not valid Unicode") from None
 
     def instruction(self, text: str) -> list[int]:
         """Token ids of an instruction, ended by the end-of-prompt token."""
@@ -140,7 +143,7 @@ def spell_out_numbers(text: str) -> str:
     def words(run: str) -> str:
         try:
             return str(speller.number_to_words(run))
-        except inflect.NumOutOfRangeError:
+        except (inflect.NumOutOfRangeError, ValueError):  # ValueError: more digits than int reads
             return " ".join(str(speller.number_to_words(digit)) for digit in run)
 
     runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from edgepack import discovery
-from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.loading import Loaded, open_enroller, open_stage
 from edgepack.runtime.session import Feeds, Session
@@ -156,7 +156,15 @@ def run(loaded: Loaded, folder: Path) -> list[Row]:
     for name in files:
         vectors = Vectors(name, _read(folder / f"{name}.npz"))
         check = cast(Check, discovery.load(PACKAGE, name, "check"))
-        check(vectors, subject)
+        try:
+            check(vectors, subject)
+        except EdgepackError:
+            raise
+        except Exception as error:  # an engine's or numpy's, for an id or a shape it cannot take
+            raise UsageError(
+                f"{folder}: {name}.npz does not fit this bundle; is it of this checkpoint? "
+                f"({type(error).__name__}: {error})"
+            ) from error
         rows += vectors.finished()
     return rows
 

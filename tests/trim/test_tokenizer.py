@@ -5,7 +5,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from conftest import Trim
+from trim.conftest import Trim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer

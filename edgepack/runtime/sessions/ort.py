@@ -14,7 +14,7 @@ from edgepack.runtime.session import Feeds, Options, Session
 if TYPE_CHECKING:
     import onnxruntime
 
-_ERROR_SEVERITY = 3
+_FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 
 
 class _OrtSession:
@@ -74,7 +74,7 @@ class _Ort:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
-        settings.log_severity_level = _ERROR_SEVERITY
+        settings.log_severity_level = _FATAL_SEVERITY
         entries = {"session.intra_op.allow_spinning": "0"}
         if options.mapped:
             entries["session.disable_prepacking"] = "1"
@@ -92,6 +92,8 @@ class _Ort:
             session = onnxruntime.InferenceSession(
                 model, settings, providers=["CPUExecutionProvider"]
             )
+        except (UnsupportedError, ModuleNotFoundError):
+            raise
         except Exception as error:  # the engine's own exceptions share no base class
             raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
         how = onnxruntime.RunOptions()

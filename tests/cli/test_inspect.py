@@ -1,0 +1,78 @@
+"""`edgepack inspect` and `edgepack targets`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support import Build, Checkpoints
+
+from cli import Cli, copied
+from edgepack import target
+
+
+def test_a_bundle_is_told_as_its_manifest(cli: Cli, bundle: Build) -> None:
+    folder = bundle("tiny")
+    told = cli("inspect", folder, "--json")
+    assert (told.code, told.err) == (0, "")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    assert told.document == {"kind": "bundle", "path": str(folder), **manifest}
+    shown = cli("inspect", folder).out
+    for word in (*manifest["stages"], "openvino", "cosyvoice2", "random", "speaker_encoder"):
+        assert word in shown
+    assert cli("inspect", folder, "--quiet") == (0, "", "")
+
+
+def test_a_checkpoint_is_counted(cli: Cli, checkpoints: Checkpoints) -> None:
+    folder = checkpoints("tiny")
+    told = cli("inspect", folder, "--json")
+    assert (told.code, told.err) == (0, "")
+    document = told.document
+    assert (document["kind"], document["family"]) == ("checkpoint", "cosyvoice2")
+    assert document["voices"] == ["random"]
+    assert document["enrolment"] == ["speaker_encoder", "speech_tokenizer"]
+    for part in document["parts"]:
+        stored = Path(folder, f"{part['name']}.pt").stat().st_size
+        assert 0.8 * stored < part["bytes"] <= stored
+        assert part["tensors"] == sum(part["dtypes"].values())
+    shown = cli("inspect", folder).out
+    assert f"{document['parts'][0]['parameters']:,}" in shown
+    assert cli("inspect", folder, "--quiet") == (0, "", "")
+
+
+def test_a_folder_that_is_neither_is_a_usage_error(cli: Cli) -> None:
+    assert cli("inspect", ".").code == 2
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[red]", ":smile:"])
+def test_names_are_shown_as_they_are(cli: Cli, bundle: Build, name: str) -> None:
+    folder = copied(bundle("tiny"), Path(f"x{name}"))
+    shown = cli("voice", "list", folder)
+    assert shown.code == 0
+    assert f"voices of {folder}" in shown.out
+    missing = cli("verify", folder, "--format", "ort", "--against", f"{name}/nothing")
+    assert missing.code == 2
+    assert f"{name}/nothing" in missing.message
+
+
+def test_targets_are_listed_and_explained(cli: Cli) -> None:
+    listed = cli("targets")
+    assert (listed.code, listed.err) == (0, "")
+    for name in target.names():
+        assert name in listed.out
+        explained = cli("targets", name)
+        profile = cli("targets", name, "--json").document["targets"][name]
+        assert explained.out.startswith(f"{name}: {profile['summary']}\n")
+        for runtime in profile["runtimes"]:
+            assert f"runtime: {runtime}, " in explained.out
+        assert cli("targets", name, "--quiet") == (0, "", "")
+    assert set(cli("targets", "--json").document["targets"]) == set(target.names())
+    assert cli("targets", "--quiet") == (0, "", "")
+
+
+def test_the_version_and_the_help_are_no_errors(cli: Cli) -> None:
+    assert cli("--version").out.startswith("edgepack, version ")
+    for arguments in (["--help"], ["-h"], ["run", "--help"]):
+        ran = cli(*arguments)
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.out.startswith("Usage: edgepack")

@@ -1,0 +1,132 @@
+"""What only a process of its own shows: signals, pipes, terminals, encodings."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support import Build
+
+EDGEPACK = [sys.executable, "-m", "edgepack"]
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9[0-7])[;m]")
+
+
+def edgepack(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    command = [*EDGEPACK, *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run(command, check=False, **options)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Ours, as a user's shell would have it."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "PYTHONUNBUFFERED")}
+    return {**kept, **changes}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    env = environment(PYTHONUNBUFFERED=unbuffered)
+    ran = edgepack("targets", "--json", stdout=write, env=env)
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [["targets"], ["targets", "--json"], ["nope", "--json"]])
+def test_a_full_disk_below_stdout_is_one_line(arguments: Sequence[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = edgepack(*arguments, stdout=full, env=environment())
+    assert ran.returncode == (2 if "nope" in arguments else 5)
+    assert ran.stderr.count(b"\n") == 1
+    assert ran.stderr.startswith(b"edgepack: ")
+
+
+def test_closed_streams_are_no_bugs(bundle: Build) -> None:
+    quiet = subprocess.run([*EDGEPACK, "targets"], preexec_fn=lambda: os.close(1), check=False)
+    assert quiet.returncode == 0
+    ran = edgepack("run", bundle("tiny"), "-", preexec_fn=lambda: os.close(0))
+    assert ran.returncode == 2
+    assert b"nothing to speak" in ran.stderr
+
+
+def test_input_that_is_not_utf8_is_a_usage_error(bundle: Build) -> None:
+    ran = edgepack("run", bundle("tiny"), "-", input=b"\xff\xfe")
+    assert ran.returncode == 2
+    assert ran.stderr == b"edgepack: standard input: not UTF-8 text\n"
+
+
+def test_names_that_stdout_cannot_encode_are_escaped() -> None:
+    ran = edgepack("run", "你\udcff", "hello", "--json", env=environment(PYTHONIOENCODING="ascii"))
+    assert ran.returncode == 2
+    assert json.loads(ran.stdout)["error"]["message"].startswith("你\udcff: no bundle there")
+
+
+def interrupted(arguments: Sequence[str], moment: str) -> tuple[int, str]:
+    """Press ^C when the first child process is there, or when a line of progress has come."""
+    command = [*EDGEPACK, *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr
+    seen = ""
+    if moment == "importing":
+        while not any("spawn_main" in str(p) for p in command_lines(process.pid)):
+            time.sleep(0.01)
+        time.sleep(0.2)
+    else:
+        while moment not in seen:
+            seen += process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    seen += process.stderr.read()
+    return process.wait(), seen
+
+
+def command_lines(parent: int) -> list[list[str]]:
+    return [child.cmdline() for child in psutil.Process(parent).children()]
+
+
+@pytest.mark.parametrize("moment", ["importing", "writing speech_lm"])
+def test_an_interrupt_ends_a_build_in_one_line(tmp_path: Path, moment: str) -> None:
+    code, seen = interrupted(["build", "demo", "-t", "intel-cpu", "-o", str(tmp_path)], moment)
+    lines = [line for line in seen.splitlines() if line and not line.startswith("build: ")]
+    assert code == 5
+    assert lines == ["edgepack: interrupted; nothing was changed"]
+    assert not any(tmp_path.iterdir())
+
+
+def on_a_terminal(arguments: Sequence[object], env: dict[str, str]) -> str:
+    """What a command shows on a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    command = [*EDGEPACK, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        except OSError:  # how Linux says that the other end was closed
+            pass
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_no_color_is_honoured_on_a_terminal(bundle: Build, tmp_path: Path) -> None:
+    speak = ["run", bundle("demo"), "Hello.", "-o", tmp_path / "a.wav"]
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "80"}
+    assert COLOUR.search(on_a_terminal(speak, environment(**terminal)))
+    assert not COLOUR.search(on_a_terminal(speak, environment(**terminal, NO_COLOR="1")))
+
+
+def test_nothing_is_styled_when_stdout_is_a_file(bundle: Build) -> None:
+    terminal = environment(TERM="xterm-256color", COLUMNS="80")
+    for arguments in (["voice", "list", bundle("demo")], ["verify", bundle("tiny"), "--help"]):
+        assert b"\x1b" not in edgepack(*arguments, env=terminal).stdout

@@ -1,0 +1,230 @@
+"""`edgepack run`: speech in a file, and an account of it."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import GOLDEN, RUNTIMES, Build
+
+from cli import Cli, contents, samples
+from edgepack.runtime import guards
+
+RECORDING = GOLDEN / "common" / "prompt_24k.wav"
+NOISE = ("--guard", "warn")  # networks of random weights do not end, or whisper
+
+KEYS = {
+    "output", "text", "voice", "mode", "seed", "runtime", "runtime_version", "threads", "cpus",
+    "sample_rate", "audio_seconds", "load_seconds", "synthesis_seconds", "rtf",
+    "first_audio_seconds", "stages", "speech_tokens", "peak_rss_bytes", "energy", "warnings",
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(bundle: Build) -> Path:
+    return bundle("tiny")
+
+
+@pytest.fixture
+def speak(cli: Cli, tiny: Path) -> Any:
+    """Speaks with the tiny bundle; gives the document, and the wav file's bytes as `wav`."""
+
+    def run(*arguments: object) -> dict[str, Any]:
+        ran = cli("run", tiny, *arguments, *NOISE, "--json")
+        assert ran.code == 0, ran.err
+        return {**ran.document, "wav": Path(ran.document["output"]).read_bytes()}
+
+    return run
+
+
+def test_the_account_is_of_the_audio_in_the_file(cli: Cli, bundle: Build) -> None:
+    ran = cli("run", bundle("demo"), "Good morning.", "-o", "a.wav", "--threads", 1, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    told = ran.document
+    rate, heard = samples(Path("a.wav"))
+    assert set(told) >= KEYS
+    assert rate == told["sample_rate"]
+    assert len(heard) == round(told["audio_seconds"] * rate)
+    assert 0.3 < told["audio_seconds"] < 5
+    assert np.abs(heard).max() > 3000
+    assert told["text"] == ["Good morning."]
+    assert told["voice"] == "espeak_female"
+    assert told["mode"] == "sft"
+    assert told["runtime"] == "ort"
+    assert told["threads"] == 1
+    assert told["cpus"] == sorted(os.sched_getaffinity(0))
+    assert told["warnings"] == []
+    assert told["energy"]["available"] is False
+    assert told["energy"]["reasons"]
+    assert told["rtf"] == pytest.approx(told["synthesis_seconds"] / told["audio_seconds"])
+    assert 0 < told["first_audio_seconds"] <= told["synthesis_seconds"]
+    assert {"speech_lm", "flow_estimator", "hift"} <= set(told["stages"])
+    assert 0 < sum(told["stages"].values()) <= told["synthesis_seconds"]
+    assert len(told["speech_tokens"]) > 10
+    assert told["peak_rss_bytes"] > 50_000_000
+
+
+def test_people_get_a_summary_and_quiet_ones_nothing(cli: Cli, bundle: Build) -> None:
+    loud = cli("run", bundle("demo"), "Good morning.", "--voice", "espeak_male")
+    assert (loud.code, loud.err) == (0, "")
+    assert loud.out.startswith("out.wav: ")
+    assert "RTF" in loud.out
+    assert "voice espeak_male (sft)" in loud.out
+    silent = cli("run", bundle("demo"), "Good morning.", "-o", "b.wav", "--quiet")
+    assert silent == (0, "", "")
+    assert set(contents(Path())) == {"out.wav", "b.wav"}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_runtime_of_the_bundle_speaks(speak: Any, runtime: str) -> None:
+    told = speak("hello", "--format", runtime)
+    assert told["runtime"] == runtime
+    assert told["runtime_version"]
+
+
+def test_text_comes_from_the_line_a_file_or_standard_input(
+    speak: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = speak("你好 hello")
+    Path("text.txt").write_text("你好 hello", "utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("你好 hello"))
+    assert speak("-f", "text.txt")["wav"] == given["wav"]
+    assert speak("-")["wav"] == given["wav"]
+
+
+def test_the_seed_decides(speak: Any) -> None:
+    first, again, other = (speak("hello", "--seed", seed) for seed in (0, 0, 1))
+    assert first["wav"] == again["wav"]
+    assert first["speech_tokens"] != other["speech_tokens"]
+
+
+def test_speech_tokens_are_spoken_without_the_language_model(speak: Any) -> None:
+    given = speak("hello")
+    Path("tokens.json").write_text(json.dumps(given["speech_tokens"]))
+    told = speak("--speech-tokens", "tokens.json")
+    assert told["wav"] == given["wav"]
+    assert told["speech_tokens"] == given["speech_tokens"]
+    assert "speech_lm" not in told["stages"]
+
+
+def test_a_recording_is_said_again_in_the_voice(speak: Any) -> None:
+    told = speak("--convert", RECORDING)
+    Path("tokens.json").write_text(json.dumps(told["speech_tokens"]))
+    assert told["text"] == [""]
+    assert len(told["speech_tokens"]) > 20
+    assert speak("--speech-tokens", "tokens.json")["wav"] == told["wav"]
+
+
+def test_an_instruction_changes_the_mode_and_the_speech(speak: Any) -> None:
+    plain, told = speak("hello"), speak("hello", "--instruct", "slowly")
+    assert (plain["mode"], told["mode"]) == ("sft", "instruct")
+    assert plain["wav"] != told["wav"]
+
+
+def test_speed_and_steps(speak: Any) -> None:
+    Path("tokens.json").write_text(json.dumps(list(range(50))))
+    plain, fast, coarse = (
+        speak("--speech-tokens", "tokens.json", *options)
+        for options in ((), ("--speed", 2), ("--steps", 1))
+    )
+    assert fast["audio_seconds"] == pytest.approx(plain["audio_seconds"] / 2, rel=0.02)
+    assert coarse["audio_seconds"] == plain["audio_seconds"]
+    assert coarse["wav"] != plain["wav"]
+
+
+def test_a_dump_has_every_call_of_every_network(speak: Any, tiny: Path) -> None:
+    told = speak("hello", "--dump", "dump")
+    arrays = {path.stem: dict(np.load(path)) for path in Path("dump").iterdir()}
+    stages = json.loads((tiny / "manifest.json").read_text())["stages"]
+    assert set(arrays) == {*stages, "utterance-0000"}
+    for name, stage in stages.items():
+        assert {f"0000.{part}" for part in (*stage["inputs"], *stage["outputs"])} <= set(
+            arrays[name]
+        )
+    whole = arrays["utterance-0000"]
+    assert [str(whole["text"])] == told["text"]
+    assert whole["speech_tokens"].tolist() == told["speech_tokens"]
+    _, heard = samples(Path("out.wav"))
+    assert np.abs(whole["audio"].clip(-1, 1) * 32768 - heard).max() <= 1
+    assert f"{len(told['speech_tokens']):04d}.logits" in arrays["speech_lm"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("hello", "-f", "text.txt"),
+        ("hello", "--convert", RECORDING),
+        ("--speech-tokens", "tokens.json", "--convert", RECORDING),
+        ("--speech-tokens", "tokens.json", "-"),
+        ("--speech-tokens", "tokens.json", "--instruct", "slowly"),
+        ("--convert", RECORDING, "--instruct", "slowly"),
+        ("",),
+        ("。…",),
+        ("lone surrogate \udcff",),
+        ("-f", "missing.txt"),
+        ("-f", "latin1.txt"),
+        ("--convert", "text.txt"),
+        ("--convert", "missing.wav"),
+        ("--speech-tokens", "missing.json"),
+        ("--speech-tokens", "latin1.txt"),
+        ("hello", "--dump", "text.txt"),
+    ],
+    ids=str,
+)
+def test_inputs_that_make_no_sense_are_usage_errors(
+    cli: Cli, tiny: Path, arguments: tuple[object, ...]
+) -> None:
+    Path("text.txt").write_text("hello")
+    Path("latin1.txt").write_bytes("é".encode("latin-1"))
+    Path("tokens.json").write_text("[1]")
+    ran = cli("run", tiny, *arguments, "-o", "a.wav", *NOISE)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.message
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    ["", "{}", "[]", "[[1]]", "[1.0]", "[true]", "[-1]", "[729]", "[1e99]", "[" * 99999],
+    ids=lambda tokens: tokens[:9],
+)
+def test_speech_tokens_have_to_be_ids(cli: Cli, tiny: Path, tokens: str) -> None:
+    Path("tokens.json").write_text(tokens)
+    ran = cli("run", tiny, "--speech-tokens", "tokens.json")
+    assert ran.code == 2
+    assert "tokens" in ran.message
+    assert set(contents(Path())) == {"tokens.json"}
+
+
+def test_faulty_audio_is_an_error_or_a_warning(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "faults", lambda *args, **kwargs: ["silence: a test"])
+    refused = cli("run", tiny, "hello")
+    assert refused.code == 1
+    assert refused.message == "silence: a test"
+    assert contents(Path()) == {}
+    warned = cli("run", tiny, "hello", *NOISE)
+    assert warned.code == 0
+    assert warned.err == "edgepack: warning: silence: a test\n"
+    assert cli("run", tiny, "hello", *NOISE, "--json").document["warnings"] == ["silence: a test"]
+
+
+@pytest.mark.parametrize(("runtime", "package"), [("ort", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_engine_is_named(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    ran = cli("run", tiny, "hello", "--format", runtime)
+    assert ran.code == 3
+    assert ran.message == f"{package} is not installed; pip install 'edgepack[{runtime}]'"
+
+
+def test_an_existing_file_stays_when_the_run_fails(cli: Cli, tiny: Path) -> None:
+    Path("a.wav").write_bytes(b"precious")
+    assert cli("run", tiny, "hello", "--voice", "nobody", "-o", "a.wav").code == 2
+    assert Path("a.wav").read_bytes() == b"precious"

@@ -1,0 +1,42 @@
+"""What every plug-in has to do, whichever are found."""
+
+from pathlib import Path
+
+import numpy as np
+
+from edgepack import discovery
+from edgepack.backend import PACKAGE, Job, backend
+from edgepack.graph import net
+from edgepack.manifest import State
+from edgepack.target import PRECISIONS, RuntimeOptions
+
+# Every way to write a network: runtime, container, precision.
+FORMATS = [
+    (runtime, container, precision)
+    for runtime in discovery.names(PACKAGE)
+    for container in backend(runtime).containers
+    for precision in PRECISIONS
+]
+STATES = (State(input="past", output="present", shape=(1, 0, 2)),)
+WEIGHTS = np.random.default_rng(0).normal(size=(2, 600)).astype(np.float32)
+TAP = "wide"
+
+
+def totals(folder: Path) -> Path:
+    """A small hub network: the sum over all inputs x [1, n, 2] so far of x · WEIGHTS."""
+    graph = net.Net("totals")
+    op = graph.op
+    x, past = graph.input("x", [1, "n", 2]), graph.input("past", [1, "p", 2])
+    present = op.Concat(past, x, axis=1)
+    wide = graph.tap(TAP, op.MatMul(present, graph.constant("weights", WEIGHTS)))
+    graph.output("y", op.ReduceSum(wide, op.Constant(value_ints=[1]), keepdims=0), [1, 600])
+    graph.output("present", present, [1, "m", 2])
+    state = net.State(STATES[0].input, STATES[0].output, STATES[0].shape)
+    return graph.finish((), (state,)).save(folder)
+
+
+def job(model: Path, folder: Path, container: str, precision: str) -> Job:
+    """An order to convert `model`."""
+    folder.mkdir()
+    states = STATES if model.stem == "totals" else ()
+    return Job(model.stem, model, folder, states, precision, RuntimeOptions(container))

@@ -1,0 +1,93 @@
+"""Networks that are functions, for tests of the host logic around them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgepack.manifest import Flow
+from edgepack.manifest import Vocoder as VocoderSettings
+from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.vocoder import Vocoder
+
+Arrays = dict[str, np.ndarray]
+Answer = Callable[[Feeds], Arrays]
+
+FRAME = 480
+FLOW = Flow(
+    steps=4, schedule="cosine", look_ahead=3, chunk=25, ratio=2, mels=4, noise_seed=0,
+    noise_frames=3200,
+)  # fmt: skip
+
+
+@dataclass
+class Fake:
+    """A session that answers with a function and keeps what it was fed."""
+
+    answer: Answer
+    calls: list[Arrays] = field(default_factory=list)
+    resets: int = 0
+
+    def run(self, feeds: Feeds) -> Arrays:
+        self.calls.append({name: np.array(value) for name, value in feeds.items()})
+        return self.answer(feeds)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def caches(self) -> Arrays:
+        return {"calls": np.array(len(self.calls))}
+
+
+def fed(session: Session, name: str) -> list[np.ndarray]:
+    """What a fake was given as one of its inputs, call by call."""
+    assert isinstance(session, Fake)
+    return [call[name] for call in session.calls]
+
+
+def table() -> Fake:
+    """An embedding table whose rows are the ids themselves."""
+    return Fake(lambda feeds: {"embeddings": feeds["ids"][:, :, None].astype(np.float32)})
+
+
+def prefer(size: int, *ids: int) -> np.ndarray:
+    """Logits [size] whose largest values are those of `ids`, in falling order."""
+    logits = np.zeros(size, np.float32)
+    logits[list(ids)] = np.arange(len(ids), 0, -1) * 100
+    return logits
+
+
+def language_model(logits: Sequence[np.ndarray]) -> Fake:
+    """A decoder that gives these logits one call after the other, the last one for ever."""
+    model = Fake(lambda feeds: {"logits": logits[min(len(model.calls), len(logits)) - 1][None]})
+    return model
+
+
+def flow_decoder(estimate: Answer = lambda feeds: {"next": feeds["mu"]}) -> FlowDecoder:
+    """A flow decoder whose `mu` is the tokens themselves, and so is its mel by default."""
+
+    def encode(feeds: Feeds) -> Arrays:
+        known = feeds["tokens"][0, : -FLOW.look_ahead]
+        mu = np.tile(np.repeat(known, FLOW.ratio), (1, FLOW.mels, 1)).astype(np.float32)
+        return {"mu": mu, "spk": feeds["speaker"]}
+
+    return FlowDecoder(FLOW, Fake(encode), Fake(estimate))
+
+
+def vocoder() -> Vocoder:
+    """A vocoder of 480 samples a frame, each of the value of the mel's first band.
+
+    The excitation is the number of the call.
+    """
+
+    def excite(feeds: Feeds) -> Arrays:
+        mel, calls = feeds["mel"], len(excitation.calls)
+        source = np.full((1, 1, FRAME * mel.shape[2]), calls, np.float32)
+        return {"source": source, "f0": mel[:, 1]}
+
+    def generate(feeds: Feeds) -> Arrays:
+        return {"audio": np.repeat(feeds["mel"][:, 0], FRAME, 1)}
+
+    excitation = Fake(excite)
+    return Vocoder(VocoderSettings(frame=FRAME, partials=9), excitation, Fake(generate))

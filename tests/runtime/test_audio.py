@@ -1,0 +1,120 @@
+"""Sound files in and out, and resampling."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from repeatable import repeatable
+from support import GOLDEN
+
+from edgepack.errors import UsageError
+from edgepack.runtime import audio
+
+RATES = [16000, 22050, 24000, 44100, 48000]
+STEP = 1 / 32768  # of 16-bit samples
+
+
+def sine(hertz: float, rate: int, seconds: float = 0.3) -> np.ndarray:
+    time = np.arange(int(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path, samples = tmp_path / "a.wav", sine(440, 24000)
+    audio.write(path, samples, 24000)
+    recording = audio.read(path)
+    assert (recording.name, recording.rate, recording.seconds) == (str(path), 24000, 0.3)
+    assert recording.samples.dtype == np.float32
+    np.testing.assert_allclose(recording.samples, samples, rtol=0, atol=STEP)
+    assert list(tmp_path.iterdir()) == [path]
+    assert soundfile.info(path).subtype == "PCM_16"
+
+
+def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.wav", np.array([0, 1.5, -1.5, 1, -1], np.float32), 16000)
+    samples = audio.read(tmp_path / "a.wav").samples
+    np.testing.assert_allclose(samples, [0, 1, -1, 1, -1], rtol=0, atol=STEP)
+
+
+def test_nothing_at_all_can_be_written(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.wav", np.zeros(0, np.float32), 24000)
+    assert audio.read(tmp_path / "a.wav").seconds == 0
+
+
+def test_an_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for count in (100, 7):
+        audio.write(path, np.zeros(count, np.float32), 24000)
+    assert len(audio.read(path).samples) == 7
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg"])
+def test_channels_are_averaged(tmp_path: Path, container: str) -> None:
+    left, right = sine(200, 16000), sine(300, 16000)
+    path = tmp_path / f"a.{container}"
+    soundfile.write(path, np.stack([left, right], 1), 16000)
+    samples = audio.read(path).samples
+    assert samples.shape == left.shape
+    assert np.abs(samples - (left + right) / 2).mean() < 0.02
+
+
+def test_a_low_rate_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(200, 15999), 15999)
+    with pytest.raises(UsageError, match="15999 Hz is too low"):
+        audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"RIFF", b"not a sound file" * 100])
+def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"a\.wav: not a readable sound file"):
+        audio.read(path)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere: no such folder to write a\.wav to"):
+        audio.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32), 24000)
+
+
+@pytest.mark.parametrize("new", [16000, 24000])
+@pytest.mark.parametrize("old", [16000, 22050, 44100, 48000])
+def test_resampling_is_that_of_the_original(old: int, new: int) -> None:
+    recorded = np.load(GOLDEN / "common" / "frontend.npz")
+    samples = audio.resample(recorded[f"src_{old}"], old, new)
+    assert samples.dtype == np.float32
+    wanted = recorded[f"src_{old}_to{new // 1000}k"][0]
+    np.testing.assert_allclose(samples, wanted, rtol=0, atol=3e-6)
+
+
+def test_a_recording_is_resampled_as_the_original_does() -> None:
+    recorded = np.load(GOLDEN / "common" / "frontend.npz")
+    prompt = audio.read(GOLDEN / "common" / "prompt_24k.wav")
+    assert np.array_equal(prompt.at(24000), recorded["wav_24k"][0])
+    np.testing.assert_allclose(prompt.at(16000), recorded["wav_16k"][0], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("old", RATES)
+@pytest.mark.parametrize("new", [16000, 24000])
+def test_a_sine_stays_the_same_sine(old: int, new: int) -> None:
+    found, wanted = audio.resample(sine(1000, old), old, new), sine(1000, new)
+    inside = slice(200, -200)
+    np.testing.assert_allclose(found[inside], wanted[inside], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("hertz", [10000, 13000, 20000])
+def test_what_the_new_rate_cannot_hold_is_removed(hertz: float) -> None:
+    found = audio.resample(sine(hertz, 48000), 48000, 16000)
+    assert np.abs(found[200:-200]).max() < 0.01
+
+
+@repeatable
+@given(st.integers(1, 3000), st.sampled_from(RATES), st.sampled_from(RATES))
+def test_resampling_keeps_the_length_in_time(count: int, old: int, new: int) -> None:
+    samples = audio.resample(np.ones(count, np.float32), old, new)
+    assert len(samples) == -(-count * new // old)
+    assert np.isfinite(samples).all()
