@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import numpy as np
+
 from edgepack import discovery
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import UnsupportedError
@@ -12,6 +14,7 @@ from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocod
 from edgepack.voices import Voice
 
 PACKAGE = "edgepack.families"
+TEXT_TABLE = "text_embedding"  # the network of every family that looks up text ids
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,17 @@ class Family(Protocol):
         """The configuration file that marks a checkpoint of this family."""
         ...
 
-    def graphs(self, checkpoint: Checkpoint) -> Iterator[Graph]:
-        """Every network, one at a time; a part's tensors are let go before the next part."""
+    def graphs(
+        self, checkpoint: Checkpoint, text_rows: np.ndarray | None = None
+    ) -> Iterator[Graph]:
+        """Every network, one at a time; a part's tensors are let go before the next part.
+
+        `text_rows` are the rows of the text table to keep, in their new order; None keeps all.
+        """
+        ...
+
+    def text_rows(self, checkpoint: Checkpoint) -> int:
+        """How many rows the text table has; ids from the tokenizer's size on are never used."""
         ...
 
     def host(self, checkpoint: Checkpoint) -> HostSettings:

@@ -30,12 +30,12 @@ class HubStage:
     feeds: tuple[Mapping[str, np.ndarray], ...]
 
 
-def author(folder: Path, hub: Path, step: Step) -> list[HubStage]:
-    """Write the networks of the checkpoint in `folder` to `hub`."""
+def author(folder: Path, text_rows: np.ndarray | None, hub: Path, step: Step) -> list[HubStage]:
+    """Write the networks of the checkpoint in `folder` to `hub`, with some rows of its text."""
     checkpoint = open_checkpoint(folder)
     _, family = recognise(checkpoint)
     stages = []
-    for graph in family.graphs(checkpoint):
+    for graph in family.graphs(checkpoint, text_rows):
         step(f"writing {graph.name}")
         cached = {name for s in graph.states for name in (s.input, s.output)}
         stages.append(

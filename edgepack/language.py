@@ -45,6 +45,12 @@ def load(code: str) -> Language:
     return msgspec.convert(yaml.safe_load(text), Language)
 
 
+def preferred() -> tuple[str, ...]:
+    """Codes of all languages, those first that the original's text rules are made for."""
+    first = ("zh", "en")
+    return (*first, *(code for code in codes() if code not in first))
+
+
 def parse(value: str) -> tuple[str, ...]:
     """Codes from "zh", "zh,en" or "all", which is no code; raises UsageError for others."""
     chosen = tuple(dict.fromkeys(code.strip() for code in value.split(",") if code.strip()))

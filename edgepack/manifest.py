@@ -63,6 +63,41 @@ class Carried(Struct, frozen=True):
     outputs: tuple[str, ...]
 
 
+class Saving(Struct, frozen=True):
+    """Bytes of a part of the bundle if it were for every language, and as it is."""
+
+    before: int
+    after: int
+
+
+class Trim(Struct, frozen=True):
+    """How the text vocabulary was cut to the bundle's languages, with the proof.
+
+    Text is exact if its characters are in `alphabet` (ranges of code points in hexadecimal) or
+    stand in one of `words`. `rows` is a file with the old id of each new one, ascending, so no
+    two ids share a row. `sentences` texts, of that hash, became the same tokens as before.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    rows_before: int
+    rows_after: int
+    rows: str
+    parts: dict[str, Saving]
+    sentences: int
+    sha256: str
+    alphabet: str
+    words: tuple[str, ...]
+
+
+class Normalizer(Struct, frozen=True):
+    """How numbers, dates and units of a language are read: see `runtime.normalization`."""
+
+    name: str
+    locale: str
+    files: tuple[str, ...]
+
+
 class Sampling(Struct, frozen=True):
     """Repetition-aware nucleus sampling: see `runtime.sampling`."""
 
@@ -133,7 +168,10 @@ class MelSpectrogram(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """Everything a device needs to know about a bundle."""
+    """Everything a device needs to know about a bundle.
+
+    `languages` are codes in order of preference, those of every language unless `trim` is there.
+    """
 
     format: int
     edgepack: str
@@ -141,7 +179,9 @@ class Manifest(Struct, frozen=True):
     family: str
     target: str
     architecture: str
-    language: str
+    languages: tuple[str, ...]
+    trim: Trim | None
+    normalizers: dict[str, Normalizer]
     sample_rate: int
     stages: dict[str, Stage]
     enrolment: dict[str, Carried]
@@ -159,6 +199,11 @@ class Manifest(Struct, frozen=True):
     tools: dict[str, str]
     build: str
     files: dict[str, StoredFile]
+
+    @property
+    def language(self) -> str:
+        """The languages as they are asked for: "zh", "zh,en" or "all"."""
+        return ",".join(self.languages) if self.trim else "all"
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -30,12 +30,15 @@ class TargetProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device runs: its runtimes in order of preference, and the precision of each stage.
 
     `precision` maps a stage to fp32 or fp16 (storage of weights); `default` is every other one.
+    `enrolment` is whether bundles carry the networks that make voices of recordings, which a
+    bundle with voices can do without.
     """
 
     summary: str
     architecture: str
     runtimes: dict[str, RuntimeOptions]
     precision: dict[str, Precision]
+    enrolment: bool = True
 
     def stage_precision(self, stage: str) -> Precision:
         """The precision this profile gives to a stage."""

@@ -6,7 +6,8 @@ import pytest
 import random_checkpoint
 from support import DATA, Build, Checkpoints
 
-from edgepack.pipeline import BuildRequest, build
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest
 
 
 @pytest.fixture(scope="session")

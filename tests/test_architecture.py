@@ -24,7 +24,8 @@ LAYERS: dict[str, set[str]] = {
     **{name: set() for name in CORE},
     "target": set(),
     "language": set(),
-    "trim": {"language"},
+    "trim": {"language", "runtime"},
+    "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
     "graph": set(),
@@ -38,17 +39,30 @@ LAYERS: dict[str, set[str]] = {
     "carried": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
+    "plan": {"target", "language", "checkpoint", "family"},
+    "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
+    "assembly": {
+        "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
+        "runtime", "verification",
+    },
     "pipeline": {
-        "target", "isolation", "checkpoint", "family", "backend", "runtime", "verification",
-        "carried", "hub",
+        "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
+        "verification",
     },
     "cli": {
-        "target", "runtime", "verification", "inspection", "pipeline",
+        "target", "language", "runtime", "verification", "inspection", "plan", "pipeline",
     },
     "__main__": {"cli"},
 }  # fmt: skip
 
-PLUGINS = {"backends", "families", "runtime.sessions", "cli", "verification.vectors"}
+PLUGINS = {
+    "backends",
+    "families",
+    "runtime.sessions",
+    "runtime.normalizers",
+    "cli",
+    "verification.vectors",
+}
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "tools"}
 
 

@@ -8,7 +8,20 @@ import click
 from edgepack.cli._options import PATH, output_options
 
 if TYPE_CHECKING:
-    from edgepack.pipeline import Built, Plan
+    from edgepack.pipeline import Built
+    from edgepack.plan import Plan
+
+
+_GREETINGS = {
+    "en": "Hello, world",
+    "ja": "こんにちは、世界",
+    "ko": "안녕하세요, 세계",
+    "de": "Hallo, Welt",
+    "es": "Hola, mundo",
+    "fr": "Bonjour le monde",
+    "it": "Ciao, mondo",
+    "ru": "Привет, мир",
+}
 
 
 @click.command(short_help="Checkpoint folder (or 'demo') to a bundle for each target.")
@@ -37,6 +50,32 @@ if TYPE_CHECKING:
     help="Storage of weights: auto (the target's choice), fp32 or fp16.",
 )
 @click.option(
+    "--language",
+    "languages",
+    default="all",
+    show_default=True,
+    metavar="CODES",
+    help="Trim the text vocabulary to these languages, such as zh or zh,en.",
+)
+@click.option(
+    "--keep-text",
+    type=PATH,
+    metavar="FILE",
+    help="Keep the words of this text as well: product names, mixed-in English.",
+)
+@click.option(
+    "--voice",
+    "voices",
+    multiple=True,
+    metavar="NAME=WAV:TEXT",
+    help="Add a voice from a recording in which TEXT is said; may be repeated.",
+)
+@click.option(
+    "--keep-enrolment",
+    is_flag=True,
+    help="Keep the networks that make voices of recordings where the target leaves them out.",
+)
+@click.option(
     "--output",
     "-o",
     type=PATH,
@@ -52,6 +91,10 @@ def command(
     targets: tuple[str, ...],
     formats: tuple[str, ...],
     precision: str,
+    languages: str,
+    keep_text: Path | None,
+    voices: tuple[str, ...],
+    keep_enrolment: bool,
     output: Path,
     dry_run: bool,
     force: bool,
@@ -63,16 +106,28 @@ def command(
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
-    from edgepack import pipeline, report
+    from edgepack import language, pipeline, report
+    from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
 
-    request = pipeline.BuildRequest(model, targets, output, formats, precision, force)
+    request = BuildRequest(
+        model,
+        targets,
+        output,
+        formats,
+        precision,
+        language.parse(languages),
+        keep_text,
+        [VoiceRequest.parse(voice) for voice in voices],
+        keep_enrolment,
+        force,
+    )
     if dry_run:
-        plans = pipeline.plan(request, pipeline.open_source(model))
+        plans = plan(request, open_source(model))
         if as_json:
-            report.document({"plans": [_planned(plan) for plan in plans]})
+            report.document({"plans": [_planned(planned) for planned in plans]})
         elif not quiet:
-            for plan in plans:
-                report.line(f"{plan.folder}: {', '.join(plan.profile.runtimes)}")
+            for planned in plans:
+                report.line(f"{planned.folder}: {', '.join(planned.profile.runtimes)}")
         return
     with report.progress("build", shown=not quiet) as step:
         built = pipeline.build(request, step)
@@ -83,21 +138,24 @@ def command(
             _show(b)
 
 
-def _planned(plan: "Plan") -> dict[str, Any]:
+def _planned(planned: "Plan") -> dict[str, Any]:
     return {
-        "path": str(plan.folder),
-        "target": plan.target,
-        "runtimes": list(plan.profile.runtimes),
-        "precision": plan.profile.precision,
+        "path": str(planned.folder),
+        "target": planned.target,
+        "runtimes": list(planned.profile.runtimes),
+        "precision": planned.profile.precision,
     }
 
 
 def _built(built: "Built") -> dict[str, Any]:
+    from edgepack.cli._tables import trim_record
+
     manifest = built.bundle.manifest
     return {
         "path": str(built.bundle.folder),
         "target": manifest.target,
         "language": manifest.language,
+        "trim": trim_record(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
         "seconds": dict(built.seconds),
@@ -122,11 +180,13 @@ def _built(built: "Built") -> dict[str, Any]:
 
 def _show(built: "Built") -> None:
     from edgepack import report
-    from edgepack.cli._tables import stage_table
+    from edgepack.cli._tables import stage_table, trim_table
 
     manifest = built.bundle.manifest
     total = report.size(sum(f.bytes for f in manifest.files.values()))
     stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
+    trim_table(manifest)
     state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
     report.line(f"{built.bundle.folder} {state}")
-    report.line(f'try: edgepack run {built.bundle.folder} "你好,世界" -o out.wav')
+    text = _GREETINGS.get(manifest.languages[0], "你好,世界")
+    report.line(f'try: edgepack run {built.bundle.folder} "{text}" -o out.wav')

@@ -25,7 +25,7 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
 
     from edgepack import report
     from edgepack.bundle import open_bundle
-    from edgepack.cli._tables import stage_table
+    from edgepack.cli._tables import stage_table, trim_table
 
     manifest = open_bundle(path).manifest
     if as_json:
@@ -33,6 +33,7 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
     elif not quiet:
         total = report.size(sum(file.bytes for file in manifest.files.values()))
         stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest)
+        trim_table(manifest)
         report.line(f"family {manifest.family}, language {manifest.language}")
         report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")

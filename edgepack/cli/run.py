@@ -72,6 +72,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What a fault of the audio is: silence, runaway, NaN.",
 )
+@click.option(
+    "--strict-language",
+    is_flag=True,
+    help="Refuse text that is not in the bundle's languages, instead of a warning.",
+)
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
 @engine_options
 @output_options
@@ -101,6 +106,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         steps=options["steps"],
         speed=options["speed"],
         strict=options["guard"] == "error",
+        strict_language=options["strict_language"],
     )
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
@@ -182,6 +188,12 @@ def _record(
     from edgepack.runtime.session import engine
 
     host = synthesizer.loaded.host
+    warnings = list(speech.faults)
+    if speech.foreign:
+        warnings.append(
+            f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "
+            f"({synthesizer.loaded.bundle.manifest.language}) and may be misread"
+        )
     return {
         "output": str(options["output"]),
         "text": [u.decoded.text for u in speech.utterances],
@@ -205,7 +217,8 @@ def _record(
             "available": False,
             "reasons": {"all": "this version of edgepack has no energy meters"},
         },
-        "warnings": speech.faults,
+        "foreign_share": speech.foreign,
+        "warnings": warnings,
     }
 
 

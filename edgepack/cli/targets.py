@@ -30,6 +30,8 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
         for stage, precision in profile.precision.items():
             which = "every other stage" if stage == "default" else stage
             report.line(f"precision: {precision} for {which}")
+        if not profile.enrolment:
+            report.line("enrolment networks: left out where the bundle has voices")
     else:
         rows = [[n, p.summary, ", ".join(p.runtimes)] for n, p in profiles.items()]
         report.table("targets", ["target", "device", "runtimes"], rows)

@@ -38,16 +38,13 @@ def add(
     from edgepack import report, voices
     from edgepack.bundle import open_bundle
     from edgepack.runtime import audio
-    from edgepack.runtime.loading import choose, open_enroller
-    from edgepack.runtime.text import Frontend
+    from edgepack.runtime.loading import choose, open_enroller, open_frontend
 
     opened = open_bundle(bundle)
-    manifest = opened.manifest
-    opened.check([manifest.tokenizer])
-    frontend = Frontend.open(opened.path(manifest.tokenizer), manifest.end_of_prompt)
+    frontend = open_frontend(opened)
     enroller = open_enroller(opened, choose(opened, runtime, threads))
     heard = audio.read(recording)
-    made = enroller.voice(heard, frontend.ids(frontend.prompt(text)))
+    made = enroller.voice(heard, frontend.ids(frontend.clean(text)))
     voices.add(opened, name, made, replace=force)
     if as_json:
         tokens = len(made.prompt.tokens) if made.prompt else 0

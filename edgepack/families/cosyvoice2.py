@@ -12,7 +12,7 @@ from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.config import Config
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import UnsupportedError, UsageError
-from edgepack.family import HostSettings
+from edgepack.family import TEXT_TABLE, HostSettings
 from edgepack.graph.net import Graph
 from edgepack.graph.weights import Weights, stack
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Sampling, Stream, Vocoder
@@ -55,8 +55,10 @@ _STREAM = Stream(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
 class _CosyVoice2:
     config_name = "cosyvoice2.yaml"
 
-    def graphs(self, checkpoint: Checkpoint) -> Iterator[Graph]:
-        yield from _language_model(checkpoint)
+    def graphs(
+        self, checkpoint: Checkpoint, text_rows: np.ndarray | None = None
+    ) -> Iterator[Graph]:
+        yield from _language_model(checkpoint, text_rows)
         yield from _flow(checkpoint)
         yield from _vocoder(checkpoint)
 
@@ -112,9 +114,11 @@ class _CosyVoice2:
             ),
         )
 
+    def text_rows(self, checkpoint: Checkpoint) -> int:
+        return checkpoint.json(f"{_QWEN}/config.json").positive("vocab_size")
+
     def tokenizer(self, checkpoint: Checkpoint) -> str:
-        rows = checkpoint.json(f"{_QWEN}/config.json").positive("vocab_size")
-        return tokenizer.build(checkpoint, _QWEN, _SPECIAL, rows)
+        return tokenizer.build(checkpoint, _QWEN, _SPECIAL, self.text_rows(checkpoint))
 
     def voices(self, checkpoint: Checkpoint) -> Mapping[str, Voice]:
         if not checkpoint.has("spk2info.pt"):
@@ -135,7 +139,7 @@ class _CosyVoice2:
         return [name for name in names if checkpoint.has(name)]
 
 
-def _language_model(checkpoint: Checkpoint) -> Iterator[Graph]:
+def _language_model(checkpoint: Checkpoint, text_rows: np.ndarray | None) -> Iterator[Graph]:
     config, qwen = checkpoint.config.section("llm"), checkpoint.json(f"{_QWEN}/config.json")
     qwen.expect(hidden_act="silu", use_sliding_window=False, rope_scaling=None)
     speech = config.positive("speech_token_size")
@@ -154,11 +158,13 @@ def _language_model(checkpoint: Checkpoint) -> Iterator[Graph]:
     w = Weights.of("llm.pt", checkpoint.tensors("llm"))
     backbone = w / "llm" / "model" / "model"
     text = (backbone / "embed_tokens").get("weight", qwen.positive("vocab_size"), hidden)
+    if text_rows is not None:
+        text = text.map((len(text_rows), hidden), lambda table: table[text_rows])
     spoken = (w / "speech_embedding").get("weight", dims.logits, hidden)
     marks = (w / "llm_embedding").get("weight", 2, hidden)
     graphs = [
         speech_lm(backbone, w / "llm_decoder", dims),
-        embedding_table("text_embedding", text),
+        embedding_table(TEXT_TABLE, text),
         embedding_table("speech_embedding", stack(spoken.name, [spoken, marks], 0)),
     ]
     w.assert_all_read([_HEAD])

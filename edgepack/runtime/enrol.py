@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepack.errors import GateError, UsageError
-from edgepack.manifest import Carried, Manifest
+from edgepack.manifest import Carried, MelSpectrogram
 from edgepack.runtime import features
 from edgepack.runtime.audio import Recording
 from edgepack.runtime.session import Session
@@ -34,9 +34,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Enroller:
-    """Makes voices and speech tokens out of recordings."""
+    """Makes voices and speech tokens out of recordings.
 
-    manifest: Manifest
+    Prompts have `ratio` mel frames a token, of audio at `sample_rate`.
+    """
+
+    sample_rate: int
+    ratio: int
+    prompt_mel: MelSpectrogram
     speech_tokenizer: Model
     speaker_encoder: Model
 
@@ -58,11 +63,11 @@ class Enroller:
 
     def prompt(self, recording: Recording, text: Sequence[int]) -> Prompt:
         """The recording as a prompt; `text` are the token ids of its transcript."""
-        rate, ratio = self.manifest.sample_rate, self.manifest.flow.ratio
-        mel = features.prompt_mel(recording.at(rate), rate, self.manifest.prompt_mel)
+        audio = recording.at(self.sample_rate)
+        mel = features.prompt_mel(audio, self.sample_rate, self.prompt_mel)
         tokens = self.tokens(recording)
-        count = min(len(mel) // ratio, len(tokens))
-        return Prompt(np.asarray(text, np.int64), tokens[:count], mel[: ratio * count])
+        count = min(len(mel) // self.ratio, len(tokens))
+        return Prompt(np.asarray(text, np.int64), tokens[:count], mel[: self.ratio * count])
 
     def voice(self, recording: Recording, text: Sequence[int]) -> Voice:
         """A voice whose prompt is the recording."""

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
 from edgepack import discovery
 from edgepack.bundle import Bundle, open_bundle
-from edgepack.errors import UsageError
+from edgepack.errors import IntegrityError, UsageError
+from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.enrol import Enroller, Model
 from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.normalization import Normalization, Reader
 from edgepack.runtime.session import Options, Session, engine
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
@@ -78,7 +83,6 @@ def load(
     bundle = open_bundle(folder)
     host = choose(bundle, runtime, threads)
     manifest = bundle.manifest
-    bundle.check([manifest.tokenizer])
 
     def session(name: str) -> Session:
         loaded = open_stage(bundle, name, host)
@@ -89,13 +93,47 @@ def load(
     return Loaded(
         bundle,
         host,
-        Frontend.open(bundle.path(manifest.tokenizer), manifest.end_of_prompt),
+        open_frontend(bundle),
         SpeechDecoder(
             manifest.language_model, session("text_embedding"), session("speech_embedding"), lm
         ),
         FlowDecoder(manifest.flow, session("flow_encoder"), session("flow_estimator")),
         Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
     )
+
+
+def open_frontend(bundle: Bundle) -> Frontend:
+    """The text front end, its files checked; a language's reader is loaded when first needed."""
+    manifest = bundle.manifest
+    bundle.check([manifest.tokenizer, *(f for n in manifest.normalizers.values() for f in n.files)])
+    readers = {
+        code: Reader(n.name, n.locale, [bundle.path(file) for file in n.files])
+        for code, n in manifest.normalizers.items()
+    }
+    tokenizer = bundle.path(manifest.tokenizer)
+    return Frontend.open(tokenizer, manifest.end_of_prompt, Normalization(readers))
+
+
+def kept_rows(bundle: Bundle) -> list[int]:
+    """The original id of each text token of a trimmed bundle, ascending; empty for others."""
+    trim = bundle.manifest.trim
+    if trim is None:
+        return []
+    bundle.check([trim.rows])
+    try:
+        rows = load_arrays(bundle.path(trim.rows).read_bytes())["rows"]
+    except (SafetensorError, KeyError) as error:
+        raise IntegrityError(f"{bundle.path(trim.rows)}: no list of rows ({error})") from None
+    return [int(row) for row in rows]
+
+
+def open_coverage(bundle: Bundle, frontend: Frontend) -> Coverage | None:
+    """Which text the bundle's tokenizer was trimmed for; None if it was not trimmed."""
+    trim = bundle.manifest.trim
+    if trim is None:
+        return None
+    special = [token.content for token in frontend.tokenizer.get_added_tokens_decoder().values()]
+    return Coverage(from_text(trim.alphabet), frozenset(trim.words), special)
 
 
 def open_enroller(bundle: Bundle, host: Host) -> Enroller:
@@ -112,4 +150,11 @@ def open_enroller(bundle: Bundle, host: Host) -> Enroller:
         path = bundle.path(carried.file)
         return Model(carried, engine(host.runtime).open(path, (), host.options(name)))
 
-    return Enroller(bundle.manifest, model("speech_tokenizer"), model("speaker_encoder"))
+    manifest = bundle.manifest
+    return Enroller(
+        manifest.sample_rate,
+        manifest.flow.ratio,
+        manifest.prompt_mel,
+        model("speech_tokenizer"),
+        model("speaker_encoder"),
+    )

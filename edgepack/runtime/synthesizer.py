@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy as np
 from edgepack import discovery, voices
 from edgepack.errors import GateError, UsageError
 from edgepack.runtime import audio, guards
+from edgepack.runtime.coverage import Coverage
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.flow import Condition, change_speed
-from edgepack.runtime.loading import Loaded, load, open_enroller
+from edgepack.runtime.loading import Loaded, load, open_coverage, open_enroller
 from edgepack.runtime.sampling import inverse_cdf, repetition_aware
 from edgepack.runtime.watch import Clock, Watcher
 from edgepack.voices import Voice
@@ -29,7 +30,8 @@ class Settings:
     `mode` is one of MODES: auto is instruct where there is an instruction, else zero-shot for a
     voice with a prompt and sft for one without. `steps` are ODE steps, None for the checkpoint's
     own. `speed` above 1 is faster. `strict` makes a fault of the audio an error, otherwise it is
-    only reported. The same `seed` gives the same audio.
+    only reported. `strict_language` refuses text that is not in the bundle's languages. The same
+    `seed` gives the same audio.
     """
 
     voice: str | None = None
@@ -39,6 +41,7 @@ class Settings:
     steps: int | None = None
     speed: float = 1.0
     strict: bool = True
+    strict_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Speech:
-    """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis."""
+    """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
+
+    `foreign` is the share of characters that are not in the bundle's languages.
+    """
 
     sample_rate: int
     voice: str
@@ -75,6 +81,7 @@ class Speech:
     utterances: list[Utterance]
     stages: dict[str, float]
     seconds: float
+    foreign: float = 0.0
 
     @cached_property
     def audio(self) -> np.ndarray:
@@ -132,9 +139,11 @@ class Synthesizer:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
         name, chosen = voices.read(self.loaded.bundle, settings.voice)
         mode = _mode(name, chosen, settings)
-        return self._render(
-            self._decode(text, chosen, mode, settings), name, chosen, mode, settings
-        )
+        pieces = self.loaded.frontend.utterances(text)
+        foreign = self._foreign([*pieces, settings.instruction or ""], settings)
+        decoded = self._decode(pieces, chosen, mode, settings)
+        speech = self._render(decoded, name, chosen, mode, settings)
+        return replace(speech, foreign=foreign)
 
     def speak_tokens(self, tokens: Sequence[int], settings: Settings = Settings()) -> Speech:
         """Speak given speech tokens, without the language model."""
@@ -155,8 +164,29 @@ class Synthesizer:
         """The networks that make voices of recordings."""
         return open_enroller(self.loaded.bundle, self.loaded.host)
 
-    def _decode(self, text: str, chosen: Voice, mode: str, settings: Settings) -> Iterator[Decoded]:
-        """Speech tokens of each piece of the text."""
+    def _foreign(self, texts: Sequence[str], settings: Settings) -> float:
+        """Share of out-of-language characters; raises UsageError if there are any and strict."""
+        known = self.coverage
+        if known is None:
+            return 0.0
+        runs = [run for text in texts for run in known.foreign(text)]
+        if runs and settings.strict_language:
+            raise UsageError(
+                f"{runs[0]!r} is not in this bundle's languages "
+                f"({self.loaded.bundle.manifest.language}); build with more --language or "
+                "--keep-text, or do not ask for --strict-language"
+            )
+        return known.share(texts)
+
+    @cached_property
+    def coverage(self) -> Coverage | None:
+        """Which text the bundle was trimmed for; None if it is for every language."""
+        return open_coverage(self.loaded.bundle, self.loaded.frontend)
+
+    def _decode(
+        self, pieces: Sequence[str], chosen: Voice, mode: str, settings: Settings
+    ) -> Iterator[Decoded]:
+        """Speech tokens of each piece of a text."""
         frontend, decoder = self.loaded.frontend, self.loaded.decoder
         prompt_text: Sequence[int] = ()
         prompt: Sequence[int] = ()
@@ -164,7 +194,7 @@ class Synthesizer:
             prompt_text = frontend.instruction(settings.instruction or "")
         elif mode == "zero-shot" and chosen.prompt:
             prompt_text, prompt = chosen.prompt.text.tolist(), chosen.prompt.tokens.tolist()
-        for number, piece in enumerate(frontend.utterances(text)):
+        for number, piece in enumerate(pieces):
             draws = np.random.default_rng([settings.seed, number, _DRAWS])
             sampler = repetition_aware(decoder.settings.sampling, inverse_cdf(draws.random))
             ids = frontend.ids(piece)

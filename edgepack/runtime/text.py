@@ -1,18 +1,19 @@
 """Text front end: cleaning, splitting into utterances, token ids.
 
 Source: cosyvoice/cli/frontend.py (`text_normalize`) and utils/frontend_utils.py
-(`split_paragraph`). The rules are kept exact, oddities included; `normalize` is where a
-language's number and date reader goes before them.
+(`split_paragraph`). The rules are kept exact, oddities included; a language's reader of numbers,
+dates and units goes before them.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.runtime.normalization import Normalization
 
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
@@ -31,20 +32,16 @@ _CHINESE_REPLACEMENTS = {
 }
 
 
-def _unchanged(text: str) -> str:
-    return text
-
-
 @dataclass(frozen=True)
 class Frontend:
     """Turns text into utterances and utterances into token ids."""
 
     tokenizer: Any
     end_of_prompt: str
-    normalize: Callable[[str], str] = _unchanged
+    normalize: Normalization = field(default_factory=lambda: Normalization({}))
 
     @staticmethod
-    def open(path: Path, end_of_prompt: str) -> "Frontend":
+    def open(path: Path, end_of_prompt: str, normalize: Normalization | None = None) -> "Frontend":
         """A front end over a `tokenizer.json`."""
         from tokenizers import Tokenizer
 
@@ -52,7 +49,7 @@ class Frontend:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise IntegrityError(f"{path}: not a readable tokenizer ({error})") from None
-        return Frontend(tokenizer, end_of_prompt)
+        return Frontend(tokenizer, end_of_prompt, normalize or Normalization({}))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens added; raises UsageError for no Unicode."""
@@ -65,8 +62,8 @@ class Frontend:
         """Token ids of an instruction, ended by the end-of-prompt token."""
         return self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
 
-    def prompt(self, text: str) -> str:
-        """The cleaned transcript of a prompt."""
+    def clean(self, text: str) -> str:
+        """The text as it is spoken, in one piece, such as the transcript of a prompt."""
         return self._clean(text.strip())[0]
 
     def utterances(self, text: str) -> list[str]:
@@ -88,7 +85,9 @@ class Frontend:
         if "<|" in text and "|>" in text:
             return text, False
         if not any("\u4e00" <= c <= "\u9fff" for c in text):
-            return spell_out_numbers(self.normalize(text)), False
+            normal = self.normalize(text)
+            english = self.normalize.language(text) in ("en", None)
+            return spell_out_numbers(normal) if english else normal, False
         text = _without_blanks(self.normalize(text).replace("\n", ""))
         for old, new in _CHINESE_REPLACEMENTS.items():
             text = text.replace(old, new)

@@ -40,14 +40,3 @@ def alphabet(codes: Iterable[str]) -> frozenset[str]:
 
 def _normal(form: str, character: str) -> str:
     return unicodedata.normalize("NFC" if form == "NFC" else "NFD", character)
-
-
-def ranges(characters: Iterable[str]) -> list[tuple[int, int]]:
-    """Characters as ranges of code points, first and last inclusive, ascending."""
-    found: list[tuple[int, int]] = []
-    for point in sorted(map(ord, characters)):
-        if found and point == found[-1][1] + 1:
-            found[-1] = found[-1][0], point
-        else:
-            found.append((point, point))
-    return found

@@ -46,7 +46,8 @@ def trim(original: str, units: Units, ids: Collection[int] = ()) -> Trimmed:
     model["vocab"] = {token: new[number] for number, token in sorted(kept)}
     for old, entry in added.items():
         entry["id"] = new[old]
-    return Trimmed(json.dumps(tree, ensure_ascii=False), np.array(rows, np.int64))
+    text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"))
+    return Trimmed(text, np.array(rows, np.int64))
 
 
 def _pair(merge: Any) -> list[str]:

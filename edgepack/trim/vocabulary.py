@@ -6,7 +6,7 @@ token that BPE passes through on the way to another lies inside it, so the kept 
 whose result is kept, and they happen in the same order as before.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import cache
 
 _ASCII, _TWO, _THREE, _FOUR = 0x80, 0xE0, 0xF0, 0xF8
@@ -73,18 +73,3 @@ class Units:
 def _width(first: int) -> int:
     """Bytes of the UTF-8 character that starts with this byte."""
     return 1 if first < _ASCII else 2 if first < _TWO else 3 if first < _THREE else 4
-
-
-def foreign_words(text: str, characters: Collection[str]) -> list[str]:
-    """The longest runs of characters that are not in the alphabet, in order."""
-    runs: list[str] = []
-    inside = False
-    for character in text:
-        if character in characters:
-            inside = False
-        elif inside:
-            runs[-1] += character
-        else:
-            runs.append(character)
-            inside = True
-    return runs

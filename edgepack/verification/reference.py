@@ -16,7 +16,7 @@ import numpy as np
 from edgepack import discovery
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.enrol import Enroller
-from edgepack.runtime.loading import Loaded, open_enroller, open_stage
+from edgepack.runtime.loading import Loaded, kept_rows, open_enroller, open_stage
 from edgepack.runtime.session import Feeds, Session
 from edgepack.verification.selftest import relative_error
 
@@ -124,6 +124,21 @@ class Subject:
     def enroller(self) -> Enroller:
         """Its enrolment networks."""
         return open_enroller(self.loaded.bundle, self.loaded.host)
+
+    def text_ids(self, ids: list[int]) -> list[int]:
+        """Text ids of the original tokenizer as this bundle's; raises UsageError for a lost one."""
+        lost = [number for number in ids if number not in self._numbers] if self._numbers else []
+        if lost:
+            raise UsageError(
+                f"{self.loaded.bundle.folder}: trimming dropped the text token {lost[0]}, which "
+                "these vectors use; compare a bundle built with --language all"
+            )
+        return [self._numbers[number] for number in ids] if self._numbers else ids
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """New id by old one; empty if the bundle was not trimmed."""
+        return {old: new for new, old in enumerate(kept_rows(self.loaded.bundle))}
 
     def reveal(self, stage: str, feeds: Feeds, taps: Iterable[str]) -> dict[str, np.ndarray]:
         """Inner values of a network by name; none where the runtime cannot show them."""

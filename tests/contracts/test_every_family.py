@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from edgepack import discovery
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.family import PACKAGE, Family, HostSettings, recognise
-from edgepack.pipeline import open_source
+from edgepack.plan import open_source
 
 MODELS = ("demo", "tiny", *RECORDED)
 NAMES = discovery.names(PACKAGE)

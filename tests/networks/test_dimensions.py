@@ -14,7 +14,8 @@ from random_checkpoint import TINY, Size
 from support import GOLDEN, RUNTIMES, Build, Checkpoints
 
 from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.pipeline import BuildRequest, build
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest
 from edgepack.runtime.flow import Condition
 from edgepack.runtime.loading import Loaded, load
 from edgepack.verification.selftest import relative_error

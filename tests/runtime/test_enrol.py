@@ -10,7 +10,7 @@ from support import DATA, GOLDEN, RECORDED, RUNTIMES, Build
 from edgepack.bundle import open_bundle
 from edgepack.carried import carry
 from edgepack.errors import GateError, UsageError
-from edgepack.manifest import Carried, Manifest
+from edgepack.manifest import Carried, Manifest, MelSpectrogram
 from edgepack.runtime.audio import Recording
 from edgepack.runtime.enrol import Enroller, Model
 from edgepack.runtime.session import Options, engine
@@ -23,6 +23,10 @@ FILES = {"speech_tokenizer": "speech_tokenizer_v2.onnx", "speaker_encoder": "cam
 def manifest(bundle: Build) -> Manifest:
     """The demo voice's: its sizes of prompts are those of all CosyVoice2 models."""
     return open_bundle(bundle("demo")).manifest
+
+
+def sizes(manifest: Manifest) -> tuple[int, int, MelSpectrogram]:
+    return manifest.sample_rate, manifest.flow.ratio, manifest.prompt_mel
 
 
 def recording(seconds: float, rate: int = 24000) -> Recording:
@@ -38,7 +42,7 @@ def enroller(manifest: Manifest, tokens: int = 1000, embedding: float = 1.0) -> 
     """Networks that find up to a number of speech tokens, 25 a second, and a constant speaker."""
     found = np.arange(tokens, dtype=np.int32)[None]
     return Enroller(
-        manifest,
+        *sizes(manifest),
         fake(lambda feeds: {"out": found[:, : int(feeds["n"][0]) // 4]}, "mel", "n"),
         fake(lambda feeds: {"out": np.full((1, 192), embedding, np.float32)}, "fbank"),
     )
@@ -56,7 +60,7 @@ def test_prompt_of_the_original_comes_out_again(
         carried = carry(DATA / "checkpoints" / model / FILES[role], tmp_path, f"bundle/{role}.onnx")
         return Model(carried, engine(runtime).open(tmp_path / carried.file, (), Options(1)))
 
-    subject = Enroller(manifest, *(network(role) for role in FILES))
+    subject = Enroller(*sizes(manifest), *(network(role) for role in FILES))
     prompt_wav = Recording("prompt", v["api_prompt_wav"].astype(np.float32), 24000)
     voice = subject.voice(prompt_wav, v["api_prompt_text"][0].tolist())
     assert relative_error(voice.speaker[None], v["api_flow_embedding"]) < 1e-4

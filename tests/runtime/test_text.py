@@ -1,7 +1,7 @@
 """Cleaning text, splitting it into utterances, reading numbers."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from support import DATA, GOLDEN
 from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.runtime.normalization import Normalization
 from edgepack.runtime.text import Frontend, spell_out_numbers, split
 
 END_OF_PROMPT = "<|endofprompt|>"
@@ -45,7 +46,7 @@ def letters(text: str) -> str:
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["text"][:12] or "nothing")
 def test_text_becomes_what_the_original_makes_of_it(full: Frontend, item: dict[str, Any]) -> None:
-    assert full.prompt(item["text"]) == item["none"]
+    assert full.clean(item["text"]) == item["none"]
     wanted = [piece for piece in item["none_split"] if piece]
     if wanted:
         assert full.utterances(item["text"]) == wanted
@@ -125,15 +126,34 @@ def test_utterances_are_neither_long_nor_short(lengths: list[int]) -> None:
 def test_marked_text_is_left_alone(small: Frontend) -> None:
     text = f" Speak 1 word.{END_OF_PROMPT} And 2. （好）"
     assert small.utterances(text) == [text]
-    assert small.prompt(text) == text.strip()
+    assert small.clean(text) == text.strip()
+
+
+@dataclass(frozen=True)
+class Read(Normalization):
+    """Takes every text to be in one language, and marks what it has read."""
+
+    code: str = "en"
+
+    def language(self, text: str) -> str:
+        return self.code
+
+    def __call__(self, text: str) -> str:
+        return f"{text}-2-"
 
 
 @pytest.mark.parametrize(
-    ("text", "spoken"), [("use 3 words", "use three words-two-."), ("说字", "说字-2-。")]
+    ("code", "text", "spoken"),
+    [
+        ("en", "use 3 words", "use three words-two-."),
+        ("de", "3 Worte", "3 Worte-2-."),
+        ("zh", "说字", "说字-2-。"),
+    ],
 )
-def test_a_reader_of_numbers_and_dates_goes_first(small: Frontend, text: str, spoken: str) -> None:
-    reading = replace(small, normalize=lambda text: f"{text}-2-")
-    assert reading.utterances(text) == [spoken]
+def test_a_reader_of_numbers_and_dates_goes_first(
+    small: Frontend, code: str, text: str, spoken: str
+) -> None:
+    assert replace(small, normalize=Read({}, code=code)).utterances(text) == [spoken]
 
 
 def test_an_instruction_ends_the_prompt_once(full: Frontend) -> None:

@@ -5,8 +5,8 @@ import unicodedata
 import pytest
 
 from edgepack import language
-from edgepack.trim.alphabet import alphabet, ranges
-from edgepack.trim.vocabulary import Units, foreign_words, token_bytes
+from edgepack.trim.alphabet import alphabet
+from edgepack.trim.vocabulary import Units, token_bytes
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,6 @@ def test_languages_add_up() -> None:
     assert alphabet(["zh"]) | alphabet(["en"]) <= alphabet(["zh", "en"])
 
 
-def test_ranges_are_the_characters() -> None:
-    found = ranges("abcxyz1")
-    assert found == [(0x31, 0x31), (0x61, 0x63), (0x78, 0x7A)]
-
-
 @pytest.mark.parametrize(
     ("token", "contained"),
     [
@@ -64,11 +59,6 @@ def test_ranges_are_the_characters() -> None:
 )
 def test_units_contain_what_lies_inside_text(token: bytes, contained: bool) -> None:
     assert Units("中文", ["ab"]).contain(token) is contained
-
-
-def test_foreign_words() -> None:
-    assert foreign_words("打开Wi-Fi吧", alphabet(["zh"])) == ["Wi", "Fi"]
-    assert foreign_words("", alphabet(["zh"])) == []
 
 
 def test_token_bytes() -> None:

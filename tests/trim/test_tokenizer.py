@@ -5,7 +5,6 @@ import unicodedata
 
 import numpy as np
 import pytest
-from trim.conftest import Trim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -15,6 +14,7 @@ from edgepack.errors import UnsupportedError
 from edgepack.trim.alphabet import alphabet
 from edgepack.trim.tokenizer import trim
 from edgepack.trim.vocabulary import Units
+from trim.conftest import Trim
 
 SETS = [("zh",), ("ja",), ("ko",), ("en",), ("zh", "en"), ("ru",), ("de",)]
 STRINGS = 10_000

@@ -19,7 +19,8 @@ _FORCED_END = 10  # in the last stage of streamed text, the tenth choice is the 
 def check(v: Vectors, subject: Subject) -> None:
     """Compare every array of the file."""
     decoder = subject.loaded.decoder
-    text, prompt_text = v.ids("text_ids"), v.ids("prompt_text_ids")
+    text = subject.text_ids(v.ids("text_ids"))
+    prompt_text = subject.text_ids(v.ids("prompt_text_ids"))
     prompt = v.ids("prompt_speech_token")
     block = decoder.prefix(text, prompt_text, prompt)
     v.compare("lm_input", block)
@@ -39,7 +40,7 @@ def check(v: Vectors, subject: Subject) -> None:
             _sampled(v, decoder, run, text, *own)
     for run in ("bi", "bi_noprompt"):
         if f"{run}_tokens" in v:
-            _streamed(v, decoder, run)
+            _streamed(v, subject, run)
 
 
 def _prefill(v: Vectors, subject: Subject, block: np.ndarray) -> None:
@@ -144,10 +145,12 @@ def _sampled(
     v.compare(f"{run}_nucleus_p", np.stack(nuclei))
 
 
-def _streamed(v: Vectors, decoder: SpeechDecoder, run: str) -> None:
+def _streamed(v: Vectors, subject: Subject, run: str) -> None:
     """Text in pieces, the most probable speech token each time."""
+    decoder = subject.loaded.decoder
     settings = decoder.settings
-    ids, cuts = v.ids(f"{run}_text_ids"), v.ids(f"{run}_text_cuts")
+    ids, cuts = subject.text_ids(v.ids(f"{run}_text_ids")), v.ids(f"{run}_text_cuts")
+    prompt_text = subject.text_ids(v.ids(f"{run}_prompt_text_ids"))
     lengths: list[int] = []
 
     def watch(stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]) -> None:
@@ -171,7 +174,7 @@ def _streamed(v: Vectors, decoder: SpeechDecoder, run: str) -> None:
     watched = replace(decoder, decoder=Watched("speech_lm", decoder.decoder, [watch]))
     sampler = _Watching(sample)
     tokens = watched.generate_streaming(
-        pieces(), sampler, v.ids(f"{run}_prompt_text_ids"), v.ids(f"{run}_prompt_speech_token")
+        pieces(), sampler, prompt_text, v.ids(f"{run}_prompt_speech_token")
     )
     v.compare(f"{run}_tokens", np.array(list(tokens)), 0.0)
     v.compare(f"{run}_step_input_len", np.array(lengths), 0.0)

@@ -89,7 +89,8 @@ def _interface(v: Vectors, subject: Subject) -> None:
     manifest = subject.loaded.bundle.manifest
     samples = v["api_prompt_wav"].reshape(-1)
     recording = Recording("api_prompt_wav", samples.astype(np.float32), manifest.sample_rate)
-    text, prompt_text = v.ids("api_text"), v.ids("api_prompt_text")
+    text = subject.text_ids(v.ids("api_text"))
+    prompt_text = subject.text_ids(v.ids("api_prompt_text"))
     prompt, speaker = (
         subject.enroller.prompt(recording, prompt_text),
         subject.enroller.speaker(recording),
@@ -112,7 +113,7 @@ def _interface(v: Vectors, subject: Subject) -> None:
         _spoken(v, subject, "api_xl_tokens", "api_xl_wav", text, [], nothing, condition)
     if "api_in2_tokens" in v:
         v.unused("api_in2_keys", "names of the model's inputs in this mode")
-        instruction = v.ids("api_in2_prompt_text")
+        instruction = subject.text_ids(v.ids("api_in2_prompt_text"))
         _spoken(v, subject, "api_in2_tokens", "api_in2_wav", text, instruction, nothing, condition)
 
 

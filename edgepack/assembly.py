@@ -1,0 +1,256 @@
+"""Putting a bundle together: everything that is not a network, and the manifest over it all."""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+import edgepack
+from edgepack import bundle, language, voices
+from edgepack.carried import carry
+from edgepack.errors import UsageError
+from edgepack.family import TEXT_TABLE
+from edgepack.grammars import grammars
+from edgepack.hub import REFEREE, HubStage
+from edgepack.isolation import isolated
+from edgepack.manifest import (
+    FORMAT,
+    Carried,
+    Manifest,
+    MelSpectrogram,
+    Normalizer,
+    Saving,
+    Stage,
+    Trim,
+    Variant,
+)
+from edgepack.plan import BuildRequest, Plan, Source, VoiceRequest, tools
+from edgepack.report import Step
+from edgepack.runtime import audio, coverage
+from edgepack.runtime.enrol import Enroller, Model
+from edgepack.runtime.session import Options, engine
+from edgepack.text_assets import TextAssets
+from edgepack.verification import selftest
+from edgepack.verification.selftest import Calls
+from edgepack.voices import Prompt, Voice
+
+_DOCUMENTS = ("MODEL_CARD.md", "README.md", "LICENSE")
+_TOKENIZER, _ROWS = "tokenizer.json", "vocabulary.safetensors"
+
+Variants = Mapping[str, dict[str, Variant]]  # by stage, by runtime
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What all bundles of one request share: networks, self-test, text, voices, enrolment.
+
+    `enrolment` files are in `folder`, by role.
+    """
+
+    stages: Sequence[HubStage]
+    calls: Calls
+    text: TextAssets
+    voices: Mapping[str, Voice]
+    folder: Path
+    enrolment: Mapping[str, Carried]
+
+
+def enrolment_networks(source: Source, folder: Path) -> dict[str, Carried]:
+    """Check and copy the networks that make voices of recordings."""
+    files = source.family.enrolment(source.checkpoint)
+    return {
+        role: carry(source.checkpoint.file(file), folder, f"enrolment/{role}.onnx")
+        for role, file in sorted(files.items())
+    }
+
+
+def all_voices(
+    request: BuildRequest,
+    source: Source,
+    text: TextAssets,
+    networks: Mapping[str, Carried],
+    folder: Path,
+    step: Step,
+) -> dict[str, Voice]:
+    """Voices of the checkpoint and those of the request, with ids of the bundle's tokenizer."""
+    found = {
+        name: _renumbered(voice, text)
+        for name, voice in source.family.voices(source.checkpoint).items()
+    }
+    if not request.voices:
+        return found
+    if not networks:
+        raise UsageError(
+            f"{source.checkpoint.folder}: has no enrolment networks, which --voice needs"
+        )
+    host = source.family.host(source.checkpoint)
+    frontend = text.frontend
+    wanted = [(v, frontend.ids(frontend.clean(v.text))) for v in request.voices]
+    settings = host.sample_rate, host.flow.ratio, host.prompt_mel
+    return found | isolated(enrol, settings, networks, folder, wanted, step=step)
+
+
+def enrol(
+    settings: tuple[int, int, MelSpectrogram],
+    networks: Mapping[str, Carried],
+    folder: Path,
+    wanted: Sequence[tuple[VoiceRequest, list[int]]],
+    step: Step,
+) -> dict[str, Voice]:
+    """Make voices of recordings; runs in its own process."""
+
+    def model(role: str) -> Model:
+        session = engine(REFEREE).open(folder / networks[role].file, (), Options(1))
+        return Model(networks[role], session)
+
+    enroller = Enroller(*settings, model("speech_tokenizer"), model("speaker_encoder"))
+    made = {}
+    for voice, ids in wanted:
+        step(f"listening to {voice.recording.name}")
+        made[voice.name] = enroller.voice(audio.read(voice.recording), ids)
+    return made
+
+
+def _renumbered(voice: Voice, text: TextAssets) -> Voice:
+    if voice.prompt is None:
+        return voice
+    prompt = voice.prompt
+    return Voice(voice.speaker, Prompt(text.renumbered(prompt.text), prompt.tokens, prompt.mel))
+
+
+def describe(
+    request: BuildRequest,
+    source: Source,
+    contents: Contents,
+    wanted: Plan,
+    folder: Path,
+    variants: Variants,
+) -> Manifest:
+    """Write what is not a network to `folder`, and return the manifest of it all."""
+    (folder / _TOKENIZER).write_text(contents.text.tokenizer, "utf-8")
+    (folder / selftest.FILE).write_bytes(selftest.to_bytes(contents.calls))
+    kept = wanted.profile.enrolment or request.keep_enrolment or not contents.voices
+    enrolment = contents.enrolment if kept else {}
+    for carried in enrolment.values():
+        _copy(contents.folder / carried.file, folder / carried.file)
+    checkpoint, host = source.checkpoint, source.family.host(source.checkpoint)
+    documents = tuple(name for name in _DOCUMENTS if checkpoint.has(name))
+    for name in documents:
+        _copy(checkpoint.file(name), folder / name)
+    normalizers = {code: _normalizer(code, folder) for code in contents.text.languages}
+    speakers = {name: _voice(name, voice, folder) for name, voice in contents.voices.items()}
+    trim = _trim(contents, variants[TEXT_TABLE], folder)
+    return Manifest(
+        format=FORMAT,
+        edgepack=edgepack.__version__,
+        name=source.name,
+        family=source.family_name,
+        target=wanted.target,
+        architecture=wanted.profile.architecture,
+        languages=contents.text.languages,
+        trim=trim,
+        normalizers=normalizers,
+        stages={stage.name: _stage(stage, variants[stage.name]) for stage in contents.stages},
+        enrolment=dict(enrolment),
+        tokenizer=_TOKENIZER,
+        voices=speakers,
+        self_test=selftest.FILE,
+        documents=documents,
+        source=dict(source.hashes),
+        tools=tools(),
+        build=wanted.key,
+        files={
+            str(path.relative_to(folder)): bundle.stored(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+        **{field: getattr(host, field) for field in host.__dataclass_fields__},
+    )
+
+
+def _stage(stage: HubStage, variants: dict[str, Variant]) -> Stage:
+    return Stage(
+        variants=variants,
+        inputs=stage.inputs,
+        outputs=stage.outputs,
+        states=stage.states,
+        parameters=stage.parameters,
+        operators=stage.operators,
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _voice(name: str, voice: Voice, folder: Path) -> str:
+    data = voice.to_bytes()
+    relative = voices.file_name(name, data)
+    (folder / "voices").mkdir(exist_ok=True)
+    (folder / relative).write_bytes(data)
+    return relative
+
+
+def _normalizer(code: str, folder: Path) -> Normalizer:
+    """A language's normaliser, its grammars copied; languages of one locale share them."""
+    spoken = language.load(code)
+    files = []
+    for file in _grammars(code):
+        relative = f"normalizers/{spoken.locale}/{file.name}"
+        _copy(file, folder / relative)
+        files.append(relative)
+    return Normalizer(name=spoken.normalizer, locale=spoken.locale, files=tuple(files))
+
+
+def _trim(contents: Contents, table: Mapping[str, Variant], folder: Path) -> Trim | None:
+    """What was cut and proven, with the bytes of each part before and after.
+
+    Every row of the text table costs the same, so its size before follows from its rows.
+    """
+    text = contents.text
+    if text.cut is None:
+        return None
+    kept = len(text.cut.trimmed.rows)
+    rows = text.cut.trimmed.rows.astype(np.int32)
+    (folder / _ROWS).write_bytes(save({"rows": rows}))
+    parts = {}
+    for runtime, variant in table.items():
+        size = _bytes(folder / file for file in variant.files)
+        parts[f"{TEXT_TABLE} in {runtime}"] = Saving(
+            before=round(size * text.rows_before / kept), after=size
+        )
+    every = {file for code in language.codes() for file in _grammars(code)}
+    for part, before in (
+        (_TOKENIZER, len(text.original.encode())),
+        ("normalizers", _bytes(every)),
+        ("enrolment", _bytes(contents.folder / c.file for c in contents.enrolment.values())),
+    ):
+        path = folder / part
+        after = _bytes([path] if path.is_file() else path.rglob("*.*"))
+        parts[part] = Saving(before=before, after=after)
+    alphabet = coverage.ranges(text.cut.characters)
+    return Trim(
+        tokens_before=text.cut.proof.tokens_before,
+        tokens_after=text.cut.proof.tokens_after,
+        rows_before=text.rows_before,
+        rows_after=kept,
+        rows=_ROWS,
+        parts=parts,
+        sentences=text.cut.proof.sentences,
+        sha256=text.cut.proof.sha256,
+        alphabet=coverage.to_text(alphabet),
+        words=text.cut.words,
+    )
+
+
+def _grammars(code: str) -> list[Path]:
+    spoken = language.load(code)
+    return grammars(spoken.normalizer, spoken.locale)
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)

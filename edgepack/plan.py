@@ -1,0 +1,161 @@
+"""What is to be built: the request, the checkpoint it is about, and a plan for each target."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+import msgspec
+
+import edgepack
+from edgepack import language, target, voices
+from edgepack.bundle import stored
+from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.discovery import unknown
+from edgepack.errors import UsageError
+from edgepack.family import Family, recognise
+from edgepack.target import PRECISIONS, TargetProfile
+
+DEMO = "demo"
+_TOOLS = (
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "tokenizers",
+    "wetext",
+)
+
+
+@dataclass(frozen=True)
+class VoiceRequest:
+    """A voice to make of a recording, and what is said in it."""
+
+    name: str
+    recording: Path
+    text: str
+
+    @staticmethod
+    def parse(value: str) -> "VoiceRequest":
+        """A request from "NAME=WAV:TEXT"; the path may have colons if the file exists."""
+        name, separator, rest = value.partition("=")
+        ends = [match.start() for match in re.finditer(":", rest)]
+        if not separator or not ends:
+            raise UsageError(f"voice {value!r}: give NAME=WAV:TEXT, TEXT being what is said")
+        voices.file_name(name, b"")  # refuses a name that cannot be
+        end = next((end for end in ends if Path(rest[:end]).is_file()), ends[0])
+        if not rest[end + 1 :].strip():
+            raise UsageError(f"voice {name!r}: has no text; give NAME=WAV:TEXT")
+        return VoiceRequest(name, Path(rest[:end]), rest[end + 1 :])
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: `model` is a checkpoint folder or "demo".
+
+    `formats` limits the target's runtimes; `precision` replaces the profile's unless "auto".
+    `languages` are codes, none for all of them; the words of the text file `keep_text` stay too.
+    `voices` are added to those of the checkpoint. `keep_enrolment` overrules a target that leaves
+    the enrolment networks out.
+    """
+
+    model: str
+    targets: Sequence[str]
+    output: Path
+    formats: Sequence[str] = ()
+    precision: str = "auto"
+    languages: Sequence[str] = ()
+    keep_text: Path | None = None
+    voices: Sequence[VoiceRequest] = ()
+    keep_enrolment: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognised checkpoint: name, family, and the hashes of the files it is read from."""
+
+    name: str
+    checkpoint: Checkpoint
+    family_name: str
+    family: Family
+    hashes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A bundle to be. `profile` has only the runtimes asked for; `key` stands for every input."""
+
+    target: str
+    profile: TargetProfile
+    folder: Path
+    key: str
+
+
+def open_source(model: str) -> Source:
+    """The checkpoint to build, recognised and hashed."""
+    folder = Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
+    checkpoint = open_checkpoint(folder)
+    family_name, family = recognise(checkpoint)
+    name = model if model == DEMO else re.sub(r"[^\w.-]+", "_", folder.resolve().name)
+    hashes = {file: checkpoint.sha256(file) for file in family.sources(checkpoint)}
+    return Source(name, checkpoint, family_name, family, hashes)
+
+
+def tools() -> dict[str, str]:
+    """Versions of the packages that decide what a bundle's bytes are."""
+    return {name: metadata.version(name) for name in _TOOLS}
+
+
+def plan(request: BuildRequest, source: Source) -> list[Plan]:
+    """What would be built, without building; raises UsageError for an impossible request."""
+    if request.precision not in ("auto", *PRECISIONS):
+        raise UsageError(unknown("precision", request.precision, ["auto", *PRECISIONS]))
+    for code in request.languages:
+        language.load(code)
+    if request.keep_text and not request.languages:
+        raise UsageError("--keep-text adds to languages; give --language, or leave it out")
+    for wanted in request.voices:
+        if not wanted.recording.is_file():
+            raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
+    inputs = _inputs(request, source)
+    return [_plan(request, source, name, inputs) for name in dict.fromkeys(request.targets)]
+
+
+def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
+    """Everything but the target that decides what a bundle is."""
+    return {
+        "edgepack": edgepack.__version__,
+        "name": source.name,
+        "source": dict(source.hashes),
+        "tools": tools(),
+        "languages": {code: _sentences_hash(code) for code in request.languages},
+        "keep_text": stored(request.keep_text).sha256 if request.keep_text else None,
+        "voices": [[v.name, stored(v.recording).sha256, v.text] for v in request.voices],
+        "keep_enrolment": request.keep_enrolment,
+    }
+
+
+def _sentences_hash(code: str) -> str:
+    return hashlib.sha256("\n".join(language.sentences(code)).encode()).hexdigest()
+
+
+def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str, object]) -> Plan:
+    profile = target.load(name)
+    for wanted in request.formats:
+        if wanted not in profile.runtimes:
+            raise UsageError(f"target {name}: {unknown('format', wanted, profile.runtimes)}")
+    chosen = {r: o for r, o in profile.runtimes.items() if r in (request.formats or (r,))}
+    precision = profile.precision
+    if request.precision != "auto":
+        precision = {"default": request.precision}
+    profile = msgspec.structs.replace(profile, runtimes=chosen, precision=precision)
+    identity = {**inputs, "target": name, "profile": msgspec.to_builtins(profile)}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    folder = "-".join([source.name, name, *request.languages])
+    return Plan(name, profile, request.output / folder, key)

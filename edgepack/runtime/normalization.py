@@ -1,0 +1,102 @@
+"""Reading numbers, dates and units aloud: which language a text is in, and who normalises it."""
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+from edgepack import discovery
+
+PACKAGE = "edgepack.runtime.normalizers"
+
+Normalize = Callable[[str], str]
+
+# The languages of this project that each script is written for, and how Unicode calls it.
+_SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    (frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}), frozenset({"ja"})),
+    (frozenset({"CJK"}), frozenset({"zh", "yue", "ja"})),
+    (frozenset({"HANGUL"}), frozenset({"ko"})),
+    (frozenset({"CYRILLIC"}), frozenset({"ru"})),
+    (frozenset({"LATIN"}), frozenset({"en", "de", "fr", "es", "it"})),
+)
+
+
+class Normalizer(Protocol):
+    """A module of `normalizers`: `NORMALIZER = Normalizer(...)`."""
+
+    def open(self, locale: str, files: Sequence[Path]) -> Normalize:
+        """What reads a locale's text; never raises for any text, and leaves what it cannot read.
+
+        Raises UnsupportedError for a missing library (with its package) or an unknown locale,
+        and IntegrityError for a file that cannot be read.
+        """
+        ...
+
+
+def normalizers() -> list[str]:
+    """Names of the normalisers this version knows, installed or not."""
+    return discovery.names(PACKAGE)
+
+
+def normalizer(name: str) -> Normalizer:
+    """The normaliser called `name`; raises UsageError for an unknown one."""
+    return cast(Normalizer, discovery.load(PACKAGE, name, "NORMALIZER"))
+
+
+def language_of(text: str, languages: Sequence[str]) -> str:
+    """Which of `languages`, the preferred first, a text is in, by the scripts it is written in.
+
+    A script that few languages use decides before one that many use: kana before Chinese
+    characters, these before hangul, Cyrillic and Latin. Text in no script of theirs is in the
+    first.
+    """
+    found = {_script(character) for character in set(text)}
+    for names, users in _SCRIPTS:
+        if found & names:
+            for language in languages:
+                if language in users:
+                    return language
+    return languages[0]
+
+
+def _script(character: str) -> str:
+    """The first word of a letter's name, the width aside: LATIN, HIRAGANA and so on."""
+    if "\u4e00" <= character <= "\u9fff":
+        return "CJK"
+    words = unicodedata.name(character, "").split()
+    return next((word for word in words if word not in ("HALFWIDTH", "FULLWIDTH")), "")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a language is normalised: a module of `normalizers`, and what it is opened with."""
+
+    normalizer: str
+    locale: str
+    files: Sequence[Path] = ()
+
+    def open(self) -> Normalize:
+        """Load libraries and files; raises as `Normalizer.open` does."""
+        return normalizer(self.normalizer).open(self.locale, self.files)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Normalises text in any of several languages; a language is opened when first met."""
+
+    readers: Mapping[str, Reader]  # by language code, the preferred first
+    _opened: dict[str, Normalize] = field(default_factory=dict, init=False, compare=False)
+
+    def language(self, text: str) -> str | None:
+        """The language that a text is taken to be in; None if there are no readers."""
+        return language_of(text, tuple(self.readers)) if self.readers else None
+
+    def __call__(self, text: str) -> str:
+        """The text with its numbers, dates and units as words; raises as `Reader.open` does."""
+        language = self.language(text)
+        if language is None:
+            return text
+        if language not in self._opened:
+            self._opened[language] = self.readers[language].open()
+        return self._opened[language](text)

@@ -1,0 +1,175 @@
+"""Bundles of some languages: the same speech, fewer bytes, and a proof."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import load_file
+from support import RECORDED, RUNTIMES, Checkpoints
+
+from edgepack import voices
+from edgepack.bundle import open_bundle
+from edgepack.errors import GateError, UsageError
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest, VoiceRequest
+from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.verification import reference
+
+TEXTS = {
+    "zh": "今天是2024年5月6日，气温25度，打八折。",
+    "en": "Hello there, it is 25 degrees today.",
+}
+Language = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Language:
+    """Builds (once) a model for languages and intel-cpu."""
+    output = tmp_path_factory.mktemp("languages")
+    built: dict[tuple[str, str], Path] = {}
+
+    def get(model: str, languages: str) -> Path:
+        if (model, languages) not in built:
+            codes = tuple(code for code in languages.split(",") if code != "all")
+            request = BuildRequest(checkpoints(model), ["intel-cpu"], output, languages=codes)
+            built[model, languages] = build(request)[0].bundle.folder
+        return built[model, languages]
+
+    return get
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("code", ["zh", "en"])
+@pytest.mark.parametrize("model", ["demo", *RECORDED])
+def test_speech_is_the_same_bit_for_bit(
+    spoken: Language, model: str, code: str, runtime: str
+) -> None:
+    how = Settings(seed=3, strict=False)
+    whole, trimmed = (
+        Synthesizer.load(spoken(model, languages), runtime).speak(TEXTS[code], how)
+        for languages in ("all", code)
+    )
+    for one, other in zip(whole.utterances, trimmed.utterances, strict=True):
+        assert one.decoded.text == other.decoded.text
+        assert one.decoded.speech_tokens == other.decoded.speech_tokens
+    assert np.array_equal(whole.audio, trimmed.audio)
+    assert trimmed.foreign == 0
+
+
+def test_the_manifest_says_what_was_cut(spoken: Language) -> None:
+    whole, trimmed = (open_bundle(spoken("demo", languages)) for languages in ("all", "zh"))
+    assert (whole.manifest.language, whole.manifest.trim) == ("all", None)
+    trim = trimmed.manifest.trim
+    assert trim
+    assert trimmed.manifest.languages == ("zh",)
+    assert trim.rows_after < trim.rows_before
+    assert trim.sentences >= 400
+    for runtime in RUNTIMES:
+        sizes = [
+            sum(b.manifest.files[f].bytes for f in stage.variants[runtime].files)
+            for b in (whole, trimmed)
+            for stage in [b.manifest.stages["text_embedding"]]
+        ]
+        saving = trim.parts[f"text_embedding in {runtime}"]
+        assert saving.after == sizes[1]
+        assert saving.before == pytest.approx(sizes[0], rel=0.01)
+    assert set(trimmed.manifest.normalizers) == {"zh"}
+    assert not any("normalizers/en" in name for name in trimmed.manifest.files)
+    rows = load_file(trimmed.path(trim.rows))["rows"]
+    assert (np.diff(rows) > 0).all()
+    assert len(rows) == trim.rows_after
+
+
+def test_text_of_another_language_is_told_or_refused(spoken: Language) -> None:
+    synthesizer = Synthesizer.load(spoken("demo", "en"))
+    mixed = "Good morning 世界"
+    assert synthesizer.speak(mixed, Settings(strict=False)).foreign == pytest.approx(2 / 15)
+    with pytest.raises(UsageError, match="世界"):
+        synthesizer.speak(mixed, Settings(strict_language=True))
+    with pytest.raises(UsageError, match="高兴"):
+        synthesizer.speak("Fine.", Settings(strict_language=True, instruction="高兴"))
+
+
+def test_kept_words_are_no_longer_foreign(
+    checkpoints: Checkpoints, spoken: Language, tmp_path: Path
+) -> None:
+    (tmp_path / "names.txt").write_text("打开WLAN\n\nBluetooth 耳机\n", "utf-8")
+    request = BuildRequest(
+        checkpoints("demo"), ["intel-cpu"], tmp_path, ["ort"], languages=["zh"],
+        keep_text=tmp_path / "names.txt",
+    )  # fmt: skip
+    (built,) = build(request)
+    trim = built.bundle.manifest.trim
+    plain = open_bundle(spoken("demo", "zh")).manifest.trim
+    assert trim
+    assert plain
+    assert trim.words == ("Bluetooth", "WLAN")
+    assert trim.rows_after > plain.rows_after
+    synthesizer = Synthesizer.load(built.bundle.folder)
+    whole = Synthesizer.load(spoken("demo", "all"))
+    how = Settings(strict=False)
+    spoken_tokens = [s.speak("打开WLAN和Bluetooth。", how) for s in (synthesizer, whole)]
+    assert spoken_tokens[0].foreign == 0
+    assert np.array_equal(spoken_tokens[0].audio, spoken_tokens[1].audio)
+
+
+def test_a_request_that_trims_nothing_is_refused(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    everything = "".join(map(chr, [*range(0x21, 0xD800), *range(0xE000, 0x20000)]))
+    (tmp_path / "all.txt").write_text(everything, "utf-8", errors="ignore")
+    request = BuildRequest(
+        checkpoints("cosyvoice2-s1"), ["intel-cpu"], tmp_path / "out",
+        languages=["zh", "en", "ja", "ko", "ru"], keep_text=tmp_path / "all.txt",
+    )  # fmt: skip
+    with pytest.raises(GateError, match="nothing trimmed"):
+        build(request)
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_phones_get_no_enrolment_networks_but_the_voice_asked_for(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 32000)
+    soundfile.write(tmp_path / "anna:1.wav", noise, 16000)
+    voice = VoiceRequest.parse(f"anna={tmp_path / 'anna:1.wav'}:你好: 世界")
+    assert (voice.name, voice.text) == ("anna", "你好: 世界")
+    request = BuildRequest(
+        checkpoints("cosyvoice2-s1"), ["android-arm64"], tmp_path, languages=["zh"], voices=[voice]
+    )
+    (built,) = build(request)
+    manifest = built.bundle.manifest
+    assert "anna" in manifest.voices
+    assert manifest.enrolment == {}
+    assert not any(name.startswith("enrolment") for name in manifest.files)
+    assert manifest.trim
+    assert manifest.trim.parts["enrolment"].before > manifest.trim.parts["enrolment"].after == 0
+    _, made = voices.read(built.bundle, "anna")
+    assert made.prompt
+    assert made.prompt.text.max() < manifest.trim.rows_after
+
+    request = BuildRequest(
+        checkpoints("cosyvoice2-s1"), ["android-arm64"], tmp_path / "kept", keep_enrolment=True
+    )
+    (kept,) = build(request)
+    assert set(kept.bundle.manifest.enrolment) == {"speech_tokenizer", "speaker_encoder"}
+
+
+@pytest.mark.parametrize("value", ["anna", "anna=a.wav", "anna=a.wav:", "../x=a.wav:b", "=a:b"])
+def test_a_voice_request_that_is_not_whole_is_refused(value: str) -> None:
+    with pytest.raises(UsageError):
+        VoiceRequest.parse(value)
+
+
+def test_recorded_vectors_are_renumbered_or_refused(spoken: Language) -> None:
+    from support import GOLDEN
+
+    from edgepack.runtime.loading import load
+
+    folder = spoken("cosyvoice2-s1", "zh")
+    try:
+        rows = reference.run(load(folder, "ort"), GOLDEN / "cosyvoice2-s1")
+    except UsageError as error:
+        assert "language all" in str(error)
+    else:
+        assert not [row for row in rows if row.failed]
