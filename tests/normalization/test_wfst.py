@@ -1,0 +1,115 @@
+"""Grammars of WeTextProcessing: what they make of text, and of files that are none."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import GOLDEN
+
+from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.grammars import grammars
+from edgepack.runtime.normalization import Normalization, Normalize, Reader, normalizer
+from edgepack.runtime.text import Frontend
+
+ITEMS = json.loads((GOLDEN / "common" / "text_normalize.json").read_text("utf-8"))["items"]
+LOCALES = ("zh", "en", "ja")
+
+
+@pytest.fixture(scope="module")
+def readers() -> dict[str, Normalize]:
+    return {locale: normalizer("wfst").open(locale, grammars("wfst", locale)) for locale in LOCALES}
+
+
+@pytest.fixture(scope="module")
+def frontend() -> Frontend:
+    """What the original does around the grammars; no tokenizer is needed for that."""
+    readers = {code: Reader("wfst", code, grammars("wfst", code)) for code in ("zh", "en")}
+    return Frontend(None, "<|endofprompt|>", Normalization(readers))
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["text"][:12] or "nothing")
+def test_text_becomes_what_the_original_makes_of_it_with_wetext(
+    frontend: Frontend, item: dict[str, Any]
+) -> None:
+    assert frontend.clean(item["text"]) == item["wetext"]
+
+
+@pytest.mark.parametrize(
+    ("locale", "text", "spoken"),
+    [
+        ("zh", "3/4的人12:30开会", "四分之三的人十二点三十分开会"),
+        ("en", "On Jan. 5, 2024", "On the fifth of january, twenty twenty four"),
+        ("ja", "2024年5月6日は100円", "二千二十四年五月六日は百円"),
+        ("zh", " 没有 \n", "没有"),
+    ],
+)
+def test_it_is_read_aloud(
+    readers: dict[str, Normalize], locale: str, text: str, spoken: str
+) -> None:
+    assert readers[locale](text) == spoken
+
+
+@pytest.mark.parametrize(
+    ("locale", "sentence", "spoken"),
+    [
+        ("zh", "今天是5月6日。", "今天是五月六日。"),
+        ("en", "It has 42 days. ", "It has forty two days. "),
+        ("ja", "今日は5月6日。", "今日は五月六日。"),
+    ],
+)
+def test_a_long_text_is_read_like_its_sentences(
+    readers: dict[str, Normalize], locale: str, sentence: str, spoken: str
+) -> None:
+    assert readers[locale](sentence * 200) == (spoken * 200).strip()
+
+
+PIECES = st.sampled_from([*'0123456789.,:/%$￥"\\{}[] \n', "km", "年", "月", "你", "は", "\x00"])
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@settings(derandomize=True, deadline=None, database=None, max_examples=30)
+@given(st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text(max_size=20)))
+def test_any_text_is_read(readers: dict[str, Normalize], locale: str, text: str) -> None:
+    assert bool(readers[locale](text)) == bool(text.strip())
+
+
+def test_text_that_is_not_unicode_is_left_as_it_is(readers: dict[str, Normalize]) -> None:
+    assert readers["zh"]("5月\udcff") == "5月\udcff"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no transducer" * 100, "half"])
+def test_a_file_that_is_no_grammar_is_refused(tmp_path: Path, content: bytes | str | None) -> None:
+    tagger, verbalizer = grammars("wfst", "ja")
+    broken = tmp_path / "tagger.fst"
+    if content == "half":
+        content = tagger.read_bytes()[: tagger.stat().st_size // 2]
+    if isinstance(content, bytes):
+        broken.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"tagger\.fst: kaldifst cannot read it"):
+        normalizer("wfst").open("ja", [broken, verbalizer])
+
+
+def test_a_grammar_is_two_files() -> None:
+    with pytest.raises(IntegrityError, match="not 1 files"):
+        normalizer("wfst").open("ja", grammars("wfst", "ja")[:1])
+
+
+def test_an_unknown_locale_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="'xx'; known: zh, ja, en"):
+        normalizer("wfst").open("xx", [])
+    with pytest.raises(UnsupportedError, match="no grammar of 'xx'"):
+        grammars("wfst", "xx")
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaldifst", None)
+    with pytest.raises(UnsupportedError, match="pip install kaldifst"):
+        normalizer("wfst").open("zh", [])
+
+
+def test_other_normalisers_need_no_grammars() -> None:
+    assert grammars("cldr", "de") == []
