@@ -152,6 +152,7 @@ def describe(
         architecture=wanted.profile.architecture,
         languages=contents.text.languages,
         trim=trim,
+        quality=None,
         normalizers=normalizers,
         stages={stage.name: _stage(stage, variants[stage.name]) for stage in contents.stages},
         enrolment=dict(enrolment),

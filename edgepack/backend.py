@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from edgepack import discovery
+from edgepack.errors import UnsupportedError
 from edgepack.manifest import State
+from edgepack.recipe import Recipe
 from edgepack.target import RuntimeOptions
 
 PACKAGE = "edgepack.backends"
@@ -20,15 +22,16 @@ class Job:
     """One graph to convert.
 
     `model` is the fp32 hub's `.onnx` file, `folder` where the result goes; a back end may write
-    only there. `precision` is how weights are stored.
+    only there. `samples` is a folder of recorded inputs, for recipes that are calibrated.
     """
 
     stage: str
     model: Path
     folder: Path
     states: tuple[State, ...]
-    precision: str
+    recipe: Recipe
     options: RuntimeOptions
+    samples: Path | None = None
 
 
 class Backend(Protocol):
@@ -42,9 +45,18 @@ class Backend(Protocol):
     def convert(self, job: Job) -> list[Path]:
         """Write the files of one graph; the first is the one to open.
 
-        Raises UnsupportedError with the operator or limit that stands in the way.
+        Raises UnsupportedError with the operator or limit that stands in the way, and if a
+        recipe that quantizes found nothing to quantize.
         """
         ...
+
+
+def require_quantized(job: Job, count: int) -> None:
+    """Refuse a quantizing recipe that left no operator with integer weights in the result."""
+    if count == 0:
+        raise UnsupportedError(
+            f"{job.stage}: recipe {job.recipe.method!r} quantized no operator of it"
+        )
 
 
 def backend(name: str) -> Backend:

@@ -28,17 +28,34 @@ class State(Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class Offer(Struct, frozen=True):
+    """A recipe that was tried for a stage: what it gave, and why it was chosen or not.
+
+    `speed` is fp32's time by this one's in the same runtime, above 1 is faster; None if it was
+    not measured. `values` are metrics of `verification.gates`, to three digits.
+    """
+
+    recipe: str
+    bytes: int
+    speed: float | None
+    values: dict[str, float]
+    verdict: str
+
+
 class Variant(Struct, frozen=True):
     """A stage in one runtime: `files[0]` is opened, the others are read with it.
 
     `precision` is how weights are stored. When the bundle was built, the self-test in this
     runtime differed from the fp32 hub by `limit` at most (`verification.selftest.relative_error`);
-    how much exactly changes from run to run and is not written down.
+    how much exactly changes from run to run and is not written down. `recipe` is how it was
+    converted, `offers` what it was chosen from, if there was a choice.
     """
 
     files: tuple[str, ...]
     precision: str
     limit: float
+    recipe: str
+    offers: tuple[Offer, ...] = ()
 
 
 class Stage(Struct, frozen=True):
@@ -96,6 +113,26 @@ class Normalizer(Struct, frozen=True):
     name: str
     locale: str
     files: tuple[str, ...]
+
+
+class Limit(Struct, frozen=True):
+    """The range a metric has to be in; None is no end."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+class Quality(Struct, frozen=True):
+    """How the bundle did in its exam when it was built, by runtime.
+
+    `limits` are those of the target. `failed` lists what was not reached: such a bundle exists
+    only because it was asked for with --allow-failed-gate.
+    """
+
+    exam: str
+    limits: dict[str, Limit]
+    values: dict[str, dict[str, float]]
+    failed: tuple[str, ...]
 
 
 class Sampling(Struct, frozen=True):
@@ -181,6 +218,7 @@ class Manifest(Struct, frozen=True):
     architecture: str
     languages: tuple[str, ...]
     trim: Trim | None
+    quality: Quality | None
     normalizers: dict[str, Normalizer]
     sample_rate: int
     stages: dict[str, Stage]

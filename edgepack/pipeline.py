@@ -6,25 +6,31 @@ is run in its own runtime and compared with the hub before the bundle exists.
 """
 
 import os
+import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from edgepack import bundle
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
-from edgepack.backend import Job, backend
+from edgepack.auction import Lot
+from edgepack.backend import Job
 from edgepack.bundle import Bundle
+from edgepack.conversion import Conversion, convert, examine
 from edgepack.errors import GateError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
-from edgepack.manifest import Variant, encode
-from edgepack.plan import BuildRequest, Plan, Source, open_source, plan
+from edgepack.manifest import Limit, Quality, Variant, encode
+from edgepack.plan import BuildRequest, Plan, Source, open_source, plan, source_key
+from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
-from edgepack.runtime.session import Options, engine
 from edgepack.text_assets import text_assets
-from edgepack.verification import selftest
-from edgepack.verification.selftest import Calls
+from edgepack.trial import Trial, prepare
+from edgepack.verification import exam, gates
 
 
 @dataclass
@@ -65,8 +71,15 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     if missing:
         with bundle.temporary_folder(request.output / "hub") as folder:
             contents, seconds = _contents(request, source, folder, step)
+            trial = None
+            if _needs_trial(missing, contents.stages):
+                clock = Lap(seconds)
+                trial = prepare(request, source, contents, source_key(request, source), step)
+                clock.lap("calibration")
             for wanted in missing:
-                built[wanted.target] = _make(request, source, contents, wanted, seconds, step)
+                built[wanted.target] = _make(
+                    request, source, contents, trial, wanted, seconds, step
+                )
     return [built[p.target] for p in plans]
 
 
@@ -75,7 +88,14 @@ def _existing(wanted: Plan, *, force: bool) -> Built | None:
     if force or not wanted.folder.exists():
         return None
     found = bundle.open_bundle(wanted.folder)
-    if found.manifest.build != wanted.key:
+    chosen = {
+        (runtime, name): variant.recipe
+        for name, stage in found.manifest.stages.items()
+        for runtime, variant in stage.variants.items()
+    }
+    fixed = {at: wanted.choices.name(*at) for at in chosen}
+    same = all(name in (None, chosen[at]) for at, name in fixed.items())
+    if found.manifest.build != wanted.key or not same:
         raise UsageError(
             f"{wanted.folder}: holds a bundle of other inputs or tools; "
             "give --force to replace it, or another -o"
@@ -110,65 +130,100 @@ def _make(
     request: BuildRequest,
     source: Source,
     contents: Contents,
+    trial: Trial | None,
     wanted: Plan,
     before: Mapping[str, float],
     step: Step,
 ) -> Built:
-    """Convert, compare, and put the bundle together; it appears whole or not at all."""
+    """Convert, compare, examine, and put the bundle together; it appears whole or not at all."""
     clock = Lap(dict(before))
     errors: dict[tuple[str, str], float] = {}
+    profile = wanted.profile
+    limits = profile.gates.get(profile.stage_precision("speech_lm"), {})
     with bundle.replacing(wanted.folder) as folder:
         variants: dict[str, dict[str, Variant]] = {stage.name: {} for stage in contents.stages}
-        for runtime in wanted.profile.runtimes:
-            jobs = _jobs(contents.stages, wanted, runtime, folder)
-            made = isolated(convert, runtime, jobs, contents.calls, folder, _threads(), step=step)
-            for stage, (variant, error) in made.items():
-                variants[stage][runtime] = variant
+        for runtime in profile.runtimes:
+            work = Conversion(
+                runtime,
+                _lots(contents.stages, wanted, runtime, folder, trial),
+                contents.calls,
+                folder,
+                contents.folder / "auction" / wanted.target / runtime,
+                _threads(),
+                trial,
+                limits,
+                profile.architecture == platform.machine(),
+            )
+            for stage, (variant, error) in isolated(convert, work, step=step).items():
+                known = wanted.choices.offers.get((runtime, stage), variant.offers)
+                variants[stage][runtime] = msgspec.structs.replace(variant, offers=tuple(known))
                 errors[stage, runtime] = error
             clock.lap(runtime)
+        if trial and _quantized(variants):
+            shutil.copyfile(trial.exam, folder / exam.FILE)
         manifest = describe(request, source, contents, wanted, folder, variants)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        if trial and _quantized(variants):
+            quality = _quality(folder, list(profile.runtimes), limits, step)
+            clock.lap("exam")
+            if quality.failed and not request.allow_failed_gate:
+                raise GateError(
+                    f"{wanted.folder}: {'; '.join(quality.failed)}; no bundle was written. "
+                    "Try another --precision, or --allow-failed-gate"
+                )
+            manifest = msgspec.structs.replace(manifest, quality=quality)
+            (folder / bundle.MANIFEST).write_bytes(encode(manifest))
     return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors)
 
 
-def _jobs(stages: Sequence[HubStage], wanted: Plan, runtime: str, folder: Path) -> list[Job]:
+def _quantized(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
+    return any(v.precision in QUANTIZED for stage in variants.values() for v in stage.values())
+
+
+def _quality(
+    folder: Path, runtimes: Sequence[str], limits: Mapping[str, Limit], step: Step
+) -> Quality:
+    """The exam of a finished bundle in each of its runtimes."""
+    values = {
+        runtime: isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
+        for runtime in runtimes
+    }
+    failed = tuple(
+        f"{runtime}: {words}"
+        for runtime, found in values.items()
+        for words in gates.failures(found, limits)
+    )
+    return Quality(exam=exam.FILE, limits=dict(limits), values=values, failed=failed)
+
+
+def _lots(
+    stages: Sequence[HubStage], wanted: Plan, runtime: str, folder: Path, trial: Trial | None
+) -> list[Lot]:
     options = wanted.profile.runtimes[runtime]
     target_folder = folder / runtime
     target_folder.mkdir()
-    return [
-        Job(
+    lots = []
+    for stage in stages:
+        names = wanted.recipes(runtime, stage.name)
+        job = Job(
             stage.name,
             stage.model,
             target_folder,
             stage.states,
-            wanted.profile.stage_precision(stage.name),
+            named(runtime, names[0]),
             options,
+            trial.samples if trial else None,
         )
+        lots.append(Lot(job, names))
+    return lots
+
+
+def _needs_trial(plans: Sequence[Plan], stages: Sequence[HubStage]) -> bool:
+    """Whether any network of any plan may be quantized."""
+    return any(
+        named(runtime, name).quantized
+        for p in plans
+        for runtime in p.profile.runtimes
         for stage in stages
-    ]
-
-
-def convert(
-    runtime: str, jobs: Sequence[Job], calls: Calls, root: Path, threads: int, step: Step
-) -> dict[str, tuple[Variant, float]]:
-    """Convert networks for one runtime and compare each with the hub; runs in its own process.
-
-    Returns each stage with its error. Raises GateError if one differs by more than it may.
-    """
-    variants = {}
-    for job in jobs:
-        step(f"{runtime}: converting {job.stage}")
-        files = backend(runtime).convert(job)
-        step(f"{runtime}: checking {job.stage}")
-        session = engine(runtime).open(files[0], job.states, Options(threads, mapped=True))
-        error = selftest.error(session, calls[job.stage])
-        allowed = selftest.limit(job.stage, job.precision)
-        if error > allowed:
-            raise GateError(
-                f"{job.stage} in {runtime} at {job.precision} differs from the fp32 hub by "
-                f"{error:.1e}, more than {allowed:.1e}; no bundle was written"
-            )
-        names = tuple(str(file.relative_to(root)) for file in files)
-        variant = Variant(files=names, precision=job.precision, limit=allowed)
-        variants[job.stage] = variant, error
-    return variants
+        for name in p.recipes(runtime, stage.name)
+    )

@@ -4,23 +4,26 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
 
 import msgspec
 
 import edgepack
-from edgepack import language, target, voices
+from edgepack import language, recipe, target, voices
 from edgepack.bundle import stored
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.choices import Choices, read_choices
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.family import Family, recognise
-from edgepack.target import PRECISIONS, TargetProfile
+from edgepack.recipe import PRECISIONS
+from edgepack.target import TargetProfile
 
 DEMO = "demo"
 _TOOLS = (
+    "nncf",
     "numpy",
     "onnx",
     "onnx-ir",
@@ -61,7 +64,9 @@ class BuildRequest:
     `formats` limits the target's runtimes; `precision` replaces the profile's unless "auto".
     `languages` are codes, none for all of them; the words of the text file `keep_text` stay too.
     `voices` are added to those of the checkpoint. `keep_enrolment` overrules a target that leaves
-    the enrolment networks out.
+    the enrolment networks out. `calibration` is a folder of the user's own sentences. `recipe`
+    is a bundle or a YAML file that fixes how networks are converted. `allow_failed_gate` writes a
+    bundle that failed its exam.
     """
 
     model: str
@@ -73,6 +78,9 @@ class BuildRequest:
     keep_text: Path | None = None
     voices: Sequence[VoiceRequest] = ()
     keep_enrolment: bool = False
+    calibration: Path | None = None
+    recipe: Path | None = None
+    allow_failed_gate: bool = False
     force: bool = False
 
 
@@ -89,12 +97,25 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """A bundle to be. `profile` has only the runtimes asked for; `key` stands for every input."""
+    """A bundle to be. `profile` has only the runtimes asked for; `key` stands for every input.
+
+    `choices` are fixed recipes.
+    """
 
     target: str
     profile: TargetProfile
     folder: Path
     key: str
+    choices: Choices = field(default_factory=Choices)
+
+    def recipes(self, runtime: str, stage: str) -> list[str]:
+        """Recipes to convert a stage with: the fixed one, or those to choose from."""
+        fixed = self.choices.name(runtime, stage)
+        if fixed:
+            recipe.named(runtime, fixed)
+            return [fixed]
+        precision = self.profile.stage_precision(stage)
+        return recipe.candidates(runtime, stage, precision, self.profile.isa)
 
 
 def open_source(model: str) -> Source:
@@ -127,6 +148,11 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
     return [_plan(request, source, name, inputs) for name in dict.fromkeys(request.targets)]
 
 
+def source_key(request: BuildRequest, source: Source) -> str:
+    """Stands for everything but the target and its formats."""
+    return hashlib.sha256(json.dumps(_inputs(request, source), sort_keys=True).encode()).hexdigest()
+
+
 def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
     """Everything but the target that decides what a bundle is."""
     return {
@@ -138,7 +164,14 @@ def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
         "keep_text": stored(request.keep_text).sha256 if request.keep_text else None,
         "voices": [[v.name, stored(v.recording).sha256, v.text] for v in request.voices],
         "keep_enrolment": request.keep_enrolment,
+        "calibration": _folder_hash(request.calibration),
     }
+
+
+def _folder_hash(folder: Path | None) -> dict[str, str] | None:
+    if folder is None:
+        return None
+    return {path.name: stored(path).sha256 for path in sorted(folder.glob("*.*"))}
 
 
 def _sentences_hash(code: str) -> str:
@@ -158,4 +191,5 @@ def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str,
     identity = {**inputs, "target": name, "profile": msgspec.to_builtins(profile)}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = "-".join([source.name, name, *request.languages])
-    return Plan(name, profile, request.output / folder, key)
+    choices = read_choices(request.recipe) if request.recipe else Choices()
+    return Plan(name, profile, request.output / folder, key, choices)

@@ -10,9 +10,10 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
+from edgepack.manifest import Limit
+from edgepack.recipe import PRECISIONS
 
 Precision = str
-PRECISIONS = ("fp32", "fp16")
 
 
 class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +30,9 @@ class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TargetProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a device runs: its runtimes in order of preference, and the precision of each stage.
 
-    `precision` maps a stage to fp32 or fp16 (storage of weights); `default` is every other one.
+    `isa` are its instruction sets beyond the architecture's least, such as avx2 or neon.
+    `precision` maps a stage to fp32, fp16, int8 or int4; `default` is every other one. `gates`
+    are limits of metrics by the precision of the language model.
     `enrolment` is whether bundles carry the networks that make voices of recordings, which a
     bundle with voices can do without.
     """
@@ -38,6 +41,8 @@ class TargetProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: str
     runtimes: dict[str, RuntimeOptions]
     precision: dict[str, Precision]
+    isa: tuple[str, ...] = ()
+    gates: dict[str, dict[str, Limit]] = {}
     enrolment: bool = True
 
     def stage_precision(self, stage: str) -> Precision:

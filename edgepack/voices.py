@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgepack import discovery
 from edgepack.bundle import Bundle, stored, write_atomically
 from edgepack.errors import IntegrityError, UsageError
 
+_PROMPT = ("prompt_text", "prompt_tokens", "prompt_mel")
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 
 
@@ -38,12 +40,26 @@ class Voice:
 
     def to_bytes(self) -> bytes:
         """The voice as a safetensors file; the same voice gives the same bytes."""
-        parts = {"speaker": self.speaker.astype(np.float32)}
-        if self.prompt:
-            parts["text"] = self.prompt.text.astype(np.int64)
-            parts["tokens"] = self.prompt.tokens.astype(np.int64)
-            parts["mel"] = self.prompt.mel.astype(np.float32)
-        return save({name: np.ascontiguousarray(value) for name, value in parts.items()})
+        return save({k: np.ascontiguousarray(v) for k, v in to_arrays(self).items()})
+
+
+def to_arrays(voice: Voice) -> dict[str, np.ndarray]:
+    """A voice as named arrays."""
+    parts = {"speaker": voice.speaker.astype(np.float32)}
+    if voice.prompt:
+        parts["prompt_text"] = voice.prompt.text.astype(np.int64)
+        parts["prompt_tokens"] = voice.prompt.tokens.astype(np.int64)
+        parts["prompt_mel"] = voice.prompt.mel.astype(np.float32)
+    return parts
+
+
+def from_arrays(parts: Mapping[str, np.ndarray]) -> Voice:
+    """What `to_arrays` gave; raises KeyError if a part is missing, ValueError for others."""
+    if extra := parts.keys() - {"speaker", *_PROMPT}:
+        raise ValueError(f"unknown arrays {sorted(extra)}")
+    if not parts.keys() & set(_PROMPT):
+        return Voice(parts["speaker"])
+    return Voice(parts["speaker"], Prompt(*(parts[name] for name in _PROMPT)))
 
 
 def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
@@ -59,10 +75,8 @@ def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
     path = bundle.path(voices[name])
     bundle.check([voices[name]])
     try:
-        parts = load(path.read_bytes())
-        speaker = parts.pop("speaker")
-        return name, Voice(speaker, Prompt(**parts) if parts else None)
-    except (SafetensorError, KeyError, TypeError) as error:
+        return name, from_arrays(load(path.read_bytes()))
+    except (SafetensorError, KeyError, ValueError) as error:
         raise IntegrityError(f"{path}: not a voice file ({error})") from None
 
 

@@ -22,9 +22,18 @@ CORE = {"", "errors", "discovery", "report", "manifest", "bundle", "voices"}
 # What the modules of a layer may import, besides their own layer and the core.
 LAYERS: dict[str, set[str]] = {
     **{name: set() for name in CORE},
-    "target": set(),
+    "target": {"recipe"},
     "language": set(),
     "trim": {"language", "runtime"},
+    "recipe": set(),
+    "choices": set(),
+    "calibration": {"language", "hub", "runtime", "verification"},
+    "auction": {"backend", "calibration", "recipe", "runtime", "verification"},
+    "trial": {
+        "assembly", "backend", "calibration", "hub", "isolation", "plan", "recipe", "runtime",
+        "target", "verification",
+    },
+    "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
@@ -32,14 +41,14 @@ LAYERS: dict[str, set[str]] = {
     "networks": {"graph"},
     "family": {"checkpoint", "graph"},
     "families": {"family", "networks", "graph", "checkpoint"},
-    "backend": {"target"},
-    "backends": {"backend", "graph"},
+    "backend": {"recipe", "target"},
+    "backends": {"backend", "calibration", "graph"},
     "runtime": set(),
     "verification": {"runtime"},
     "carried": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
-    "plan": {"target", "language", "checkpoint", "family"},
+    "plan": {"choices", "recipe", "target", "language", "checkpoint", "family"},
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
@@ -47,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
-        "verification",
+        "verification", "recipe", "auction", "conversion", "trial",
     },
     "cli": {
         "target", "language", "runtime", "verification", "inspection", "plan", "pipeline",

@@ -1,13 +1,17 @@
 """OpenVINO IR: `.xml` and `.bin`, decoders with their caches as internal state."""
 
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgepack.backend import Job
+from edgepack.backends._openvino_quantize import quantize
 from edgepack.errors import UnsupportedError
+from edgepack.graph.rows import quantize_rows
+from edgepack.graph.storage import unlinked
 
 if TYPE_CHECKING:
     import openvino
@@ -19,6 +23,9 @@ _SINE = (
 )  # fmt: skip
 
 
+_PLAIN = ("none", "half", "rows")  # what needs no quantizer
+
+
 class _OpenVino:
     containers = ("xml",)
 
@@ -26,16 +33,29 @@ class _OpenVino:
         import openvino
         from openvino._offline_transformations import apply_make_stateful_transformation
 
-        try:
-            model = openvino.Core().read_model(job.model)
-        except RuntimeError as error:
-            raise UnsupportedError(f"{job.stage}: OpenVINO cannot convert it: {error}") from None
-        _expand_sines(model)
-        if job.states:
-            apply_make_stateful_transformation(model, {s.input: s.output for s in job.states})
-        path = job.folder / f"{job.model.stem}.xml"
-        openvino.save_model(model, path, compress_to_fp16=job.precision == "fp16")
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            source = job.model
+            if job.recipe.method == "rows":
+                source = _rows(job.model, Path(folder))
+            try:
+                model = openvino.Core().read_model(source)
+            except RuntimeError as error:
+                raise UnsupportedError(
+                    f"{job.stage}: OpenVINO cannot convert it: {error}"
+                ) from None
+            _expand_sines(model)
+            if job.recipe.method not in _PLAIN:
+                model = quantize(job, model)
+            if job.states:
+                apply_make_stateful_transformation(model, {s.input: s.output for s in job.states})
+            path = job.folder / f"{job.model.stem}.xml"
+            openvino.save_model(model, path, compress_to_fp16=job.recipe.method == "half")
         return [path, path.with_suffix(".bin")]
+
+
+def _rows(model: Path, folder: Path) -> Path:
+    (folder / "rows").mkdir()
+    return quantize_rows(unlinked(model, folder), folder / "rows" / model.name)
 
 
 def _expand_sines(model: "openvino.Model") -> None:

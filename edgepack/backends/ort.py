@@ -14,8 +14,9 @@ from pathlib import Path
 
 from edgepack.backend import Job
 from edgepack.backends._ort_order import sort_kernel_types
+from edgepack.backends._ort_quantize import quantize
 from edgepack.errors import UnsupportedError
-from edgepack.graph.storage import store_as_float16
+from edgepack.graph.storage import parts, store_as_float16, unlinked
 
 _FLATBUFFER_LIMIT = 2**31 - 2**20
 _FATAL_SEVERITY = 4  # what is less is an exception too
@@ -26,13 +27,20 @@ class _Ort:
 
     def convert(self, job: Job) -> list[Path]:
         _require_support(job)
-        if job.precision == "fp16":
-            with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-                model = _unlinked(job.model, Path(folder))
-                return _parts(store_as_float16(model, job.folder / model.name))
-        if job.options.container == "ort":
-            return [_converted(job)]
-        return [_place(path, job.folder) for path in _parts(job.model)]
+        if job.recipe.method == "none":
+            if job.options.container == "ort":
+                return [_converted(job, job.model)]
+            return [_place(path, job.folder) for path in parts(job.model)]
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            model = unlinked(job.model, Path(folder))
+            if job.recipe.method == "half":
+                return parts(store_as_float16(model, job.folder / model.name))
+            changed = Path(folder, "changed", model.name)
+            changed.parent.mkdir()
+            quantize(job, model, changed)
+            if job.options.container == "ort":
+                return [_converted(job, changed)]
+            return [_place(path, job.folder) for path in parts(changed)]
 
 
 def _require_support(job: Job) -> None:
@@ -49,12 +57,6 @@ def _require_support(job: Job) -> None:
         raise UnsupportedError(f"{job.stage}: ONNX Runtime cannot run it: {error}") from None
 
 
-def _parts(model: Path) -> list[Path]:
-    """A model file and, where there is one, its weights."""
-    weights = model.with_name(f"{model.name}.data")
-    return [model, weights] if weights.exists() else [model]
-
-
 def _place(path: Path, folder: Path) -> Path:
     """A hub file in the bundle: the same file under a second name, or a copy."""
     target = folder / path.name
@@ -65,21 +67,11 @@ def _place(path: Path, folder: Path) -> Path:
     return target
 
 
-def _unlinked(model: Path, folder: Path) -> Path:
-    """The model, or a copy if its weights have a second name (`_place`): onnx_ir refuses those."""
-    parts = _parts(model)
-    if all(part.stat().st_nlink == 1 for part in parts):
-        return model
-    for part in parts:
-        shutil.copyfile(part, folder / part.name)
-    return folder / model.name
-
-
-def _converted(job: Job) -> Path:
-    """The model in ORT format, optimized for the target platform."""
+def _converted(job: Job, model: Path) -> Path:
+    """A model in ORT format, optimized for the target platform."""
     from onnxruntime.tools import convert_onnx_models_to_ort as converter
 
-    size = sum(path.stat().st_size for path in _parts(job.model))
+    size = sum(path.stat().st_size for path in parts(model))
     if size > _FLATBUFFER_LIMIT:
         raise UnsupportedError(
             f"{job.stage}: {size / 1e9:.1f} GB of weights do not fit an .ort file (2 GB); "
@@ -88,7 +80,7 @@ def _converted(job: Job) -> Path:
     logging.disable(logging.INFO)
     with contextlib.redirect_stdout(io.StringIO()):
         converter.convert_onnx_models_to_ort(
-            job.model,
+            model,
             output_dir=job.folder,
             optimization_styles=[converter.OptimizationStyle.Fixed],
             target_platform=job.options.platform or None,

@@ -1,5 +1,6 @@
 """Typed reads from a configuration tree, with one-line errors that name the missing entry."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,7 +39,9 @@ class Config:
             value = float(value)
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        odd = isinstance(value, bool) if kind is not bool else False
+        odd = odd or (isinstance(value, float) and not math.isfinite(value))
+        if odd or not isinstance(value, kind):
             raise UsageError(f"{self.where}.{key} is {value!r}, expected {kind.__name__}")
         return value
 

@@ -54,14 +54,19 @@ class Checkpoint:
             raise UsageError(f"{path}: the top level is not an object")
         return Config(name, values)
 
+    def container(self, part: str) -> str:
+        """The file of a state dict: `<part>.pt`, or `<part>.safetensors` if only that is there."""
+        names = (f"{part}.pt", f"{part}.safetensors")
+        return next((name for name in names if self.has(name)), names[0])
+
     def tensors(self, part: str) -> Mapping[str, np.ndarray]:
         """The state dict `<part>.pt` (or `<part>.safetensors`), memory-mapped.
 
         Entries that are not tensors (a training checkpoint's `epoch` and `step`) are left out.
         """
-        if not self.has(f"{part}.pt") and self.has(f"{part}.safetensors"):
-            return safetensors.load(self.file(f"{part}.safetensors"))
-        path = self.file(f"{part}.pt")
+        path = self.file(self.container(part))
+        if path.suffix == ".safetensors":
+            return safetensors.load(path)
         tree = torch_zip.load(path)
         if not isinstance(tree, dict):
             raise UsageError(f"{path}: holds a {type(tree).__name__}, expected a state dict")

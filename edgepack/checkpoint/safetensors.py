@@ -14,7 +14,7 @@ def load(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError) as error:  # the last for a dtype of torch's
         raise IntegrityError(
             f"{path}: not a readable safetensors file ({error}); download it again"
         ) from None

@@ -3,7 +3,6 @@
 Source: transformers `Qwen2TokenizerFast` and cosyvoice/tokenizer/tokenizer.py.
 """
 
-import re
 from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -34,10 +33,11 @@ def build(checkpoint: Checkpoint, folder: str, special: Sequence[str], rows: int
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in special]
     )
-    if tokenizer.get_vocab_size() > rows:
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
         raise UnsupportedError(
-            f"{checkpoint.folder / folder}: {tokenizer.get_vocab_size()} tokens for "
-            f"{rows} embedding rows; tokenizer and model do not belong together"
+            f"{checkpoint.folder / folder}: token id {largest} for {rows} embedding rows; "
+            "tokenizer and model do not belong together"
         )
     return tokenizer.to_str()
 
@@ -59,11 +59,14 @@ def _from_vocabulary(checkpoint: Checkpoint, folder: str) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     config = checkpoint.json(f"{folder}/tokenizer_config.json")
     added = config.get("added_tokens_decoder", dict, {})
-    for number in sorted(added, key=lambda n: int(re.sub(r"\D", "", n) or 0)):
-        content = added[number].get("content", "")
+    try:
+        tokens = sorted((int(number), str(token["content"])) for number, token in added.items())
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(f"{config.where}.added_tokens_decoder: not a table of tokens") from None
+    for number, content in tokens:
         token = AddedToken(content, normalized=False, special=True)
         tokenizer.add_special_tokens([token])
-        if tokenizer.token_to_id(content) != int(number):
+        if tokenizer.token_to_id(content) != number:
             raise UnsupportedError(
                 f"{config.where}: {content} should be id {number} but would be "
                 f"{tokenizer.token_to_id(content)}; vocab.json has gaps"

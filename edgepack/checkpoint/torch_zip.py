@@ -11,11 +11,12 @@ import io
 import math
 import mmap
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -56,6 +57,8 @@ def _rebuild_tensor(
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if last >= storage.size:
         raise ValueError(f"tensor of {size} reaches beyond its storage of {storage.size} values")
+    if math.prod(size) > storage.size:
+        raise ValueError(f"tensor of {size} is larger than its storage of {storage.size} values")
     view = np.lib.stride_tricks.as_strided(
         storage[offset:], size, [s * storage.itemsize for s in stride], writeable=False
     )
@@ -128,11 +131,12 @@ def _load(file: BinaryIO, data: mmap.mmap) -> Any:
         if len(pickles) != 1:
             raise ValueError("no data.pkl inside")
         root = pickles[0].removesuffix("data.pkl")
-        if entries[pickles[0]].file_size > _MAX_PICKLE_BYTES:
-            raise IntegrityError("unsafe: data.pkl is larger than 64 MiB")
+        for name in (pickles[0], f"{root}byteorder"):
+            if name in entries and entries[name].file_size > _MAX_PICKLE_BYTES:
+                raise IntegrityError(f"unsafe: {name.removeprefix(root)} is larger than 64 MiB")
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise UnsupportedError("big-endian archive")
-        stream = io.BytesIO(archive.read(pickles[0]))
+        stream = _described(archive.read(pickles[0]))
 
     cache: dict[str, np.ndarray] = {}
 
@@ -145,6 +149,14 @@ def _load(file: BinaryIO, data: mmap.mmap) -> Any:
         return raw[: numel * dtype.itemsize].view(dtype)
 
     return _Unpickler(stream, storage).load()
+
+
+def _described(data: bytes) -> io.BytesIO:
+    """A pickle whose memo is not larger than itself: its slots are allocated by their number."""
+    for operation, argument, _ in pickletools.genops(data):
+        if operation.name.endswith("PUT") and cast(int, argument) > len(data):
+            raise IntegrityError(f"unsafe: the pickle asks for {argument} memo slots")
+    return io.BytesIO(data)
 
 
 def _stored(data: mmap.mmap, info: zipfile.ZipInfo) -> np.ndarray:

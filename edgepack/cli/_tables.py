@@ -3,31 +3,94 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from edgepack import report
-from edgepack.manifest import Manifest, Saving
+from edgepack.manifest import Manifest, Offer, Saving
+
+Errors = Mapping[tuple[str, str], float]
 
 
-def stage_table(
-    title: str, manifest: Manifest, errors: Mapping[tuple[str, str], float] | None = None
-) -> None:
-    """Every stage, and by runtime its precision, its size and, if measured, its error."""
+def bundle_tables(title: str, manifest: Manifest, errors: Errors | None = None) -> None:
+    """Everything about a bundle's networks, what was tried, its exam, and its languages."""
+    _stage_table(title, manifest, errors)
+    _offer_table(manifest)
+    _quality_table(manifest)
+    _trim_table(manifest)
+
+
+def _stage_table(title: str, manifest: Manifest, errors: Errors | None) -> None:
+    """Every stage, and by runtime its recipe, size, speed to fp32 and, if measured, its error."""
     runtimes = list(next(iter(manifest.stages.values())).variants)
-    columns = ["stage", "parameters", "operators"]
+    columns = ["stage", "parameters"]
     for runtime in runtimes:
-        columns += [runtime, "size", *(["error"] if errors else [])]
+        columns += [runtime, "size", "speed", *(["error"] if errors else [])]
     rows = []
     for name, stage in manifest.stages.items():
-        row = [name, f"{stage.parameters:,}", str(sum(stage.operators.values()))]
+        row = [name, f"{stage.parameters:,}"]
         for runtime in runtimes:
             variant = stage.variants[runtime]
             size = sum(manifest.files[file].bytes for file in variant.files)
-            row += [variant.precision, report.size(size)]
+            speed = next((o.speed for o in variant.offers if o.recipe == variant.recipe), None)
+            row += [variant.recipe, report.size(size), _times(speed)]
             row += [f"{errors[name, runtime]:.0e}"] if errors else []
         rows.append(row)
     report.table(title, columns, rows)
 
 
-def trim_table(manifest: Manifest) -> None:
+def _times(speed: float | None) -> str:
+    return "" if speed is None else f"×{speed:.2f}"
+
+
+def _offer_table(manifest: Manifest) -> None:
+    """What each network's recipe was chosen from; nothing if there was no choice."""
+    rows = []
+    for name, stage in manifest.stages.items():
+        for runtime, variant in stage.variants.items():
+            for offer in variant.offers:
+                values = ", ".join(f"{metric} {value:g}" for metric, value in offer.values.items())
+                size = report.size(offer.bytes) if offer.bytes else ""
+                speed = _times(offer.speed)
+                tried = f"{name} {runtime}"
+                rows.append([tried, offer.recipe, size, speed, values, offer.verdict])
+    if rows:
+        columns = ["tried", "recipe", "size", "speed", "by itself", "verdict"]
+        report.table("recipes, speed against fp32", columns, rows)
+
+
+def _quality_table(manifest: Manifest) -> None:
+    """The exam in each runtime; says so if there was none."""
+    quality = manifest.quality
+    if quality is None:
+        report.line("exam: not held, as no weight is an integer; the self-test compares instead")
+        return
+    metrics = list(dict.fromkeys(m for values in quality.values.values() for m in values))
+    rows = []
+    for metric in metrics:
+        limit = quality.limits.get(metric)
+        low = f"≥ {limit.low:g}" if limit and limit.low is not None else ""
+        high = f"≤ {limit.high:g}" if limit and limit.high is not None else ""
+        found = [v.get(metric) for v in quality.values.values()]
+        row = ["" if value is None else f"{value:.3g}" for value in found]
+        rows.append([metric, *row, " ".join(filter(None, [low, high])) or "reported"])
+    report.table("exam against fp32", ["metric", *quality.values, "limit"], rows)
+    if not any("pesq" in values for values in quality.values.values()):
+        report.line("pesq: not measured, as it is not installed (pip install 'edgepack[quality]')")
+    for failed in quality.failed:
+        report.warn(f"failed gate: {failed}")
+
+
+def offer_record(offer: Offer) -> dict[str, Any]:
+    """A recipe that was tried, for the JSON document."""
+    return msgspec.to_builtins(offer)
+
+
+def quality_record(manifest: Manifest) -> dict[str, Any] | None:
+    """The exam for the JSON document."""
+    return None if manifest.quality is None else msgspec.to_builtins(manifest.quality)
+
+
+def _trim_table(manifest: Manifest) -> None:
     """What was cut for the bundle's languages, and the proof; nothing for all languages."""
     trim = manifest.trim
     if trim is None:

@@ -47,7 +47,24 @@ _GREETINGS = {
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Storage of weights: auto (the target's choice), fp32 or fp16.",
+    help="Of weights: auto (the target's choice for each network), fp32, fp16, int8 or int4.",
+)
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="DIR",
+    help="Calibrate with the sentences (*.txt) and prompts (NAME.wav, NAME.txt) of this folder.",
+)
+@click.option(
+    "--recipe",
+    type=PATH,
+    metavar="FILE",
+    help="Convert as a bundle (its folder) or a YAML file says, without trying anything else.",
+)
+@click.option(
+    "--allow-failed-gate",
+    is_flag=True,
+    help="Write a bundle that failed its exam; it and every run say so.",
 )
 @click.option(
     "--language",
@@ -91,6 +108,9 @@ def command(
     targets: tuple[str, ...],
     formats: tuple[str, ...],
     precision: str,
+    calibration: Path | None,
+    recipe: Path | None,
+    allow_failed_gate: bool,
     languages: str,
     keep_text: Path | None,
     voices: tuple[str, ...],
@@ -119,6 +139,9 @@ def command(
         keep_text,
         [VoiceRequest.parse(voice) for voice in voices],
         keep_enrolment,
+        calibration,
+        recipe,
+        allow_failed_gate,
         force,
     )
     if dry_run:
@@ -148,7 +171,7 @@ def _planned(planned: "Plan") -> dict[str, Any]:
 
 
 def _built(built: "Built") -> dict[str, Any]:
-    from edgepack.cli._tables import trim_record
+    from edgepack.cli._tables import offer_record, quality_record, trim_record
 
     manifest = built.bundle.manifest
     return {
@@ -156,6 +179,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "target": manifest.target,
         "language": manifest.language,
         "trim": trim_record(manifest),
+        "quality": quality_record(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
         "seconds": dict(built.seconds),
@@ -166,6 +190,8 @@ def _built(built: "Built") -> dict[str, Any]:
                 "runtimes": {
                     runtime: {
                         "precision": v.precision,
+                        "recipe": v.recipe,
+                        "offers": [offer_record(offer) for offer in v.offers],
                         "bytes": sum(manifest.files[f].bytes for f in v.files),
                         "error": built.errors.get((name, runtime)),
                         "limit": v.limit,
@@ -180,12 +206,11 @@ def _built(built: "Built") -> dict[str, Any]:
 
 def _show(built: "Built") -> None:
     from edgepack import report
-    from edgepack.cli._tables import stage_table, trim_table
+    from edgepack.cli._tables import bundle_tables
 
     manifest = built.bundle.manifest
     total = report.size(sum(f.bytes for f in manifest.files.values()))
-    stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
-    trim_table(manifest)
+    bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
     state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
     report.line(f"{built.bundle.folder} {state}")
     text = _GREETINGS.get(manifest.languages[0], "你好,世界")

@@ -25,15 +25,14 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
 
     from edgepack import report
     from edgepack.bundle import open_bundle
-    from edgepack.cli._tables import stage_table, trim_table
+    from edgepack.cli._tables import bundle_tables
 
     manifest = open_bundle(path).manifest
     if as_json:
         report.document({"kind": "bundle", "path": str(path), **msgspec.to_builtins(manifest)})
     elif not quiet:
         total = report.size(sum(file.bytes for file in manifest.files.values()))
-        stage_table(f"{manifest.name} for {manifest.target}, {total}", manifest)
-        trim_table(manifest)
+        bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest)
         report.line(f"family {manifest.family}, language {manifest.language}")
         report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")

@@ -67,7 +67,9 @@ class _CosyVoice2:
         llm, flow = config.section("llm"), config.section("flow")
         speech = llm.positive("speech_token_size")
         sampling = llm.section("sampling")
-        mix = llm.get("mix_ratio", list, [5, 15])
+        mix = _numbers(llm, "mix_ratio") if "mix_ratio" in llm.values else (5, 15)
+        if len(mix) != 2:
+            raise UsageError(f"{llm.where}.mix_ratio is {list(mix)}, expected two numbers")
         solver = _solver(flow)
         dims = _hift_dims(config)
         features = config.section("feat_extractor")
@@ -84,7 +86,7 @@ class _CosyVoice2:
                 masked_before_min=speech,
                 min_ratio=2.0,
                 max_ratio=20.0,
-                mix=(int(mix[0]), int(mix[1])),
+                mix=(mix[0], mix[1]),
                 sampling=Sampling(
                     top_p=sampling.get("top_p", float),
                     top_k=sampling.positive("top_k"),
@@ -126,16 +128,24 @@ class _CosyVoice2:
         speakers = checkpoint.objects("spk2info.pt")
         if not isinstance(speakers, dict):
             raise UsageError(f"{checkpoint.folder}: spk2info.pt holds no table of speakers")
-        return {str(name): _voice(str(name), entry) for name, entry in speakers.items()}
+        found = {str(name): _voice(str(name), entry) for name, entry in speakers.items()}
+        for name, voice in found.items():
+            if not _fits(voice, checkpoint.config.section("flow"), self.text_rows(checkpoint)):
+                raise UsageError(
+                    f"spk2info.pt: speaker {name!r} does not fit the networks; save it again"
+                )
+        return found
 
     def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
         files = {"speech_tokenizer": "speech_tokenizer_v2.onnx", "speaker_encoder": "campplus.onnx"}
         return files if all(checkpoint.has(f) for f in files.values()) else {}
 
     def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
-        names = [self.config_name, "llm.pt", "flow.pt", "hift.pt", "spk2info.pt"]
+        parts = [checkpoint.container(part) for part in ("llm", "flow", "hift")]
+        names = [self.config_name, *parts, "spk2info.pt"]
         names += [f"{_QWEN}/{n}" for n in ("config.json", "vocab.json", "merges.txt")]
-        names += [f"{_QWEN}/tokenizer.json", *self.enrolment(checkpoint).values()]
+        names += [f"{_QWEN}/{n}" for n in ("tokenizer_config.json", "tokenizer.json")]
+        names += self.enrolment(checkpoint).values()
         return [name for name in names if checkpoint.has(name)]
 
 
@@ -149,7 +159,7 @@ def _language_model(checkpoint: Checkpoint, text_rows: np.ndarray | None) -> Ite
         intermediate=qwen.positive("intermediate_size"),
         layers=qwen.positive("num_hidden_layers"),
         heads=heads,
-        kv_heads=qwen.positive("num_key_value_heads"),
+        kv_heads=_divisor(qwen, "num_key_value_heads", heads),
         head_width=qwen.positive("head_dim", hidden // heads),
         rope_theta=qwen.get("rope_theta", float),
         epsilon=qwen.get("rms_norm_eps", float),
@@ -194,7 +204,7 @@ def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
                 vocabulary=config.positive("vocab_size"),
                 embedded=config.positive("input_size"),
                 hidden=encoder.positive("output_size"),
-                heads=encoder.positive("attention_heads"),
+                heads=_divisor(encoder, "attention_heads", encoder.positive("output_size")),
                 feed_forward=encoder.positive("linear_units"),
                 mels=mels,
                 speaker=config.positive("spk_embed_dim"),
@@ -269,6 +279,13 @@ def _hift_dims(config: Config) -> HiFTDims:
     return dims
 
 
+def _divisor(section: Config, key: str, whole: int) -> int:
+    value = section.positive(key)
+    if whole % value:
+        raise UsageError(f"{section.where}.{key} is {value}, which does not divide {whole}")
+    return value
+
+
 def _numbers(section: Config, key: str) -> tuple[int, ...]:
     values = section.get(key, list)
     if not values or not all(isinstance(v, int) and v > 0 for v in values):
@@ -296,9 +313,27 @@ def _voice(name: str, entry: Any) -> Voice:
     prompt = Prompt(
         part("prompt_text").reshape(-1),
         part("flow_prompt_speech_token").reshape(-1),
-        mel.reshape(mel.shape[-2:]),
+        mel.reshape(-1, mel.shape[-1] if mel.shape else 1),
     )
     return Voice(part("flow_embedding").reshape(-1), prompt)
+
+
+def _fits(voice: Voice, flow: Config, text_rows: int) -> bool:
+    """Whether a voice has the networks' widths, known ids, and only finite values."""
+
+    def known(ids: np.ndarray, count: int) -> bool:
+        return ids.dtype.kind == "i" and bool(((ids >= 0) & (ids < count)).all())
+
+    speaker, prompt = voice.speaker, voice.prompt
+    if speaker.shape != (flow.positive("spk_embed_dim"),) or not np.isfinite(speaker).all():
+        return False
+    return prompt is None or (
+        known(prompt.text, text_rows)
+        and known(prompt.tokens, flow.positive("vocab_size"))
+        and prompt.mel.shape
+        == (flow.positive("token_mel_ratio") * len(prompt.tokens), flow.positive("output_size"))
+        and bool(np.isfinite(prompt.mel).all())
+    )
 
 
 FAMILY = _CosyVoice2()

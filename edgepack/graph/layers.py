@@ -18,11 +18,21 @@ def linear(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
     """`x Wᵀ + b` with `weight [out, in]`; the bias is optional. Shape: torch.nn.Linear's."""
     weight = w.get("weight", *(shape or (None, None)))
     y = net.op.MatMul(x, net.parameter(weight.transposed))
-    return add_bias(net, y, w, weight.shape[0])
+    return _add_bias(net, y, w, weight.shape[0])
 
 
-def add_bias(net: Net, x: Value, w: Weights, size: int) -> Value:
-    """`x + bias` where the module has one."""
+def affine(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
+    """`linear` of a module that cannot be without its bias."""
+    return linear(net, x, biased(w), *shape)
+
+
+def biased(w: Weights) -> Weights:
+    """The module, whose bias has to be there: networks without it would speak, but wrongly."""
+    w.get("bias", None)
+    return w
+
+
+def _add_bias(net: Net, x: Value, w: Weights, size: int) -> Value:
     return net.op.Add(x, net.parameter(w.get("bias", size))) if "bias" in w else x
 
 
@@ -66,7 +76,7 @@ def time_convolution(
 ) -> Value:
     """Convolution along time of `[B, T, in]` after `left` zero frames; none are added right.
 
-    `weight [out, in, k]`, stride 1, so the result has `T + left - k + 1` frames.
+    `weight [out, in, k]`, stride 1, the bias is optional. The result has `T + left - k + 1` frames.
     """
     op = net.op
     weight = w.get("weight", *shape)
@@ -78,7 +88,7 @@ def time_convolution(
     matrix = weight.map(
         (taps * inputs, out), lambda v: v.transpose(2, 1, 0).reshape(taps * inputs, out)
     )
-    return add_bias(net, op.MatMul(stacked, net.parameter(matrix)), w, out)
+    return _add_bias(net, op.MatMul(stacked, net.parameter(matrix)), w, out)
 
 
 def channels_first(net: Net, x: Value) -> Value:

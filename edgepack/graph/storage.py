@@ -1,5 +1,7 @@
 """How a finished graph's weights are stored."""
 
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ _SMALLEST = 1024
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
-def store_as_float16(model: Path, target: Path) -> Path:
+def store_as_float16(model: Path, target: Path, leave: Collection[str] = ()) -> Path:
     """Write `model` to `target` with its weights in float16, cast to float32 where they are used.
 
-    Vectors and small tables stay float32: they weigh nothing, and norms need the precision.
+    Vectors and small tables stay float32: they weigh nothing, and norms need the precision. So do
+    inputs of the operators `leave`, and scales of rows.
     Raises UnsupportedError if a weight does not fit into float16.
     """
     graph_model = ir.load(model)
@@ -24,7 +27,9 @@ def store_as_float16(model: Path, target: Path) -> Path:
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
-        if len(tuple(tensor.shape)) < 2 or tensor.size < _SMALLEST:
+        if len(tuple(tensor.shape)) < 2 or tensor.size < _SMALLEST or 1 in tensor.shape:
+            continue
+        if any(user.op_type in leave for user, _ in value.uses()):
             continue
         half = ir.Value(
             name=f"{value.name}.float16",
@@ -52,3 +57,19 @@ def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
 
     shape = ir.Shape(tensor.numpy().shape)
     return ir.LazyTensor(convert, ir.DataType.FLOAT16, shape, name=tensor.name)
+
+
+def parts(model: Path) -> list[Path]:
+    """A model file and, where there is one, its weights."""
+    weights = model.with_name(f"{model.name}.data")
+    return [model, weights] if weights.exists() else [model]
+
+
+def unlinked(model: Path, folder: Path) -> Path:
+    """The model, or a copy in `folder` if its weights have a second name, which onnx_ir refuses."""
+    files = parts(model)
+    if all(file.stat().st_nlink == 1 for file in files):
+        return model
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return folder / model.name

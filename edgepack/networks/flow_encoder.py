@@ -58,12 +58,12 @@ def flow_encoder(w: Weights, dims: FlowEncoderDims) -> Graph:
     x = net.tap("up_embed", _embed(net, x, encoder / "up_embed", dims, dims.hidden))
     x = _conformer(net, x, encoder, "up_encoders", op.Mul(chunk, dims.ratio), dims)
     x = net.tap("enc", layers.layer_norm(net, x, encoder / "after_norm", _NORM_EPSILON))
-    mu = layers.linear(net, x, w / "encoder_proj", dims.mels, dims.hidden)
+    mu = layers.affine(net, x, w / "encoder_proj", dims.mels, dims.hidden)
     net.output("mu", layers.channels_first(net, mu), [1, dims.mels, "frames"])
 
     norm = op.Sqrt(op.ReduceSum(op.Mul(speaker, speaker), [1], keepdims=1))
     unit = op.Div(speaker, op.Max(norm, _UNIT_EPSILON))
-    spk = layers.linear(net, unit, w / "spk_embed_affine_layer", dims.mels, dims.speaker)
+    spk = layers.affine(net, unit, w / "spk_embed_affine_layer", dims.mels, dims.speaker)
     net.output("spk", spk, [1, dims.mels])
     return net.finish(_calls(dims))
 
@@ -83,7 +83,7 @@ def _calls(dims: FlowEncoderDims) -> tuple[dict[str, np.ndarray], ...]:
 
 def _embed(net: Net, x: Value, w: Weights, dims: FlowEncoderDims, inputs: int) -> Value:
     """Linear, LayerNorm, times √D."""
-    x = layers.linear(net, x, w / "out" / 0, dims.hidden, inputs)
+    x = layers.affine(net, x, w / "out" / 0, dims.hidden, inputs)
     x = layers.layer_norm(net, x, w / "out" / 1, _NORM_EPSILON)
     return net.op.Mul(x, math.sqrt(dims.hidden))
 
@@ -95,10 +95,11 @@ def _look_ahead(net: Net, x: Value, real: Value, w: Weights, dims: FlowEncoderDi
     own = net.tap("embed", op.Slice(x, [0], [-dims.look_ahead], [1]))
     ahead = op.Slice(x, [-dims.look_ahead], [END], [1])
     x = op.Concat(own, op.Mul(ahead, real), axis=1)
-    x = layers.time_convolution(net, x, layer / "conv1", 0, (*wide, dims.look_ahead + 1))
+    first, second = (layers.biased(layer / name) for name in ("conv1", "conv2"))
+    x = layers.time_convolution(net, x, first, 0, (*wide, dims.look_ahead + 1))
     x = op.LeakyRelu(x, alpha=_LOOK_AHEAD_SLOPE)
     taps = (layer / "conv2").get("weight", *wide, None).shape[2]
-    return op.Add(layers.time_convolution(net, x, layer / "conv2", taps - 1, (*wide, taps)), own)
+    return op.Add(layers.time_convolution(net, x, second, taps - 1, (*wide, taps)), own)
 
 
 def _upsample(net: Net, x: Value, w: Weights, dims: FlowEncoderDims) -> Value:
@@ -107,7 +108,8 @@ def _upsample(net: Net, x: Value, w: Weights, dims: FlowEncoderDims) -> Value:
     repeated = op.Concat(*[x] * dims.ratio, axis=-1)
     x = op.Reshape(repeated, [1, -1, dims.hidden])
     taps = 2 * dims.ratio + 1
-    return layers.time_convolution(net, x, w / "conv", taps - 1, (dims.hidden, dims.hidden, taps))
+    shape = (dims.hidden, dims.hidden, taps)
+    return layers.time_convolution(net, x, layers.biased(w / "conv"), taps - 1, shape)
 
 
 def _conformer(
@@ -123,8 +125,8 @@ def _conformer(
         x = op.Add(x, _relative_attention(net, h, table, count, bias, layer / "self_attn", dims))
         h = layers.layer_norm(net, x, layer / "norm_ff", _LAYER_EPSILON)
         ff = layer / "feed_forward"
-        h = layers.linear(net, h, ff / "w_1", dims.feed_forward, dims.hidden)
-        h = layers.linear(net, layers.silu(net, h), ff / "w_2", dims.hidden, dims.feed_forward)
+        h = layers.affine(net, h, ff / "w_1", dims.feed_forward, dims.hidden)
+        h = layers.affine(net, layers.silu(net, h), ff / "w_2", dims.hidden, dims.feed_forward)
         x = net.tap(f"{scope}.{i}", op.Add(x, h))
     return x
 
@@ -153,11 +155,11 @@ def _relative_attention(
     heads, width = dims.heads, dims.hidden // dims.heads
     square = (dims.hidden, dims.hidden)
 
-    def project(source: Value, name: str) -> Value:
-        return layers.split_heads(net, layers.linear(net, source, w / name, *square), heads, width)
+    def split(y: Value) -> Value:
+        return layers.split_heads(net, y, heads, width)
 
-    q, k, v = (project(x, f"linear_{part}") for part in "qkv")
-    p = project(table, "linear_pos")
+    q, k, v = (split(layers.affine(net, x, w / f"linear_{part}", *square)) for part in "qkv")
+    p = split(layers.linear(net, table, w / "linear_pos", *square))
     scale = width**-0.5
 
     def scores(position_bias: str, keys: Value) -> Value:
@@ -170,7 +172,7 @@ def _relative_attention(
     content = scores("pos_bias_u", k)
     position = _shift(net, scores("pos_bias_v", p), count, heads)
     y = layers.attend(net, op.Add(content, position), bias, v)
-    return layers.linear(net, layers.merge_heads(net, y, heads, width), w / "linear_out", *square)
+    return layers.affine(net, layers.merge_heads(net, y, heads, width), w / "linear_out", *square)
 
 
 def _shift(net: Net, x: Value, count: Value, heads: int) -> Value:

@@ -113,7 +113,7 @@ def _estimate(net: Net, x: Value, t: Value, chunk: Value, w: Weights, dims: Flow
         last = i == len(ups) - 1
         x = net.tap(f"up_blocks.{i}.2", (_causal if last else _double)(net, x, level / 2))
     x = net.tap("final_block", _causal_block(net, x, w / "final_block"))
-    x = layers.time_convolution(net, x, w / "final_proj", 0, (dims.mels, None, 1))
+    x = layers.time_convolution(net, x, layers.biased(w / "final_proj"), 0, (dims.mels, None, 1))
     return layers.channels_first(net, x)
 
 
@@ -126,14 +126,14 @@ def _time_embedding(net: Net, t: Value, w: Weights, width: int) -> Value:
         op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), net.constant("time_frequency", frequency)
     )
     e = op.Concat(op.Sin(angle), op.Cos(angle), axis=-1)
-    e = layers.silu(net, layers.linear(net, e, w / "linear_1", None, width))
-    return net.tap("time_mlp", layers.linear(net, e, w / "linear_2"))
+    e = layers.silu(net, layers.affine(net, e, w / "linear_1", None, width))
+    return net.tap("time_mlp", layers.affine(net, e, w / "linear_2"))
 
 
 def _causal(net: Net, x: Value, w: Weights) -> Value:
     """Convolution over the present frame and the `k - 1` before it."""
     taps = w.get("weight", None, None, None).shape[2]
-    return layers.time_convolution(net, x, w, taps - 1, (None, None, taps))
+    return layers.time_convolution(net, x, layers.biased(w), taps - 1, (None, None, taps))
 
 
 def _causal_block(net: Net, x: Value, w: Weights) -> Value:
@@ -146,9 +146,10 @@ def _resnet(net: Net, x: Value, time: Value, w: Weights) -> Value:
     """Two causal blocks with the time embedding added between them, and a 1×1 shortcut."""
     op = net.op
     h = _causal_block(net, x, w / "block1")
-    bias = layers.linear(net, layers.mish(net, time), w / "mlp" / 1)
+    bias = layers.affine(net, layers.mish(net, time), w / "mlp" / 1)
     h = _causal_block(net, op.Add(h, bias), w / "block2")
-    return op.Add(h, layers.time_convolution(net, x, w / "res_conv", 0, (None, None, 1)))
+    shortcut = layers.biased(w / "res_conv")
+    return op.Add(h, layers.time_convolution(net, x, shortcut, 0, (None, None, 1)))
 
 
 def _transformer(net: Net, x: Value, bias: Value, w: Weights, dims: FlowUNetDims) -> Value:
@@ -165,10 +166,10 @@ def _transformer(net: Net, x: Value, bias: Value, w: Weights, dims: FlowUNetDims
     q, k, v = project("to_q"), project("to_k"), project("to_v")
     scores = op.MatMul(op.Mul(q, width**-0.5), op.Transpose(k, perm=[0, 1, 3, 2]))
     y = layers.merge_heads(net, layers.attend(net, scores, bias, v), heads, width)
-    x = op.Add(x, layers.linear(net, y, attention / "to_out" / 0, None, heads * width))
+    x = op.Add(x, layers.affine(net, y, attention / "to_out" / 0, None, heads * width))
     h = layers.layer_norm(net, x, w / "norm3", _EPSILON)
-    h = layers.gelu(net, layers.linear(net, h, w / "ff" / "net" / 0 / "proj"))
-    return op.Add(x, layers.linear(net, h, w / "ff" / "net" / 2))
+    h = layers.gelu(net, layers.affine(net, h, w / "ff" / "net" / 0 / "proj"))
+    return op.Add(x, layers.affine(net, h, w / "ff" / "net" / 2))
 
 
 def _halve(net: Net, x: Value, w: Weights) -> Value:

@@ -70,7 +70,7 @@ def hift_source(w: Weights, dims: HiFTDims) -> Graph:
     level = op.Add(op.Mul(voiced, dims.noise_deviation - quiet), quiet)
     bank = op.Add(op.Mul(sine, op.Mul(voiced, dims.sine_amplitude)), op.Mul(level, noise))
     bank = net.tap("m_source.l_sin_gen", bank)
-    mixed = layers.linear(net, bank, w / "m_source" / "l_linear", 1, partials)
+    mixed = layers.affine(net, bank, w / "m_source" / "l_linear", 1, partials)
     source = op.Tanh(layers.channels_first(net, mixed))
     net.output("source", source, [1, 1, "samples"])
 
@@ -92,7 +92,7 @@ def _f0(net: Net, mel: Value, w: Weights) -> Value:
     for layer in w / "condnet":
         weight = layer.convolution(None, None, None)
         x = op.Elu(_convolve(net, x, layer, weight.shape), alpha=1.0)
-    x = layers.linear(net, layers.channels_first(net, x), w / "classifier", 1, None)
+    x = layers.affine(net, layers.channels_first(net, x), w / "classifier", 1, None)
     return op.Abs(x)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgepack.errors import UsageError
 from edgepack.graph import layers
 from edgepack.graph.net import END, INT64, Graph, Net, State, Value
 from edgepack.graph.weights import Parameter, Weights, numbered, stack
@@ -61,6 +62,10 @@ def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
 
     states = []
     blocks = numbered(backbone, "layers")
+    if len(blocks) != dims.layers:
+        raise UsageError(
+            f"{backbone.source}: {len(blocks)} layers, its configuration says {dims.layers}"
+        )
     for i, (w, (past_key, past_value)) in enumerate(zip(blocks, past, strict=True)):
         h = layers.rms_norm(net, x, w / "input_layernorm", dims.epsilon)
         q, k, v = _projections(net, h, w / "self_attn", dims, rotation)
@@ -76,7 +81,7 @@ def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
     x = net.tap("hidden", layers.rms_norm(net, x, backbone / "norm", dims.epsilon))
     last = op.Squeeze(op.Slice(x, [-1], [END], [1]), [1])  # [1, D]
     net.output(
-        "logits", layers.linear(net, last, decoder, dims.logits, dims.hidden), [1, dims.logits]
+        "logits", layers.affine(net, last, decoder, dims.logits, dims.hidden), [1, dims.logits]
     )
 
     rng = np.random.default_rng(0)

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -23,7 +24,9 @@ from edgepack.runtime.vocoder import Vocoder
 from edgepack.runtime.watch import Watched, Watcher
 
 # Decoding reads each weight once a token: repacking gigabytes would only delay the first one.
+# Integer weights are repacked, which is what makes their kernels fast.
 _MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
+_MAPPED_PRECISIONS = frozenset({"fp32", "fp16"})
 # Called once an utterance: what they compute with need not be resident all at once.
 _TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
 
@@ -35,9 +38,10 @@ class Host:
     runtime: str
     threads: int
 
-    def options(self, stage: str, taps: Sequence[str] = ()) -> Options:
-        """How this host loads a stage."""
-        return Options(self.threads, stage in _MAPPED, stage in _TRANSIENT, taps)
+    def options(self, stage: str, precision: str = "fp32", taps: Sequence[str] = ()) -> Options:
+        """How this host loads a stage with weights of a precision."""
+        mapped = stage in _MAPPED and precision in _MAPPED_PRECISIONS
+        return Options(self.threads, mapped, stage in _TRANSIENT, taps)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,31 @@ class Loaded:
         return ChunkedSynthesis(self.bundle.manifest.stream, self.flow, self.vocoder)
 
 
+# Where each network of a loaded bundle is: the part, and its field there.
+_PLACES: dict[str, tuple[str, str]] = {
+    "speech_lm": ("decoder", "decoder"),
+    "text_embedding": ("decoder", "text_embedding"),
+    "speech_embedding": ("decoder", "speech_embedding"),
+    "flow_encoder": ("flow", "encoder"),
+    "flow_estimator": ("flow", "estimator"),
+    "hift_source": ("vocoder", "excitation"),
+    "hift": ("vocoder", "generator"),
+}
+
+
+def session_of(loaded: Loaded, stage: str) -> Session:
+    """The session of a network."""
+    part, name = _PLACES[stage]
+    return cast(Session, getattr(getattr(loaded, part), name))
+
+
+def with_session(loaded: Loaded, stage: str, session: Session) -> Loaded:
+    """The same bundle with another session for one of its networks."""
+    part, name = _PLACES[stage]
+    changed = replace(getattr(loaded, part), **{name: session})
+    return replace(loaded, **{part: changed})
+
+
 def choose(bundle: Bundle, runtime: str | None, threads: int | None) -> Host:
     """The named runtime or the bundle's first, on `threads` or all CPUs this process may use."""
     runtimes = bundle.runtimes()
@@ -68,9 +97,10 @@ def choose(bundle: Bundle, runtime: str | None, threads: int | None) -> Host:
 def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) -> Session:
     """Check and load one network; `taps` are inner values to return as well."""
     stage = bundle.manifest.stages[name]
-    files = stage.variants[host.runtime].files
-    bundle.check(files)
-    return engine(host.runtime).open(bundle.path(files[0]), stage.states, host.options(name, taps))
+    variant = stage.variants[host.runtime]
+    bundle.check(variant.files)
+    path, options = bundle.path(variant.files[0]), host.options(name, variant.precision, taps)
+    return engine(host.runtime).open(path, stage.states, options)
 
 
 def load(

@@ -41,7 +41,7 @@ def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     (told,) = built.document["bundles"]
     assert (told["path"], told["target"]) == ("bundles/tiny-intel-cpu", "intel-cpu")
     assert (told["language"], told["reused"]) == ("all", False)
-    assert set(told["seconds"]) == {"networks", "reference", "ort"}
+    assert set(told["seconds"]) == {"text", "networks", "reference", "voices", "ort"}
     assert set(told["stages"]) == STAGES
     for stage in told["stages"].values():
         variant = stage["runtimes"]["ort"]

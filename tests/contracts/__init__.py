@@ -8,14 +8,15 @@ from edgepack import discovery
 from edgepack.backend import PACKAGE, Job, backend
 from edgepack.graph import net
 from edgepack.manifest import State
-from edgepack.target import PRECISIONS, RuntimeOptions
+from edgepack.recipe import named
+from edgepack.target import RuntimeOptions
 
-# Every way to write a network: runtime, container, precision.
+# Every way to write a network without quantizing it: runtime, container, precision.
 FORMATS = [
     (runtime, container, precision)
     for runtime in discovery.names(PACKAGE)
     for container in backend(runtime).containers
-    for precision in PRECISIONS
+    for precision in ("fp32", "fp16")
 ]
 STATES = (State(input="past", output="present", shape=(1, 0, 2)),)
 WEIGHTS = np.random.default_rng(0).normal(size=(2, 600)).astype(np.float32)
@@ -39,4 +40,6 @@ def job(model: Path, folder: Path, container: str, precision: str) -> Job:
     """An order to convert `model`."""
     folder.mkdir()
     states = STATES if model.stem == "totals" else ()
-    return Job(model.stem, model, folder, states, precision, RuntimeOptions(container))
+    runtime = next(name for name, known, _ in FORMATS if known == container)
+    recipe = named(runtime, precision)
+    return Job(model.stem, model, folder, states, recipe, RuntimeOptions(container))

@@ -5,6 +5,7 @@ import pytest
 from edgepack import discovery, target
 from edgepack.backend import PACKAGE, backend
 from edgepack.family import PACKAGE as FAMILIES
+from edgepack.recipe import PRECISIONS
 from edgepack.runtime.session import engines
 
 
@@ -19,7 +20,7 @@ def test_a_target_can_be_built(name: str) -> None:
         assert runtime in engines()
         assert options.container in backend(runtime).containers
     for precision in profile.precision.values():
-        assert precision in target.PRECISIONS
+        assert precision in PRECISIONS
 
 
 def test_there_are_plugins_at_all() -> None:

@@ -1,0 +1,62 @@
+"""Quantization for OpenVINO, by NNCF."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgepack.backend import Job, require_quantized
+from edgepack.calibration.samples import read_calls
+from edgepack.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import openvino
+
+_INTEGERS = ("i8", "u8", "i4", "u4")
+
+
+def quantize(job: Job, model: "openvino.Model") -> "openvino.Model":
+    """The model with the weights that the recipe asks for; it has to be without states yet."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    if job.recipe.method == "compress":
+        changed = _compressed(nncf, job.recipe.options, model)
+    elif job.recipe.method == "quantize":
+        changed = _calibrated(nncf, job, model)
+    else:
+        raise UnsupportedError(f"OpenVINO has no method {job.recipe.method!r}")
+    require_quantized(job, quantized_weights(changed))
+    return changed
+
+
+def quantized_weights(model: "openvino.Model") -> int:
+    """How many integer constants of more than one value a model has that are converted."""
+    return sum(
+        node.get_type_name() == "Constant"
+        and node.get_element_type().get_type_name() in _INTEGERS
+        and node.get_output_size() > 0
+        and len(node.get_output_shape(0)) > 1
+        for node in model.get_ops()
+    )
+
+
+def _compressed(nncf: Any, options: Mapping[str, Any], model: "openvino.Model") -> "openvino.Model":
+    mode = nncf.CompressWeightsMode(options["mode"])
+    if mode in (nncf.CompressWeightsMode.INT8_SYM, nncf.CompressWeightsMode.INT8_ASYM):
+        return nncf.compress_weights(model, mode=mode)
+    return nncf.compress_weights(
+        model, mode=mode, group_size=options["group"], ratio=1.0, all_layers=True
+    )
+
+
+def _calibrated(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model":
+    if job.samples is None:
+        raise UsageError(f"{job.stage}: recipe {job.recipe.method!r} needs recorded inputs")
+    calls = [dict(call) for call in read_calls(job.samples, job.stage)]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(calls),
+        preset=nncf.QuantizationPreset(job.recipe.options["preset"]),
+        subset_size=len(calls),
+    )

@@ -1,0 +1,68 @@
+"""What is spoken for calibration, and what is held out for the exam."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack import language
+from edgepack.errors import UsageError
+
+_HELD_OUT = 8  # every eighth sentence is never used for calibration
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences to calibrate with, others for the exam, and recordings to speak like.
+
+    `prompts` are (name, recording, transcript).
+    """
+
+    calibration: Sequence[str]
+    exam: Sequence[str]
+    prompts: Sequence[tuple[str, Path, str]] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it."""
+        digest = hashlib.sha256("\n".join([*self.calibration, "", *self.exam]).encode())
+        for name, path, text in self.prompts:
+            digest.update(f"{name}\n{text}\n".encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+def of_languages(codes: Sequence[str]) -> Corpus:
+    """Sentences of the languages in turn, so that the first few are in all of them."""
+    sets = [language.sentences(code) for code in codes]
+    longest = max(map(len, sets))
+    mixed = [s[i] for i in range(longest) for s in sets if i < len(s)]
+    return _split(mixed)
+
+
+def of_folder(folder: Path) -> Corpus:
+    """A user's own: lines of `*.txt` are sentences; `NAME.wav` with `NAME.txt` is a prompt."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder with sentences (*.txt)")
+    sentences: list[str] = []
+    prompts: list[tuple[str, Path, str]] = []
+    for path in sorted(folder.glob("*.txt")):
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeError:
+            raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        recording = path.with_suffix(".wav")
+        if recording.is_file():
+            prompts.append((path.stem, recording, text.strip()))
+        else:
+            sentences += [line.strip() for line in text.splitlines() if line.strip()]
+    if len(sentences) < _HELD_OUT:
+        raise UsageError(
+            f"{folder}: {len(sentences)} sentences in its text files; {_HELD_OUT} are the least"
+        )
+    made = _split(sentences)
+    return Corpus(made.calibration, made.exam, prompts)
+
+
+def _split(sentences: Sequence[str]) -> Corpus:
+    held = [s for i, s in enumerate(sentences) if i % _HELD_OUT == _HELD_OUT - 1]
+    return Corpus([s for i, s in enumerate(sentences) if i % _HELD_OUT != _HELD_OUT - 1], held)

@@ -1,0 +1,86 @@
+"""The fp32 networks speak sentences while their inputs are recorded."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgepack.calibration.samples import Reservoir
+from edgepack.hub import REFEREE
+from edgepack.report import Step
+from edgepack.runtime.loading import Loaded, load, session_of, with_session
+from edgepack.runtime.session import Feeds, Session
+from edgepack.verification.exam import speak
+
+# Calls kept of each network; large inputs are few.
+_LIMITS: Mapping[str, int] = {
+    "text_embedding": 64,
+    "speech_embedding": 64,
+    "speech_lm": 64,
+    "flow_encoder": 16,
+    "flow_estimator": 32,
+    "hift_source": 8,
+    "hift": 8,
+}
+_TOKENS, _LONGEST = 1200, 100  # speech tokens in all, and of one sentence
+_DONE = "done"
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """A session whose inputs, the cache included, are offered to a reservoir before it runs."""
+
+    session: Session
+    reservoir: Reservoir
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        self.reservoir.offer(lambda: {**feeds, **self.session.caches()})
+        return self.session.run(feeds)
+
+    def reset(self) -> None:
+        self.session.reset()
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return self.session.caches()
+
+
+def cache_folder(key: str) -> Path:
+    """Where recordings of a key are kept on this machine (XDG_CACHE_HOME)."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "edgepack", "calibration", key[:32])
+
+
+def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> Path:
+    """Record what the bundle `reference` gives its networks when it speaks.
+
+    Voices take turns. It stops after 1,200 speech tokens. Recordings of the same key are used
+    again; new ones appear whole or not at all. Returns their folder.
+    """
+    target = cache_folder(key)
+    if (target / _DONE).is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".recording-") as temporary:
+        folder = Path(temporary, "calls")
+        loaded = load(reference, REFEREE)
+        for stage, limit in _LIMITS.items():
+            kept = Reservoir(folder, stage, limit)
+            loaded = with_session(loaded, stage, _Observed(session_of(loaded, stage), kept))
+        _speak(loaded, sentences, step)
+        (folder / _DONE).touch()
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    return target
+
+
+def _speak(loaded: Loaded, sentences: Sequence[str], step: Step) -> None:
+    budget = _TOKENS
+    for number, spoken in enumerate(speak(loaded, sentences, _LONGEST)):
+        budget -= len(spoken.tokens)
+        step(f"speaking for calibration: sentence {number + 1}, {_TOKENS - budget} tokens")
+        if budget <= 0:
+            return

@@ -1,0 +1,103 @@
+"""From the hub's networks to those of one runtime; runs in a process of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgepack.auction import Judge, Lot, hold
+from edgepack.backend import backend
+from edgepack.bundle import open_bundle
+from edgepack.errors import GateError
+from edgepack.manifest import Limit, Offer, Variant
+from edgepack.recipe import named
+from edgepack.report import Step
+from edgepack.runtime.loading import Host, load
+from edgepack.runtime.session import engine
+from edgepack.trial import Trial
+from edgepack.verification import exam, gates, selftest
+from edgepack.verification.selftest import Calls
+
+Converted = dict[str, tuple[Variant, float]]  # by stage, with its self-test error
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What one runtime of a bundle is made of.
+
+    `root` is the bundle's folder, `scratch` one for what is tried. `limits` are the target's,
+    `timed` whether it runs on this machine.
+    """
+
+    runtime: str
+    lots: Sequence[Lot]
+    calls: Calls
+    root: Path
+    scratch: Path
+    threads: int
+    trial: Trial | None
+    limits: Mapping[str, Limit]
+    timed: bool
+
+
+def convert(work: Conversion, step: Step) -> Converted:
+    """Convert networks for one runtime and compare each with the hub.
+
+    A network with several recipes is put up for auction. Raises GateError if the self-test of one
+    differs by more than it may.
+    """
+    judge: Judge | None = None
+    converted = {}
+    for lot in work.lots:
+        offers: Sequence[Offer] = ()
+        if len(lot.recipes) == 1:
+            recipe = named(work.runtime, lot.recipes[0])
+            step(f"{work.runtime}: converting {lot.job.stage}")
+            files = backend(work.runtime).convert(replace(lot.job, recipe=recipe))
+        else:
+            judge = judge or _judge(work)
+            files, offers = hold(lot, judge, work.scratch, step)
+            recipe = named(work.runtime, offers[0].recipe)
+        step(f"{work.runtime}: checking {lot.job.stage}")
+        stage, precision = lot.job.stage, recipe.precision
+        options = Host(work.runtime, work.threads).options(stage, precision)
+        session = engine(work.runtime).open(files[0], lot.job.states, options)
+        error = selftest.error(session, work.calls[stage])
+        allowed = selftest.limit(stage, precision)
+        if not error <= allowed:
+            raise GateError(
+                f"{stage} in {work.runtime} at {precision} differs from the fp32 hub by "
+                f"{error:.1e}, more than {allowed:.1e}; no bundle was written"
+            )
+        variant = Variant(
+            files=tuple(str(file.relative_to(work.root)) for file in files),
+            precision=precision,
+            limit=allowed,
+            recipe=offers[0].recipe if offers else lot.recipes[0],
+            offers=tuple(offers),
+        )
+        converted[stage] = variant, error
+    return converted
+
+
+def _judge(work: Conversion) -> Judge:
+    if work.trial is None:
+        raise RuntimeError("an auction without a trial")  # the pipeline makes one for each
+    return Judge(
+        load(work.trial.reference),
+        exam.read(work.trial.exam),
+        work.limits,
+        Host(work.runtime, work.threads),
+        work.timed,
+    )
+
+
+def examine(folder: Path, name: str, runtime: str, threads: int, step: Step) -> dict[str, float]:
+    """Every metric of a finished bundle in one runtime, to three digits."""
+    step(f"{runtime}: exam")
+    opened = open_bundle(folder)
+    questions = exam.read(opened.path(name))
+    loaded = load(folder, runtime, threads)
+    found: dict[str, float] = {}
+    for part in gates.ALL:
+        found |= {metric: gates.rounded(v) for metric, v in part(loaded, questions).items()}
+    return found

@@ -1,0 +1,73 @@
+"""Recipes: how a back end stores and computes a network, as data in `recipes/RUNTIME.yaml`."""
+
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+import msgspec
+import yaml
+
+from edgepack import discovery
+from edgepack.errors import UsageError
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+QUANTIZED = ("int8", "int4")
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to convert a network.
+
+    `precision` is of the weights. `method` is what the back end does with `options`. `stages`
+    are those it is for, none for every one. `isa` are instruction sets of which a target must
+    have one, `not_isa` those it must not have. `calibrated` recipes need recorded inputs.
+    """
+
+    summary: str
+    precision: str
+    method: str
+    options: dict[str, bool | int | float | str | list[str]] = {}
+    stages: tuple[str, ...] = ()
+    isa: tuple[str, ...] = ()
+    not_isa: tuple[str, ...] = ()
+    calibrated: bool = False
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights become integers."""
+        return self.precision in QUANTIZED
+
+    def serves(self, stage: str, isa: Iterable[str]) -> bool:
+        """Whether it is for a stage, on a target with these instruction sets."""
+        has = set(isa)
+        if self.stages and stage not in self.stages:
+            return False
+        return not has & set(self.not_isa) and (not self.isa or bool(has & set(self.isa)))
+
+
+def load(runtime: str) -> dict[str, Recipe]:
+    """The recipes of a runtime by name, in order of preference."""
+    path = resources.files("edgepack") / "recipes" / f"{runtime}.yaml"
+    return msgspec.convert(yaml.safe_load(path.read_text("utf-8")), dict[str, Recipe])
+
+
+def named(runtime: str, name: str) -> Recipe:
+    """One recipe; raises UsageError for an unknown one."""
+    known = load(runtime)
+    if name not in known:
+        raise UsageError(f"{runtime}: {discovery.unknown('recipe', name, known)}")
+    return known[name]
+
+
+def candidates(runtime: str, stage: str, precision: str, isa: Sequence[str]) -> list[str]:
+    """Names of the recipes to try for a stage at a precision, in order of preference.
+
+    Of quantized ones the asked-for precision, or the nearest higher one that is there; then the
+    choices without quantization. fp32 and fp16 are one recipe each, and nothing to choose from.
+    """
+    serving = {name: r for name, r in load(runtime).items() if r.serves(stage, isa)}
+    if precision not in QUANTIZED:
+        return [next(name for name, r in serving.items() if r.precision == precision)]
+    for level in QUANTIZED[QUANTIZED.index(precision) :: -1]:
+        found = [name for name, r in serving.items() if r.precision == level]
+        if found:
+            break
+    return found + [name for name, r in serving.items() if not r.quantized]

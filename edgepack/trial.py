@@ -1,0 +1,103 @@
+"""What quantization is tried with: the fp32 networks as a bundle, recorded inputs, an exam."""
+
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgepack import bundle
+from edgepack.assembly import Contents, all_voices, describe
+from edgepack.backend import Job, backend
+from edgepack.calibration.corpus import Corpus, of_folder, of_languages
+from edgepack.calibration.observe import observe
+from edgepack.errors import GateError, UsageError
+from edgepack.hub import REFEREE
+from edgepack.isolation import isolated
+from edgepack.manifest import Variant, encode
+from edgepack.plan import BuildRequest, Plan, Source, VoiceRequest
+from edgepack.recipe import named
+from edgepack.report import Step
+from edgepack.runtime.loading import load
+from edgepack.target import RuntimeOptions, TargetProfile
+from edgepack.verification import exam, selftest
+
+_SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the exam's file."""
+
+    reference: Path
+    samples: Path
+    exam: Path
+
+
+def prepare(
+    request: BuildRequest, source: Source, contents: Contents, key: str, step: Step
+) -> Trial:
+    """Speak with the hub: record inputs of its networks (or find them), then the exam.
+
+    Raises UsageError if there is no voice to speak with.
+    """
+    corpus = _corpus(request, contents)
+    prompts = [VoiceRequest(f"prompt {name}", wav, text) for name, wav, text in corpus.prompts]
+    speakers = dict(contents.voices)
+    if prompts:
+        wanted = replace(request, voices=prompts)
+        networks, folder = contents.enrolment, contents.folder
+        made = all_voices(wanted, source, contents.text, networks, folder, step)
+        speakers = {name: voice for name, voice in made.items() if name not in contents.voices}
+    if not speakers:
+        raise UsageError(
+            f"{source.checkpoint.folder}: has no voices, and calibration has to speak with one; "
+            "give --voice NAME=WAV:TEXT, or --calibration DIR with NAME.wav and NAME.txt"
+        )
+    reference = contents.folder / "reference"
+    _bundle(request, source, replace(contents, voices=speakers, enrolment={}), reference)
+    samples = isolated(observe, reference, corpus.calibration, f"{key}{corpus.sha256}", step=step)
+    path = contents.folder / exam.FILE
+    isolated(write_exam, reference, corpus.exam, path, step=step)
+    return Trial(reference, samples, path)
+
+
+def _corpus(request: BuildRequest, contents: Contents) -> Corpus:
+    if request.calibration:
+        return of_folder(request.calibration)
+    codes = contents.text.languages
+    return of_languages(codes if request.languages else codes[:_SPOKEN_LANGUAGES])
+
+
+def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: Path) -> None:
+    """The hub as a bundle; its network files are the hub's own."""
+    runtime = {REFEREE: RuntimeOptions(container="onnx")}
+    profile = TargetProfile(
+        summary="the fp32 networks",
+        architecture=platform.machine(),
+        runtimes=runtime,
+        precision={"default": "fp32"},
+    )
+    networks = folder / REFEREE
+    networks.mkdir(parents=True)
+    variants = {}
+    for stage in contents.stages:
+        recipe = named(REFEREE, "fp32")
+        job = Job(stage.name, stage.model, networks, stage.states, recipe, runtime[REFEREE])
+        files = tuple(str(file.relative_to(folder)) for file in backend(REFEREE).convert(job))
+        limit = selftest.limit(stage.name, "fp32")
+        variant = Variant(files=files, precision="fp32", limit=limit, recipe="fp32")
+        variants[stage.name] = {REFEREE: variant}
+    plan = Plan("reference", profile, folder, "")
+    manifest = describe(request, source, contents, plan, folder, variants)
+    (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+
+
+def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) -> None:
+    """Record the exam with the reference; runs in its own process."""
+    step("speaking the exam")
+    questions = exam.record(load(reference), sentences)
+    if len(questions) < exam.SENTENCES:
+        raise GateError(
+            f"the fp32 networks spoke only {len(questions)} of {len(sentences)} sentences of the "
+            "exam; is this checkpoint trained?"
+        )
+    path.write_bytes(exam.to_bytes(questions))

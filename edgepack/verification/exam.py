@@ -1,0 +1,172 @@
+"""The exam of a bundle: sentences spoken by the fp32 networks, and how closely others follow.
+
+It is recorded at build time and travels in the bundle, so that a device can repeat it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from edgepack import voices
+from edgepack.errors import IntegrityError
+from edgepack.runtime.flow import Condition
+from edgepack.runtime.loading import Loaded
+from edgepack.runtime.sampling import inverse_cdf, log_softmax, repetition_aware
+from edgepack.voices import Voice, from_arrays, to_arrays
+
+FILE = "exam.safetensors"
+SENTENCES, LONGEST = 4, 75  # of an exam, and speech tokens of a sentence
+_SEED = 7
+EVERY, _BEST = 6, 32  # positions of which all probabilities are kept; ids kept of the others
+_ARRAYS = ("text", "tokens", "mel", "audio")
+_EXPECTED = ("ids", "best", "every")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One sentence as spoken by some networks.
+
+    `text` are token ids, `tokens` speech tokens, both [n]; `mel` [1, mels, frames], `audio`
+    [samples].
+    """
+
+    voice: Voice
+    text: np.ndarray
+    tokens: np.ndarray
+    mel: np.ndarray
+    audio: np.ndarray
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence of the exam: as spoken by the fp32 networks, with their log-probabilities.
+
+    Positions are before each speech token and after the last. `ids` and `best` [n + 1, 32] are
+    the most probable ids of each, in falling order; `every` [m, V] is all of every sixth.
+    """
+
+    spoken: Spoken
+    ids: np.ndarray
+    best: np.ndarray
+    every: np.ndarray
+
+
+Exam = Sequence[Question]
+
+
+def record(loaded: Loaded, sentences: Sequence[str]) -> list[Question]:
+    """The exam of a bundle that is the reference: `SENTENCES` of them, those with any speech."""
+    questions = []
+    for spoken in speak(loaded, sentences, LONGEST):
+        if len(spoken.tokens) > 1:
+            questions.append(_posed(spoken, follow(loaded, spoken)))
+        if len(questions) == SENTENCES:
+            break
+    return questions
+
+
+def _posed(spoken: Spoken, expected: np.ndarray) -> Question:
+    """A question whose answer is known, [n + 1, V]."""
+    ids = np.argsort(-expected, axis=1, kind="stable")[:, :_BEST]
+    best = np.take_along_axis(expected, ids, 1)
+    every = expected[::EVERY].astype(np.float16)
+    return Question(spoken, ids.astype(np.int32), best, every)
+
+
+def to_bytes(exam: Exam) -> bytes:
+    """An exam as a safetensors file with entries `number/field`."""
+    entries: dict[str, np.ndarray] = {}
+    for number, question in enumerate(exam):
+        spoken = question.spoken
+        arrays = {name: getattr(spoken, name) for name in _ARRAYS} | to_arrays(spoken.voice)
+        arrays |= {name: getattr(question, name) for name in _EXPECTED}
+        for name, value in arrays.items():
+            entries[f"{number}/{name}"] = np.ascontiguousarray(value)
+    return save(entries)
+
+
+def read(path: Path) -> list[Question]:
+    """An exam from a file; raises IntegrityError if it is not one."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    try:
+        for entry, value in load(path.read_bytes()).items():
+            number, name = entry.split("/")
+            found.setdefault(int(number), {})[name] = value
+        return [_question(found[number]) for number in sorted(found)]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path}: not an exam ({error})") from None
+
+
+def _question(parts: dict[str, np.ndarray]) -> Question:
+    arrays, expected = ({name: parts.pop(name) for name in n} for n in (_ARRAYS, _EXPECTED))
+    return Question(Spoken(from_arrays(parts), **arrays), **expected)
+
+
+def speak(loaded: Loaded, sentences: Sequence[str], longest: int) -> Iterator[Spoken]:
+    """Speak sentences, cut to `longest` speech tokens, with each voice in turn.
+
+    A sentence is one utterance: its first. The same networks give the same samples.
+    """
+    names = sorted(loaded.bundle.manifest.voices)
+    known = {name: voices.read(loaded.bundle, name)[1] for name in names}
+    for number, sentence in enumerate(sentences):
+        text = loaded.frontend.ids(loaded.frontend.utterances(sentence)[0])
+        voice = known[names[number % len(names)]]
+        yield _spoken(loaded, voice, np.array(text, np.int64), number, longest)
+
+
+def again(loaded: Loaded, exam: Exam, number: int) -> Spoken:
+    """A sentence of the exam spoken freely by other networks, with the same random numbers."""
+    spoken = exam[number].spoken
+    return _spoken(loaded, spoken.voice, spoken.text, number, LONGEST)
+
+
+def _spoken(loaded: Loaded, voice: Voice, text: np.ndarray, number: int, longest: int) -> Spoken:
+    decoder = loaded.decoder
+    draws = np.random.default_rng([_SEED, number])
+    sampler = repetition_aware(decoder.settings.sampling, inverse_cdf(draws.random))
+    limit = min(longest, int(len(text) * decoder.settings.max_ratio))
+    found = decoder.generate(text.tolist(), sampler, *_prompt(voice), limit)
+    tokens, _ = decoder.collect(found)
+    mel = np.zeros((1, loaded.flow.settings.mels, 0), np.float32)
+    audio = np.zeros(0, np.float32)
+    if tokens:
+        mel = loaded.flow.mel(tokens, condition(voice))
+        audio = vocode(loaded, mel, number)
+    return Spoken(voice, text, np.array(tokens, np.int64), mel, audio)
+
+
+def _prompt(voice: Voice) -> tuple[list[int], list[int]]:
+    """Text and speech tokens to continue."""
+    if voice.prompt is None:
+        return [], []
+    return voice.prompt.text.tolist(), voice.prompt.tokens.tolist()
+
+
+def condition(voice: Voice) -> Condition:
+    """What the flow decoder is given of a voice."""
+    if voice.prompt is None:
+        return Condition(voice.speaker)
+    return Condition(voice.speaker, voice.prompt.tokens.tolist(), voice.prompt.mel)
+
+
+def vocode(loaded: Loaded, mel: np.ndarray, number: int) -> np.ndarray:
+    """Audio [n] of a mel; the excitation noise depends only on the number of the sentence."""
+    rng = np.random.default_rng([_SEED, number, 1])
+    return loaded.vocoder.synthesize(mel, loaded.vocoder.noise(mel.shape[2], rng)).audio[0]
+
+
+def follow(loaded: Loaded, spoken: Spoken) -> np.ndarray:
+    """Log-probabilities [n + 1, V] before each given token and after the last (teacher forcing)."""
+    decoder = loaded.decoder
+    decoder.decoder.reset()
+    block = decoder.prefix(spoken.text.tolist(), *_prompt(spoken.voice))
+    rows = [log_softmax(decoder.decoder.run({"embeddings": block})["logits"][0])]
+    for token in spoken.tokens.tolist():
+        block = decoder.embed_speech([token])
+        rows.append(log_softmax(decoder.decoder.run({"embeddings": block})["logits"][0]))
+    return np.stack(rows)

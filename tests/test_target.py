@@ -1,0 +1,70 @@
+"""Target profiles: what a file may say, and a line for what it may not."""
+
+import pytest
+
+from edgepack import target
+from edgepack.errors import UsageError
+
+PROFILE = """\
+summary: a box
+architecture: x86_64
+runtimes:
+  ort: {container: onnx}
+  openvino: {container: xml, platform: avx2}
+precision:
+  default: fp32
+  hift: fp16
+"""
+
+
+def test_a_profile_keeps_the_order_of_its_runtimes() -> None:
+    profile = target.parse("box", PROFILE)
+    assert list(profile.runtimes) == ["ort", "openvino"]
+    assert profile.runtimes["openvino"].platform == "avx2"
+    assert profile.enrolment
+
+
+def test_a_stage_has_its_own_precision_or_the_default() -> None:
+    profile = target.parse("box", PROFILE)
+    assert (profile.stage_precision("hift"), profile.stage_precision("other")) == ("fp16", "fp32")
+
+
+@pytest.mark.parametrize("name", target.names())
+def test_a_target_is_found_by_its_name(name: str) -> None:
+    assert target.load(name).summary
+
+
+def test_an_unknown_target_is_met_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="unknown target 'intel-cp'; did you mean 'intel-cpu'"):
+        target.load("intel-cp")
+
+
+@pytest.mark.parametrize("name", ["../intel-cpu", "", "intel-cpu.yaml", "/etc/passwd"])
+def test_a_name_is_no_path(name: str) -> None:
+    with pytest.raises(UsageError, match="unknown target"):
+        target.load(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("summary", "sumary", "did you mean 'summary'"),
+        ("platform", "plattform", "did you mean 'platform'"),
+        ("summary: a box\n", "", "summary"),
+        ("summary: a box", "summary: 3", "summary"),
+        ("fp16", "fp15", "precision needs a 'default' and takes only"),
+        ("default", "others", "precision needs a 'default'"),
+        ("architecture: x86_64", "architecture: [x86_64]", "architecture"),
+        ("{container: onnx}", "onnx", "runtimes"),
+        ("runtimes:", "runtimes: [", "target box: "),
+        ("a box", "!!python/object/apply:os.system ['exit']", "target box: "),
+        (PROFILE, "", "target box: "),
+        (PROFILE, "- a", "target box: "),
+    ],
+)
+def test_a_mistake_is_one_line(old: str, new: str, reason: str) -> None:
+    assert old in PROFILE
+    with pytest.raises(UsageError, match=reason) as caught:
+        target.parse("box", PROFILE.replace(old, new, 1))
+    assert str(caught.value).startswith("target box: ")
+    assert "\n" not in str(caught.value)

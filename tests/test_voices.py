@@ -1,0 +1,132 @@
+"""Voices in a bundle: added, replaced, read back, and files that are none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from linked import changed, linked
+from safetensors.numpy import save
+from support import Build
+
+from edgepack import voices
+from edgepack.bundle import Bundle, open_bundle
+from edgepack.errors import IntegrityError, UsageError
+from edgepack.voices import Prompt, Voice
+
+RNG = np.random.default_rng(0)
+SPEAKER = RNG.standard_normal(192).astype(np.float32)
+MEL = RNG.standard_normal((8, 80)).astype(np.float32)
+PROMPT = Prompt(np.array([5, 6]), np.array([1, 2, 3, 4]), MEL)
+VOICE = Voice(SPEAKER, PROMPT)
+
+
+@pytest.fixture
+def tiny(bundle: Build, tmp_path: Path) -> Bundle:
+    """A copy to change; its one voice is `random`."""
+    return linked(bundle("tiny"), tmp_path)
+
+
+def voice_files(bundle: Bundle) -> set[str]:
+    found = (bundle.folder / "voices").iterdir()
+    return {str(path.relative_to(bundle.folder)) for path in found}
+
+
+def same(one: Voice, other: Voice) -> bool:
+    return one.to_bytes() == other.to_bytes()
+
+
+@pytest.mark.parametrize("voice", [Voice(SPEAKER), VOICE], ids=["speaker", "prompt"])
+@pytest.mark.parametrize("name", ["me", "邻居 2", "a.b-c_d", "_", "x" * 64])
+def test_an_added_voice_is_there_after_reopening(tiny: Bundle, name: str, voice: Voice) -> None:
+    voices.add(tiny, name, voice)
+    opened = open_bundle(tiny.folder)
+    opened.check(opened.manifest.files)
+    found, read = voices.read(opened, name)
+    assert found == name
+    assert same(read, voice)
+    assert set(opened.manifest.voices) == {"random", name}
+    assert voice_files(opened) == set(opened.manifest.voices.values())
+
+
+def test_the_first_name_in_order_is_the_default(tiny: Bundle) -> None:
+    assert voices.read(tiny, None)[0] == "random"
+    assert voices.read(voices.add(tiny, "a", VOICE), None)[0] == "a"
+    assert voices.read(voices.add(tiny, "z", VOICE), None)[0] == "random"
+
+
+def test_a_voice_is_replaced_only_when_asked(tiny: Bundle) -> None:
+    added = voices.add(tiny, "me", VOICE)
+    with pytest.raises(UsageError, match="'me' exists already"):
+        voices.add(added, "me", Voice(SPEAKER))
+    replaced = voices.add(added, "me", Voice(SPEAKER), replace=True)
+    assert voices.read(replaced, "me")[1].prompt is None
+    assert voice_files(replaced) == set(replaced.manifest.voices.values())
+    assert len(replaced.manifest.files) == len(added.manifest.files)
+    again = voices.add(replaced, "me", Voice(SPEAKER), replace=True)
+    assert again.manifest == replaced.manifest
+    assert same(voices.read(open_bundle(tiny.folder), "me")[1], Voice(SPEAKER))
+
+
+def test_two_names_of_one_voice_have_their_own_files(tiny: Bundle) -> None:
+    both = voices.add(voices.add(tiny, "a b", VOICE), "a.b", VOICE)
+    left = voices.add(both, "a b", Voice(SPEAKER), replace=True)
+    assert same(voices.read(left, "a.b")[1], VOICE)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".hidden", "../evil", "a/b", "/etc/passwd", "a\\b", "a\0b", "a\n", "x" * 65]
+)
+def test_a_name_that_is_a_path_or_none_is_refused(tiny: Bundle, name: str) -> None:
+    before = voice_files(tiny)
+    with pytest.raises(UsageError, match="voice name") as caught:
+        voices.add(tiny, name, VOICE)
+    assert "\n" not in str(caught.value)
+    assert voice_files(tiny) == before
+    assert open_bundle(tiny.folder) == tiny
+
+
+def test_an_unknown_voice_is_met_with_a_suggestion(tiny: Bundle) -> None:
+    with pytest.raises(UsageError, match="unknown voice 'randon'; did you mean 'random'"):
+        voices.read(tiny, "randon")
+
+
+PARTS: dict[str, Any] = {
+    "speaker": SPEAKER,
+    "prompt_text": PROMPT.text,
+    "prompt_tokens": PROMPT.tokens,
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff" * 100,
+        save({"speaker": SPEAKER})[:-1],
+        save({"other": SPEAKER}),
+        save(PARTS),
+        save({**PARTS, "prompt_mel": MEL, "surprise": MEL}),
+    ],
+    ids=["empty", "noise", "cut off", "no speaker", "half a prompt", "unknown part"],
+)
+def test_a_file_that_is_no_voice_is_refused(tiny: Bundle, data: bytes) -> None:
+    listed = changed(tiny, tiny.manifest.voices["random"], data, listed=True)
+    with pytest.raises(IntegrityError, match="not a voice file"):
+        voices.read(listed, "random")
+
+
+def test_a_changed_voice_is_found_before_it_is_read(tiny: Bundle) -> None:
+    name = tiny.manifest.voices["random"]
+    other = changed(tiny, name, VOICE.to_bytes())
+    with pytest.raises(IntegrityError, match="not the bytes that were built"):
+        voices.read(other, "random")
+
+
+def test_a_voice_has_one_way_to_be_written() -> None:
+    wide = Prompt(
+        PROMPT.text.astype(np.int32)[::1],
+        np.repeat(PROMPT.tokens, 2)[::2],
+        np.asfortranarray(MEL.astype(np.float64)),
+    )
+    assert Voice(SPEAKER.astype(np.float64), wide).to_bytes() == VOICE.to_bytes()
