@@ -11,6 +11,8 @@ from edgepack.trim.proof import Proof, prove
 from edgepack.trim.tokenizer import Trimmed, trim
 from edgepack.trim.vocabulary import Units
 
+_LONGEST_WORD = 32
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -32,13 +34,16 @@ def cut(
 ) -> Cut:
     """Trim a tokenizer (JSON) of a table of `rows` rows to languages, and prove it.
 
-    Words of the texts `kept` that are not in the languages stay, and so do the tokens `ids`.
+    Words of the texts `kept` that are not in the languages stay, and so do the tokens `ids`. A
+    run of more than 32 such characters is no word: all of its characters join the alphabet.
     Raises GateError if nothing can be dropped, or if any sentence or kept text would be tokenized
     in another way.
     """
     characters = alphabet(codes)
     normal = (unicodedata.normalize("NFC", text) for text in kept)
-    words = {word for text in normal for word in foreign_runs(text, characters.__contains__)}
+    runs = {run for text in normal for run in foreign_runs(text, characters.__contains__)}
+    words = {run for run in runs if len(run) <= _LONGEST_WORD}
+    characters |= set().union(*(runs - words))
     trimmed = trim(original, Units(characters, words), ids)
     if len(trimmed.rows) >= rows:
         raise GateError(
