@@ -94,10 +94,5 @@ def _judge(work: Conversion) -> Judge:
 def examine(folder: Path, name: str, runtime: str, threads: int, step: Step) -> dict[str, float]:
     """Every metric of a finished bundle in one runtime, to three digits."""
     step(f"{runtime}: exam")
-    opened = open_bundle(folder)
-    questions = exam.read(opened.path(name))
-    loaded = load(folder, runtime, threads)
-    found: dict[str, float] = {}
-    for part in gates.ALL:
-        found |= {metric: gates.rounded(v) for metric, v in part(loaded, questions).items()}
-    return found
+    questions = exam.read(open_bundle(folder).path(name))
+    return gates.examine(load(folder, runtime, threads), questions)

@@ -1,5 +1,6 @@
 """OpenVINO IR: `.xml` and `.bin`, decoders with their caches as internal state."""
 
+import functools
 import math
 import tempfile
 from pathlib import Path
@@ -65,6 +66,7 @@ def _expand_sines(model: "openvino.Model") -> None:
     """
     from openvino import opset13 as op
 
+    @functools.cache
     def number(value: float) -> "openvino.Node":
         return op.constant(np.float32(value))
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from edgepack import report
-from edgepack.manifest import Manifest, Offer, Saving
+from edgepack.manifest import Limit, Manifest, Offer, Saving
 
 Errors = Mapping[tuple[str, str], float]
 
@@ -64,20 +64,32 @@ def _quality_table(manifest: Manifest) -> None:
     if quality is None:
         report.line("exam: not held, as no weight is an integer; the self-test compares instead")
         return
-    metrics = list(dict.fromkeys(m for values in quality.values.values() for m in values))
-    rows = []
-    for metric in metrics:
-        limit = quality.limits.get(metric)
-        low = f"≥ {limit.low:g}" if limit and limit.low is not None else ""
-        high = f"≤ {limit.high:g}" if limit and limit.high is not None else ""
-        found = [v.get(metric) for v in quality.values.values()]
-        row = ["" if value is None else f"{value:.3g}" for value in found]
-        rows.append([metric, *row, " ".join(filter(None, [low, high])) or "reported"])
-    report.table("exam against fp32", ["metric", *quality.values, "limit"], rows)
-    if not any("pesq" in values for values in quality.values.values()):
-        report.line("pesq: not measured, as it is not installed (pip install 'edgepack[quality]')")
+    quality_table("exam against fp32", quality.values, quality.limits)
     for failed in quality.failed:
         report.warn(f"failed gate: {failed}")
+
+
+def quality_table(
+    title: str, values: Mapping[str, Mapping[str, float]], limits: Mapping[str, Limit]
+) -> None:
+    """Metrics by runtime with their limits."""
+    metrics = list(dict.fromkeys(metric for found in values.values() for metric in found))
+    rows = []
+    for metric in metrics:
+        found = [v.get(metric) for v in values.values()]
+        row = ["" if value is None else f"{value:.3g}" for value in found]
+        rows.append([metric, *row, _limit(limits.get(metric))])
+    report.table(title, ["metric", *values, "limit"], rows)
+    if "pesq" not in metrics:
+        report.line("pesq: not measured, as it is not installed (pip install 'edgepack[quality]')")
+
+
+def _limit(limit: Limit | None) -> str:
+    if limit is None:
+        return "reported"
+    low = "" if limit.low is None else f"≥ {limit.low:g}"
+    high = "" if limit.high is None else f"≤ {limit.high:g}"
+    return f"{low} {high}".strip()
 
 
 def offer_record(offer: Offer) -> dict[str, Any]:

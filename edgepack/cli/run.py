@@ -189,6 +189,11 @@ def _record(
 
     host = synthesizer.loaded.host
     warnings = list(speech.faults)
+    quality = synthesizer.loaded.bundle.manifest.quality
+    if quality and quality.failed:
+        warnings.append(
+            f"this bundle failed its exam and was built all the same: {'; '.join(quality.failed)}"
+        )
     if speech.foreign:
         warnings.append(
             f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "

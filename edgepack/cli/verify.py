@@ -36,12 +36,15 @@ def command(
     """Check every file of BUNDLE and run its self-test in each runtime (or in --format).
 
     The self-test repeats recorded calls of every network and compares with what the fp32
-    reference answered when the bundle was built. With --against, every array of the original
-    implementation's vectors gets a row, and one that is off ends with exit code 1.
+    reference answered when the bundle was built. A bundle with integer weights also repeats its
+    exam: sentences that the fp32 networks spoke, and the target's limits. With --against, every
+    array of the original implementation's vectors gets a row. What is off ends with exit code 1.
     """
     from edgepack import report
     from edgepack.bundle import open_bundle
+    from edgepack.cli._tables import quality_table
     from edgepack.runtime.loading import choose
+    from edgepack.verification.gates import failures
 
     opened = open_bundle(bundle)
     runtimes = [choose(opened, runtime, threads).runtime] if runtime else opened.runtimes()
@@ -53,14 +56,22 @@ def command(
             step(f"self-test in {name}")
             outcomes = _self_test(opened, name, threads)
             rows: list[Row] = []
+            if opened.manifest.quality:
+                step(f"exam in {name}")
+            values = _exam(opened, name, threads)
             if against:
                 step(f"comparing with {against} in {name}")
                 rows = _against(bundle, name, threads, against)
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
-        results[name] = _record(outcomes, rows)
+        quality = opened.manifest.quality
+        missed = failures(values, quality.limits) if quality else []
+        failed += [f"{name} {words}" for words in missed]
+        results[name] = {**_record(outcomes, rows), "exam": values, "failed_gates": missed}
         if shown:
             _show(name, outcomes, rows)
+            if quality:
+                quality_table(f"exam in {name}", {name: values}, quality.limits)
     record = {"bundle": str(bundle), "passed": not failed, "runtimes": results}
     if failed:
         raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}", record)
@@ -75,6 +86,18 @@ def _self_test(bundle: "Bundle", runtime: str, threads: int | None) -> "list[Out
     from edgepack.verification import selftest
 
     return selftest.run(bundle, choose(bundle, runtime, threads))
+
+
+def _exam(bundle: "Bundle", runtime: str, threads: int | None) -> dict[str, float]:
+    """Metrics of the bundle's exam; none if it has none."""
+    from edgepack.runtime.loading import load
+    from edgepack.verification import exam, gates
+
+    quality = bundle.manifest.quality
+    if quality is None:
+        return {}
+    questions = exam.read(bundle.path(quality.exam))
+    return gates.examine(load(bundle.folder, runtime, threads), questions)
 
 
 def _against(bundle: Path, runtime: str, threads: int | None, folder: Path) -> "list[Row]":

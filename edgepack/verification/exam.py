@@ -21,9 +21,9 @@ from edgepack.voices import Voice, from_arrays, to_arrays
 FILE = "exam.safetensors"
 SENTENCES, LONGEST = 4, 75  # of an exam, and speech tokens of a sentence
 _SEED = 7
-EVERY, _BEST = 6, 32  # positions of which all probabilities are kept; ids kept of the others
+_EVERY, _BEST = 6, 32  # positions of which all probabilities are kept; ids kept of the others
 _ARRAYS = ("text", "tokens", "mel", "audio")
-_EXPECTED = ("ids", "best", "every")
+_EXPECTED = ("ids", "best", "at", "every")
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Question:
     """A sentence of the exam: as spoken by the fp32 networks, with their log-probabilities.
 
     Positions are before each speech token and after the last. `ids` and `best` [n + 1, 32] are
-    the most probable ids of each, in falling order; `every` [m, V] is all of every sixth.
+    the most probable ids of each, in falling order; `every` [m, V] is all of the positions `at`.
     """
 
     spoken: Spoken
     ids: np.ndarray
     best: np.ndarray
+    at: np.ndarray
     every: np.ndarray
 
 
@@ -73,8 +74,8 @@ def _posed(spoken: Spoken, expected: np.ndarray) -> Question:
     """A question whose answer is known, [n + 1, V]."""
     ids = np.argsort(-expected, axis=1, kind="stable")[:, :_BEST]
     best = np.take_along_axis(expected, ids, 1)
-    every = expected[::EVERY].astype(np.float16)
-    return Question(spoken, ids.astype(np.int32), best, every)
+    at = np.arange(0, len(expected), _EVERY)
+    return Question(spoken, ids.astype(np.int32), best, at, expected[at].astype(np.float16))
 
 
 def to_bytes(exam: Exam) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from edgepack.manifest import Limit
 from edgepack.runtime.loading import Loaded
 from edgepack.verification import quality
-from edgepack.verification.exam import EVERY, Exam, again, condition, follow, vocode
+from edgepack.verification.exam import Exam, again, condition, follow, vocode
 
 Values = Mapping[str, float]
 
@@ -37,7 +37,7 @@ def language_model(loaded: Loaded, exam: Exam) -> Values:
         same += (question.ids[:, 0] == choice).tolist()
         good = question.best >= question.best[:, :1] - _TIE
         near += (good & (question.ids == choice[:, None])).any(1).tolist()
-        wanted, given = question.every.astype(np.float32), found[::EVERY]
+        wanted, given = question.every.astype(np.float32), found[question.at]
         divergence += (np.exp(wanted) * (wanted - given)).sum(1).tolist()
     return {
         "lm_top1": float(np.mean(same)),
@@ -114,6 +114,11 @@ OF_STAGE: Mapping[str, Part] = {
     "hift": vocoder,
 }
 ALL: Sequence[Part] = (language_model, flow, vocoder, speech)
+
+
+def examine(loaded: Loaded, exam: Exam) -> dict[str, float]:
+    """Every metric of a loaded bundle, to three digits."""
+    return {metric: rounded(v) for part in ALL for metric, v in part(loaded, exam).items()}
 
 
 def failures(values: Values, limits: Mapping[str, Limit]) -> list[str]:
