@@ -34,17 +34,26 @@ EARLY, LATE, WINDOW, ROUNDS = 50, 500, 20, 3
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value with its unit and its limit, if it has one."""
+    """One measured value with its unit and its limit, if it has one: the most, or the least."""
 
     name: str
     value: float
     unit: str
     limit: float | None = None
+    least: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the value is within the limit."""
-        return self.limit is None or self.value <= self.limit
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        bound = "at least" if self.least else "at most"
+        limit = "" if self.limit is None else f"  ({bound} {self.limit:.3g})"
+        verdict = "" if self.passed else "  OVER THE LIMIT"
+        return f"{self.name:34} {self.value:8.3g} {self.unit}{limit}{verdict}"
 
 
 def measured(*arguments: str) -> tuple[Any, int, float]:
@@ -130,9 +139,7 @@ def main() -> int:
     for figure in figures(checkpoint, options.folder / "bundles", options.target):
         found.append(figure)
         if not options.json:
-            limit = "" if figure.limit is None else f"  (limit {figure.limit:.3g})"
-            verdict = "" if figure.passed else "  OVER THE LIMIT"
-            print(f"{figure.name:28} {figure.value:8.3g} {figure.unit}{limit}{verdict}", flush=True)
+            print(figure, flush=True)
     if options.json:
         print(json.dumps([asdict(figure) for figure in found], indent=2))
     return int(not all(figure.passed for figure in found))

@@ -1,7 +1,9 @@
 """Quantization for OpenVINO, by NNCF."""
 
+import contextlib
+import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack.backend import Job, require_quantized
@@ -18,14 +20,12 @@ def quantize(job: Job, model: "openvino.Model") -> "openvino.Model":
     """The model with the weights that the recipe asks for; it has to be without states yet."""
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    if job.recipe.method == "compress":
-        changed = _compressed(nncf, job.recipe.options, model)
-    elif job.recipe.method == "quantize":
-        changed = _calibrated(nncf, job, model)
-    else:
+    method = _METHODS.get(job.recipe.method)
+    if method is None:
         raise UnsupportedError(f"OpenVINO has no method {job.recipe.method!r}")
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
+        changed = method(nncf, job, model)
     require_quantized(job, quantized_weights(changed))
     return changed
 
@@ -41,7 +41,8 @@ def quantized_weights(model: "openvino.Model") -> int:
     )
 
 
-def _compressed(nncf: Any, options: Mapping[str, Any], model: "openvino.Model") -> "openvino.Model":
+def _compressed(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model":
+    options = job.recipe.options
     mode = nncf.CompressWeightsMode(options["mode"])
     if mode in (nncf.CompressWeightsMode.INT8_SYM, nncf.CompressWeightsMode.INT8_ASYM):
         return nncf.compress_weights(model, mode=mode)
@@ -60,3 +61,9 @@ def _calibrated(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model
         preset=nncf.QuantizationPreset(job.recipe.options["preset"]),
         subset_size=len(calls),
     )
+
+
+_METHODS: Mapping[str, Callable[[Any, Job, "openvino.Model"], "openvino.Model"]] = {
+    "compress": _compressed,
+    "quantize": _calibrated,
+}
