@@ -26,7 +26,7 @@ _LIMITS: Mapping[str, int] = {
     "hift_source": 8,
     "hift": 8,
 }
-_TOKENS, _LONGEST = 1200, 100  # speech tokens in all, and of one sentence
+_TOKENS, _LONGEST = 800, 100  # speech tokens in all, and of one sentence
 _DONE = "done"
 
 
@@ -57,7 +57,7 @@ def cache_folder(key: str) -> Path:
 def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> Path:
     """Record what the bundle `reference` gives its networks when it speaks.
 
-    Voices take turns. It stops after 1,200 speech tokens. Recordings of the same key are used
+    Voices take turns. It stops after 800 speech tokens. Recordings of the same key are used
     again; new ones appear whole or not at all. Returns their folder.
     """
     target = cache_folder(key)
