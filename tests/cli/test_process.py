@@ -74,7 +74,14 @@ def test_names_that_stdout_cannot_encode_are_escaped() -> None:
 def interrupted(arguments: Sequence[str], moment: str) -> tuple[int, str]:
     """Press ^C when the first child process is there, or when a line of progress has come."""
     command = [*EDGEPACK, *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job, which tests may run in, ignores it; so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stderr
     seen = ""
     if moment == "importing":
