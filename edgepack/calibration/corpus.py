@@ -33,10 +33,8 @@ class Corpus:
 
 def of_languages(codes: Sequence[str]) -> Corpus:
     """Sentences of the languages in turn, so that the first few are in all of them."""
-    sets = [language.sentences(code) for code in codes]
-    longest = max(map(len, sets))
-    mixed = [s[i] for i in range(longest) for s in sets if i < len(s)]
-    return _split(mixed)
+    sets = [_split(language.sentences(code)) for code in codes]
+    return Corpus(_in_turn([s.calibration for s in sets]), _in_turn([s.exam for s in sets]))
 
 
 def of_folder(folder: Path) -> Corpus:
@@ -61,6 +59,11 @@ def of_folder(folder: Path) -> Corpus:
         )
     made = _split(sentences)
     return Corpus(made.calibration, made.exam, prompts)
+
+
+def _in_turn(sets: Sequence[Sequence[str]]) -> list[str]:
+    longest = max(map(len, sets))
+    return [s[i] for i in range(longest) for s in sets if i < len(s)]
 
 
 def _split(sentences: Sequence[str]) -> Corpus:

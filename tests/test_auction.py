@@ -1,0 +1,161 @@
+"""Which offer wins, and planted recipes that must not."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import Build
+
+from edgepack import auction, language
+from edgepack.auction import Judge, Lot, hold, ranking
+from edgepack.backend import Job, require_quantized
+from edgepack.errors import UnsupportedError
+from edgepack.manifest import Limit, Offer
+from edgepack.recipe import Recipe, named
+from edgepack.report import silent
+from edgepack.runtime.loading import Host, load
+from edgepack.runtime.session import Feeds, Session
+from edgepack.target import RuntimeOptions
+from edgepack.verification import exam
+
+NAMES = ["small", "quick", "fp32", "fp16"]
+
+
+def offer(name: str, size: int, speed: float | None, verdict: str = "") -> Offer:
+    return Offer(recipe=name, bytes=size, speed=speed, values={}, verdict=verdict)
+
+
+def winner(*offers: Offer) -> str | None:
+    best = ranking(offers, NAMES)
+    return best[0].recipe if best and best[0].verdict == "chosen" else None
+
+
+def test_the_least_bytes_times_time_wins() -> None:
+    base = offer("fp32", 100, 1.0)
+    assert winner(base, offer("small", 25, 1.1), offer("quick", 50, 3.0)) == "quick"
+    assert winner(base, offer("small", 25, 1.1), offer("quick", 50, 1.5)) == "small"
+    assert winner(base) == "fp32"
+
+
+def test_what_is_slower_loses_to_what_is_not() -> None:
+    base = offer("fp32", 100, 1.0)
+    assert winner(base, offer("small", 25, 0.5)) == "fp32"
+    assert winner(base, offer("small", 25, 0.5), offer("fp16", 50, 1.0)) == "fp16"
+    assert winner(base, offer("small", 25, 0.9)) == "small"  # within the noise
+
+
+@pytest.mark.parametrize("speed", [0.3, 0.99, 1.0])
+def test_slower_and_not_smaller_is_refused(speed: float) -> None:
+    ranked = ranking([offer("fp32", 100, 1.0), offer("quick", 100, speed)], NAMES)
+    assert [o.recipe for o in ranked] == ["fp32", "quick"]
+    assert "slower than fp32 and not smaller" in ranked[1].verdict
+
+
+def test_without_timings_preference_decides_among_the_smaller() -> None:
+    base = offer("fp32", 100, None)
+    assert winner(base, offer("fp16", 50, None), offer("quick", 60, None)) == "quick"
+    assert winner(base, offer("quick", 120, None)) == "fp32"
+
+
+def test_who_failed_the_gate_cannot_win() -> None:
+    failed = offer("small", 1, 9.0, "refused: lm_agreement is 0.1, at least 0.96 is asked for")
+    assert winner(offer("fp32", 100, 1.0), failed) == "fp32"
+    assert winner(failed) is None
+
+
+class Planted:
+    """A back end whose recipes are all faulty in their own way, but for fp32."""
+
+    containers = ("onnx",)
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+
+    def convert(self, job: Job) -> list[Path]:
+        if job.recipe.method == "nothing":
+            require_quantized(job, 0)
+        path = job.folder / f"{job.recipe.method}.onnx"
+        size = 10 if job.recipe.method != "slow" else self.model.stat().st_size
+        path.write_bytes(b"0" * (size if job.recipe.method != "none" else 10**6))
+        return [path]
+
+
+class Faulty:
+    """The real network, twice as large outside, or later than needed."""
+
+    def __init__(self, session: Session, scale: float, delay: float) -> None:
+        self.session, self.scale, self.delay = session, scale, delay
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        time.sleep(self.delay)
+        outputs = self.session.run(feeds)
+        return {name: value * np.float32(self.scale) for name, value in outputs.items()}
+
+    def reset(self) -> None:
+        self.session.reset()
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return self.session.caches()
+
+
+@pytest.fixture(scope="module")
+def judge(bundle: Build) -> Judge:
+    reference = load(bundle("demo"), "ort", 2)
+    questions = exam.record(reference, language.sentences("en")[7:80:8])
+    limits = {"lm_agreement": Limit(low=0.96), "lm_kld": Limit(high=0.01)}
+    return Judge(reference, questions, limits, Host("ort", 2), timed=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "verdict"),
+    [
+        ("nothing", "quantized no operator"),
+        ("broken", "refused: lm_"),
+        ("slow", "slower than fp32 and not smaller"),
+    ],
+)
+def test_a_planted_recipe_is_refused(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, verdict: str
+) -> None:
+    recipes = {
+        "fp32": named("ort", "fp32"),
+        method: Recipe(summary="planted", precision="int8", method=method),
+    }
+    real = judge.reference.decoder.decoder
+    sessions = {
+        "none.onnx": Faulty(real, 1.0, 0.0),
+        "broken.onnx": Faulty(real, 2.0, 0.0),
+        "slow.onnx": Faulty(real, 1.0, 0.02),
+    }
+
+    class Engine:
+        def open(self, path: Path, states: Sequence[object], options: object) -> Session:
+            return sessions[path.name]
+
+    model = tmp_path / "speech_lm.onnx"
+    model.write_bytes(b"0" * 10**6)
+    monkeypatch.setattr(auction, "backend", lambda name: Planted(model))
+    monkeypatch.setattr(auction, "named", lambda runtime, name: recipes[name])
+    monkeypatch.setattr(auction, "engine", lambda name: Engine())
+    stage = judge.reference.bundle.manifest.stages["speech_lm"]
+    job = Job("speech_lm", model, tmp_path, stage.states, recipes["fp32"], RuntimeOptions("onnx"))
+    files, offers = hold(Lot(job, [method, "fp32"]), judge, tmp_path / "scratch", silent)
+    assert files == [tmp_path / "none.onnx"]
+    told = {o.recipe: o.verdict for o in offers}
+    assert told["fp32"] == "chosen"
+    assert verdict in told[method]
+    assert not (tmp_path / "scratch" / "speech_lm").exists()
+
+
+def test_an_auction_nobody_wins_is_an_error(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Recipe(summary="planted", precision="int8", method="nothing")
+    monkeypatch.setattr(auction, "backend", lambda name: Planted(tmp_path))
+    monkeypatch.setattr(auction, "named", lambda runtime, name: broken)
+    job = Job("speech_lm", tmp_path, tmp_path, (), broken, RuntimeOptions("onnx"))
+    with pytest.raises(UnsupportedError, match="none of nothing works"):
+        hold(Lot(job, ["nothing"]), replace(judge, timed=False), tmp_path / "scratch", silent)
