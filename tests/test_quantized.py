@@ -1,0 +1,137 @@
+"""Bundles of integer weights, with fixed recipes so that no auction is held."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from support import RUNTIMES, Build
+
+from edgepack import target
+from edgepack.bundle import Bundle, open_bundle
+from edgepack.errors import GateError, UsageError
+from edgepack.manifest import Limit
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest
+from edgepack.runtime.synthesizer import Synthesizer
+from edgepack.verification.quality import mel_cepstral_distortion
+
+RECIPES = """
+ort:
+  speech_lm: nbits8
+  flow_encoder: dynamic-s8
+  flow_estimator: dynamic-s8
+  text_embedding: rows8
+  speech_embedding: rows8
+  default: fp16
+openvino:
+  speech_lm: compress8
+  flow_encoder: compress8
+  flow_estimator: compress8
+  text_embedding: rows8
+  speech_embedding: rows8
+  default: fp16
+"""
+ALONE = "{ort: {speech_lm: nbits8, default: fp32}}"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def request(output: Path, recipe: Path | str, **options: object) -> BuildRequest:
+    if isinstance(recipe, str):
+        output.mkdir(exist_ok=True)
+        file = output / "recipe.yaml"
+        file.write_text(recipe)
+        recipe = file
+    made = BuildRequest("demo", ["intel-cpu"], output, precision="int8", recipe=recipe)
+    return replace(made, languages=["zh"], **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Bundle:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        return build(request(tmp_path_factory.mktemp("int8"), RECIPES))[0].bundle
+
+
+def size(bundle: Bundle) -> int:
+    return sum(file.bytes for file in bundle.manifest.files.values())
+
+
+def test_it_passes_its_exam_in_every_runtime(small: Bundle) -> None:
+    quality = small.manifest.quality
+    assert quality
+    assert quality.failed == ()
+    for runtime in RUNTIMES:
+        values = quality.values[runtime]
+        assert values["lm_top1"] >= 0.96
+        assert values["lm_kld"] <= 0.01
+        assert values["mel_lsd"] <= 1.0
+        assert values["si_sdr"] >= 20
+        assert 0.9 <= values["duration_ratio"] <= 1.1
+
+
+def test_it_has_two_fifths_of_the_bytes(small: Bundle, tmp_path: Path) -> None:
+    wanted = BuildRequest("demo", ["intel-cpu"], tmp_path, languages=["zh"])
+    (whole,) = build(wanted)
+    assert size(small) <= 0.4 * size(whole.bundle)
+
+
+def test_it_sounds_like_fp32_on_the_same_tokens(small: Bundle, bundle: Build) -> None:
+    for runtime in RUNTIMES:
+        one, other = (
+            Synthesizer.load(folder, runtime) for folder in (bundle("demo"), small.folder)
+        )
+        tokens = one.speak("你好，今天天气很好。").utterances[0].decoded.speech_tokens
+        sounds = [s.speak_tokens(tokens).audio for s in (one, other)]
+        assert mel_cepstral_distortion(sounds[1], sounds[0], 24000) < 2.0
+
+
+def test_a_failed_gate_leaves_no_bundle_unless_it_may_and_choices_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = target.load("intel-cpu")
+    strict = {"int8": {"lm_agreement": Limit(low=1.5), "si_sdr": Limit(low=0.0)}}
+    planted = msgspec.structs.replace(profile, gates=strict)
+    monkeypatch.setattr(target, "load", lambda name: planted)
+    wanted = request(tmp_path, ALONE, formats=["ort"])
+    with pytest.raises(GateError, match=r"ort: lm_agreement is .*at least 1\.5"):
+        build(wanted)
+    assert not list(tmp_path.glob("*/manifest.json"))
+    (built,) = build(replace(wanted, allow_failed_gate=True))
+    quality = open_bundle(built.bundle.folder).manifest.quality
+    assert quality
+    assert len(quality.failed) == 1
+    assert "lm_agreement" in quality.failed[0]
+
+    other = replace(wanted, output=tmp_path / "other", recipe=built.bundle.folder)
+    (again,) = build(replace(other, allow_failed_gate=True))
+    assert again.bundle.manifest == built.bundle.manifest  # with the hash of every file
+    assert build(other)[0].reused is True
+    (tmp_path / "plain.yaml").write_text("ort: {default: fp32}")
+    with pytest.raises(UsageError, match="--force"):
+        build(replace(other, recipe=tmp_path / "plain.yaml"))
+
+
+@pytest.mark.slow
+def test_an_auction_chooses_for_every_network(tmp_path: Path) -> None:
+    wanted = BuildRequest(
+        "demo", ["intel-cpu"], tmp_path, ["ort"], precision="int8", languages=["zh"]
+    )
+    (built,) = build(wanted)
+    for stage in built.bundle.manifest.stages.values():
+        variant = stage.variants["ort"]
+        assert [offer.verdict for offer in variant.offers].count("chosen") == 1
+        assert variant.offers[0].recipe == variant.recipe
+        assert {"fp32", "fp16"} <= {offer.recipe for offer in variant.offers}
+    lm = built.bundle.manifest.stages["speech_lm"].variants["ort"]
+    assert lm.precision == "int8"
+    assert (lm.offers[0].speed or 0) > 1.0
