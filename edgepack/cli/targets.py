@@ -1,8 +1,13 @@
 """`edgepack targets`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgepack.cli._options import output_options
+
+if TYPE_CHECKING:
+    from edgepack.manifest import Limit
 
 
 @click.command(short_help="List the target profiles, or explain one.")
@@ -30,8 +35,19 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
         for stage, precision in profile.precision.items():
             which = "every other stage" if stage == "default" else stage
             report.line(f"precision: {precision} for {which}")
+        if profile.isa:
+            report.line(f"instruction sets: {', '.join(profile.isa)}")
+        for level, limits in profile.gates.items():
+            ends = [f"{m} {_ends(limit)}" for m, limit in limits.items()]
+            report.line(f"gates at {level}: {', '.join(ends)}")
         if not profile.enrolment:
             report.line("enrolment networks: left out where the bundle has voices")
     else:
         rows = [[n, p.summary, ", ".join(p.runtimes)] for n, p in profiles.items()]
         report.table("targets", ["target", "device", "runtimes"], rows)
+
+
+def _ends(limit: "Limit") -> str:
+    low = "" if limit.low is None else f"≥ {limit.low:g}"
+    high = "" if limit.high is None else f"≤ {limit.high:g}"
+    return f"{low} {high}".strip()
