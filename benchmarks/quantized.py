@@ -78,12 +78,14 @@ def built(checkpoint: Path, output: Path, *options: str) -> tuple[dict[str, Any]
 
 
 def figures(
-    checkpoint: Path, folder: Path, precision: str, runtime: str, language: str
+    checkpoint: Path, folder: Path, precision: str, runtime: str, language: str, recipe: str | None
 ) -> Iterator[Figure]:
     """Everything measured, in order."""
     common = ("--target", "intel-cpu", "--format", runtime, "--language", language)
     whole, _, _ = built(checkpoint, folder / "fp32", *common, "--precision", "fp32")
-    small, peak, seconds = built(checkpoint, folder / precision, *common, "--precision", precision)
+    fixed = ("--recipe", recipe) if recipe else ()
+    options = ("--precision", precision, *fixed)
+    small, peak, seconds = built(checkpoint, folder / precision, *common, *options)
     yield Figure("build", seconds, "s", BUILD_SECONDS)
     yield Figure("build peak memory", peak / 1e9, "GB", BUILD_BYTES / 1e9)
     for name, stage in small["stages"].items():
@@ -113,6 +115,7 @@ def main() -> int:
     parser.add_argument("--precision", default="int8", choices=list(LARGEST))
     parser.add_argument("--format", default="ort")
     parser.add_argument("--language", default="zh")
+    parser.add_argument("--recipe", help="fix the recipes, without an auction")
     parser.add_argument("--speak", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.speak:
@@ -122,7 +125,7 @@ def main() -> int:
     if not checkpoint.is_dir():
         random_checkpoint.write(checkpoint, random_checkpoint.Size(), random_checkpoint.QWEN2)
     passed = True
-    arguments = (options.precision, options.format, options.language)
+    arguments = (options.precision, options.format, options.language, options.recipe)
     for figure in figures(checkpoint, options.folder, *arguments):
         print(figure, flush=True)
         passed = passed and figure.passed

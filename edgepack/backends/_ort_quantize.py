@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -12,16 +12,20 @@ from edgepack.backend import Job, require_quantized
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 from edgepack.graph.net import save_model
-from edgepack.graph.rows import quantize_rows
+from edgepack.graph.rows import has_tables, quantize_rows
 from edgepack.graph.storage import store_as_float16
 
 _INTEGERS = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4}
+_SMALLEST_BLOCK = 32
 _KERNELS = {"MatMulNBits", "MatMulInteger", "DequantizeLinear"}
 _QUANTIZED = _KERNELS | {"Gather"}
 
 
 def quantize(job: Job, model: Path, target: Path) -> None:
-    """Write the model with the weights that the recipe asks for, the others in float16."""
+    """Write the model with the weights that the recipe asks for.
+
+    Its embedding tables become rows of 8 bits, other large weights float16.
+    """
     method = _METHODS.get(job.recipe.method)
     if method is None:
         raise UnsupportedError(f"ONNX Runtime has no method {job.recipe.method!r}")
@@ -29,8 +33,10 @@ def quantize(job: Job, model: Path, target: Path) -> None:
     if job.options.container == "ort":  # its engine would unpack halves at every call
         method(job, model, target)
     else:
-        whole = target.with_name(f"whole.{target.name}")
+        whole, rows = (target.with_name(f"{name}.{target.name}") for name in ("whole", "rows"))
         method(job, model, whole)
+        if has_tables(whole):
+            whole = quantize_rows(whole, rows)
         store_as_float16(whole, target, leave=_KERNELS)
     require_quantized(job, quantized_operators(target))
 
@@ -53,7 +59,7 @@ def _rows(job: Job, model: Path, target: Path) -> None:
 
 
 def _blocks(job: Job, model: Path, target: Path) -> None:
-    """Weights of MatMul in blocks along the reduced axis."""
+    """Weights of MatMul in blocks along the reduced axis, smaller ones if none would be filled."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -61,7 +67,7 @@ def _blocks(job: Job, model: Path, target: Path) -> None:
     quantizer = MatMulNBitsQuantizer(
         onnx.load(model),
         bits=options["bits"],
-        block_size=options["block"],
+        block_size=_block(model, int(cast(int, options["block"]))),
         is_symmetric=options["symmetric"],
         accuracy_level=options["accuracy"],
     )
@@ -69,6 +75,16 @@ def _blocks(job: Job, model: Path, target: Path) -> None:
     raw = target.with_suffix(".raw.onnx")
     quantizer.model.save_model_to_file(str(raw), True)
     _rewrite(raw, target)
+
+
+def _block(model: Path, largest: int) -> int:
+    """The largest block that divides the reduced axis of every weight, at least 32."""
+    weights = (n.inputs[1] for n in ir.load(model).graph if n.op_type == "MatMul")
+    tensors = [w.const_value.numpy() for w in weights if w is not None and w.const_value]
+    depths = {tensor.shape[0] for tensor in tensors}
+    while largest > _SMALLEST_BLOCK and any(depth % largest for depth in depths):
+        largest //= 2
+    return largest
 
 
 def _dynamic(job: Job, model: Path, target: Path) -> None:

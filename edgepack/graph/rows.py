@@ -20,13 +20,7 @@ def quantize_rows(model: Path, target: Path) -> Path:
     """
     loaded = ir.load(model)
     graph = loaded.graph
-    gathers = [
-        node
-        for node in graph
-        if node.op_type == "Gather"
-        and node.attributes.get_int("axis", 0) == 0
-        and _is_table(node.inputs[0])
-    ]
+    gathers = _lookups(graph)
     if not gathers:
         raise UnsupportedError(f"{model.name}: no table of rows to quantize in it")
     for node in gathers:
@@ -54,9 +48,27 @@ def quantize_rows(model: Path, target: Path) -> Path:
     return target
 
 
+def has_tables(model: Path) -> bool:
+    """Whether there is something to quantize for `quantize_rows`."""
+    return bool(_lookups(ir.load(model).graph))
+
+
+def _lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Gathers of rows of a float table."""
+    return [
+        node
+        for node in graph
+        if node.op_type == "Gather"
+        and node.attributes.get_int("axis", 0) == 0
+        and _is_table(node.inputs[0])
+    ]
+
+
 def _is_table(value: ir.Value | None) -> bool:
     tensor = value.const_value if value is not None else None
-    return tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 2
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return False
+    return len(tensor.shape) == 2 and 1 not in tensor.shape.numpy()
 
 
 def _quantized(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

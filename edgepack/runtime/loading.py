@@ -29,6 +29,8 @@ _MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
 _MAPPED_PRECISIONS = frozenset({"fp32", "fp16"})
 # Called once an utterance: what they compute with need not be resident all at once.
 _TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
+# Called a few times an utterance: giving memory back costs a small network more than a large one.
+_TRANSIENT_IF_LARGE, _LARGE_BYTES = frozenset({"flow_estimator"}), 32 << 20
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,13 @@ class Host:
     runtime: str
     threads: int
 
-    def options(self, stage: str, precision: str = "fp32", taps: Sequence[str] = ()) -> Options:
-        """How this host loads a stage with weights of a precision."""
+    def options(
+        self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
+    ) -> Options:
+        """How this host loads a stage with weights of a precision, `size` bytes in all."""
         mapped = stage in _MAPPED and precision in _MAPPED_PRECISIONS
-        return Options(self.threads, mapped, stage in _TRANSIENT, taps)
+        large = stage in _TRANSIENT_IF_LARGE and size > _LARGE_BYTES
+        return Options(self.threads, mapped, large or stage in _TRANSIENT, taps)
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,9 @@ def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) 
     stage = bundle.manifest.stages[name]
     variant = stage.variants[host.runtime]
     bundle.check(variant.files)
-    path, options = bundle.path(variant.files[0]), host.options(name, variant.precision, taps)
-    return engine(host.runtime).open(path, stage.states, options)
+    size = sum(bundle.manifest.files[file].bytes for file in variant.files)
+    options = host.options(name, variant.precision, size, taps)
+    return engine(host.runtime).open(bundle.path(variant.files[0]), stage.states, options)
 
 
 def load(

@@ -73,9 +73,10 @@ def si_sdr(actual: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def pesq(actual: np.ndarray, wanted: np.ndarray, rate: int) -> float | None:
-    """Wide-band PESQ, 1 to 4.64, at 16 kHz; None if the pesq package is not installed.
+    """Wide-band PESQ, 1 to 4.64, at 16 kHz.
 
-    1 for another length, a value that is not finite, or what PESQ finds no speech in.
+    None if the pesq package is not installed, or finds no speech in `wanted` either. 1 for
+    another length, a value that is not finite, or what it finds no speech in.
     """
     try:
         import pesq as library
@@ -84,10 +85,13 @@ def pesq(actual: np.ndarray, wanted: np.ndarray, rate: int) -> float | None:
     if actual.shape != wanted.shape or not np.isfinite(actual).all():
         return 1.0
     at = [Recording("", x.astype(np.float32), rate).at(_PESQ_RATE) for x in (wanted, actual)]
-    try:
-        return float(library.pesq(_PESQ_RATE, *at, "wb"))
-    except library.NoUtterancesError:
-        return 1.0
+    scores: list[float | None] = []
+    for other in (at[0], at[1]):
+        try:
+            scores.append(float(library.pesq(_PESQ_RATE, at[0], other, "wb")))
+        except library.NoUtterancesError:
+            scores.append(None)
+    return None if scores[0] is None else scores[1] or 1.0
 
 
 def warped_distortion(actual: np.ndarray, wanted: np.ndarray, rate: int) -> float:
