@@ -114,7 +114,10 @@ def test_plugins_do_not_know_each_other(path: Path) -> None:
     assert siblings <= {n for n in siblings if n.startswith(name)}, f"{own} imports {siblings}"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "tests").rglob("*.py")], ids=str)
+OTHERS = [p for f in ("tests", "benchmarks", "docs", "examples") for p in (ROOT / f).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", [*MODULES, *OTHERS], ids=str)
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 400
 
