@@ -45,7 +45,8 @@ class Lot:
 class Judge:
     """What offers are judged by: the reference, the exam, its limits, and a host that times.
 
-    `timed` is whether the target is of this machine's kind.
+    `timed` is whether the target is of this machine's kind. If a `lenient` judge finds no recipe
+    of the first one's precision that passes, those that failed only a gate stand again.
     """
 
     reference: Loaded
@@ -53,6 +54,7 @@ class Judge:
     limits: Mapping[str, Limit]
     host: Host
     timed: bool
+    lenient: bool = False
 
 
 def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path], list[Offer]]:
@@ -81,7 +83,10 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
         base = session if recipe.precision == "fp32" else base
         offers.append(_offer(name, files, session, base, lot, judge))
         made[name] = files
-    ranked = ranking([offer for offer in offers if offer.recipe in made], lot.recipes)
+    standing = [offer for offer in offers if offer.recipe in made]
+    if judge.lenient:
+        standing = _pardoned(standing, runtime, named(runtime, lot.recipes[0]).precision)
+    ranked = ranking(standing, lot.recipes)
     if not ranked or not _valid(ranked[0]):
         raise UnsupportedError(f"{stage} in {runtime}: none of {', '.join(lot.recipes)} works")
     chosen = made[ranked[0].recipe]
@@ -142,6 +147,15 @@ def ranking(offers: Iterable[Offer], preference: Sequence[str]) -> list[Offer]:
     result = [_with(o, v) for o, v in zip(standing, verdicts, strict=False)]
     result += [_with(o, "refused: slower than fp32 and not smaller") for o in beaten]
     return result + [o for o in offers if o.verdict]
+
+
+def _pardoned(offers: Sequence[Offer], runtime: str, precision: str) -> list[Offer]:
+    """Offers of a precision without their failed gates, alone, if none of them passed."""
+    asked = [offer for offer in offers if named(runtime, offer.recipe).precision == precision]
+    if not asked or any(not offer.verdict for offer in asked):
+        return list(offers)
+    base = [offer for offer in offers if offer.recipe == "fp32"]
+    return [*(_with(offer, "") for offer in asked), *base]
 
 
 def _worthwhile(offer: Offer, base: Offer) -> bool:

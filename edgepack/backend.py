@@ -50,6 +50,10 @@ class Backend(Protocol):
         """
         ...
 
+    def complete(self, folder: Path) -> None:
+        """Write what belongs to all networks of a bundle together beside them, if anything."""
+        ...
+
 
 def require_quantized(job: Job, count: int) -> None:
     """Refuse a quantizing recipe that left no operator with integer weights in the result."""

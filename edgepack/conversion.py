@@ -25,7 +25,8 @@ class Conversion:
     """What one runtime of a bundle is made of.
 
     `root` is the bundle's folder, `scratch` one for what is tried. `limits` are the target's,
-    `timed` whether it runs on this machine.
+    `timed` whether it runs on this machine, `lenient` whether gates
+    may fail.
     """
 
     runtime: str
@@ -37,6 +38,7 @@ class Conversion:
     trial: Trial | None
     limits: Mapping[str, Limit]
     timed: bool
+    lenient: bool
 
 
 def convert(work: Conversion, step: Step) -> Converted:
@@ -76,6 +78,7 @@ def convert(work: Conversion, step: Step) -> Converted:
             offers=tuple(offers),
         )
         converted[stage] = variant, error
+    backend(work.runtime).complete(work.root / work.runtime)
     return converted
 
 
@@ -88,6 +91,7 @@ def _judge(work: Conversion) -> Judge:
         work.limits,
         Host(work.runtime, work.threads),
         work.timed,
+        work.lenient,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import bundle
+from edgepack import budget, bundle
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
@@ -31,6 +31,7 @@ from edgepack.report import Step, silent
 from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare
 from edgepack.verification import exam, gates
+from edgepack.verification.footprint import peak
 
 
 @dataclass
@@ -51,7 +52,8 @@ class Lap:
 class Built:
     """A bundle that exists now; `reused` if it did before.
 
-    `seconds` is by build step; `errors` are the self-test's, by stage and runtime.
+    `seconds` is by build step; `errors` are the self-test's, by stage and runtime. `peaks` is the
+    memory that speaking took on this machine, in bytes by runtime, for targets with a budget.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Built:
     reused: bool
     seconds: Mapping[str, float]
     errors: Mapping[tuple[str, str], float]
+    peaks: Mapping[str, int] = field(default_factory=dict)
 
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
@@ -153,6 +156,7 @@ def _make(
                 trial,
                 limits,
                 profile.architecture == platform.machine(),
+                request.allow_failed_gate,
             )
             for stage, (variant, error) in isolated(convert, work, step=step).items():
                 known = wanted.choices.offers.get((runtime, stage), variant.offers)
@@ -163,6 +167,12 @@ def _make(
             shutil.copyfile(trial.exam, folder / exam.FILE)
         manifest = describe(request, source, contents, wanted, folder, variants)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        budget.require_size(manifest, profile)
+        peaks = {
+            runtime: isolated(peak, folder, runtime, _threads(), step=step)
+            for runtime in (profile.runtimes if profile.memory else ())
+        }
+        budget.require_memory(wanted.target, profile, peaks)
         if trial and _quantized(variants):
             quality = _quality(folder, list(profile.runtimes), limits, step)
             clock.lap("exam")
@@ -173,7 +183,7 @@ def _make(
                 )
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
-    return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors)
+    return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
 
 
 def _quantized(variants: Mapping[str, Mapping[str, Variant]]) -> bool:

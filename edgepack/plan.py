@@ -183,7 +183,8 @@ def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str,
     for wanted in request.formats:
         if wanted not in profile.runtimes:
             raise UsageError(f"target {name}: {unknown('format', wanted, profile.runtimes)}")
-    chosen = {r: o for r, o in profile.runtimes.items() if r in (request.formats or (r,))}
+    formats = request.formats or [r for r, o in profile.runtimes.items() if not o.on_request]
+    chosen = {r: o for r, o in profile.runtimes.items() if r in formats}
     precision = profile.precision
     if request.precision != "auto":
         precision = {"default": request.precision}

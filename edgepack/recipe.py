@@ -60,14 +60,12 @@ def named(runtime: str, name: str) -> Recipe:
 def candidates(runtime: str, stage: str, precision: str, isa: Sequence[str]) -> list[str]:
     """Names of the recipes to try for a stage at a precision, in order of preference.
 
-    Of quantized ones the asked-for precision, or the nearest higher one that is there; then the
-    choices without quantization. fp32 and fp16 are one recipe each, and nothing to choose from.
+    Those of the asked-for precision, then of higher ones, as far as there are any: int4, int8,
+    no quantization. fp32 and fp16 are one recipe each, and nothing to choose from.
     """
     serving = {name: r for name, r in load(runtime).items() if r.serves(stage, isa)}
     if precision not in QUANTIZED:
         return [next(name for name, r in serving.items() if r.precision == precision)]
-    for level in QUANTIZED[QUANTIZED.index(precision) :: -1]:
-        found = [name for name, r in serving.items() if r.precision == level]
-        if found:
-            break
+    levels = QUANTIZED[QUANTIZED.index(precision) :: -1]
+    found = [name for level in levels for name, r in serving.items() if r.precision == level]
     return found + [name for name, r in serving.items() if not r.quantized]

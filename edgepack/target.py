@@ -4,6 +4,7 @@ import difflib
 import re
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Literal
 
 import msgspec
 import yaml
@@ -16,32 +17,94 @@ from edgepack.recipe import PRECISIONS
 Precision = str
 
 
-class RuntimeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a profile: immutable, and closed to unknown keys."""
+
+
+class RuntimeOptions(Record, frozen=True):
     """How one runtime's files are written.
 
     `container` is a file format of that runtime; `platform` the instruction set that its
-    optimizer may specialise for.
+    optimizer may specialise for. What is `on_request` is written only if its format is asked for.
     """
 
     container: str
     platform: str = ""
+    on_request: bool = False
 
 
-class TargetProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CoreClass(Record, frozen=True):
+    """Cores of one kind: what they are called, and how many there are."""
+
+    name: str
+    count: int
+
+
+class Cores(Record, frozen=True):
+    """The cores of a device, and which of them speech should use, on how many threads.
+
+    `layout` is uniform, hybrid, big_little, or any if devices differ. No `threads` means as many
+    as there are.
+    """
+
+    layout: Literal["uniform", "hybrid", "big_little", "any"]
+    use: Literal["all", "performance", "efficiency"]
+    threads: int | None = None
+    classes: tuple[CoreClass, ...] = ()
+
+
+class Memory(Record, frozen=True):
+    """Memory of a device, and what speech may take of it: files of one runtime, and peak RSS.
+
+    In MB of 10⁶ bytes. A build that is over a budget fails.
+    """
+
+    ram_mb: int
+    bundle_mb: int
+    peak_mb: int
+
+
+class Packaging(Record, frozen=True):
+    """How an app store or an installer takes a bundle.
+
+    `part_mb` is the largest file in MB of 10⁶ bytes; files with a suffix of `no_compress` have to
+    be stored as they are, or they cannot be mapped. `contract` is whether the bundle says for
+    programmers of other languages how its networks are driven.
+    """
+
+    compression: Literal["stored", "any"]
+    part_mb: int
+    no_compress: tuple[str, ...] = ()
+    contract: bool = False
+
+
+class Energy(Record, frozen=True):
+    """Energy meters to try, in order of preference, and what the figure covers."""
+
+    meters: tuple[str, ...]
+    scope: str = ""
+
+
+class TargetProfile(Record, frozen=True):
     """What a device runs: its runtimes in order of preference, and the precision of each stage.
 
-    `isa` are its instruction sets beyond the architecture's least, such as avx2 or neon.
-    `precision` maps a stage to fp32, fp16, int8 or int4; `default` is every other one. `gates`
-    are limits of metrics by the precision of the language model.
-    `enrolment` is whether bundles carry the networks that make voices of recordings, which a
-    bundle with voices can do without.
+    `os` names the system with its least version. `isa` are instruction sets beyond the
+    architecture's least, such as avx2 or neon. `precision` maps a stage to fp32, fp16, int8 or
+    int4; `default` is every other one. `gates` are limits of metrics by the precision of the
+    language model, the standard ones if there are none. `enrolment` is whether bundles carry the
+    networks that make voices of recordings, which a bundle with voices can do without.
     """
 
     summary: str
     architecture: str
     runtimes: dict[str, RuntimeOptions]
     precision: dict[str, Precision]
+    os: dict[str, str] = {}
     isa: tuple[str, ...] = ()
+    cores: Cores | None = None
+    memory: Memory | None = None
+    packaging: Packaging | None = None
+    energy: Energy | None = None
     gates: dict[str, dict[str, Limit]] = {}
     enrolment: bool = True
 
@@ -83,11 +146,19 @@ def parse(name: str, text: str) -> TargetProfile:
         raise UsageError(
             f"target {name}: precision needs a 'default' and takes only {', '.join(PRECISIONS)}"
         )
+    if not profile.gates:
+        return msgspec.structs.replace(profile, gates=_standard_gates())
     return profile
+
+
+def _standard_gates() -> dict[str, dict[str, Limit]]:
+    text = (resources.files("edgepack") / "standard_gates.yaml").read_text("utf-8")
+    return msgspec.convert(yaml.safe_load(text), dict[str, dict[str, Limit]])
 
 
 def _suggestion(message: str) -> str:
     unknown = re.search(r"unknown field `(\w+)`", message)
-    known = [*TargetProfile.__struct_fields__, *RuntimeOptions.__struct_fields__]
+    parts = (TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy)
+    known = [name for part in parts for name in part.__struct_fields__]
     close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []
     return f"; did you mean {close[0]!r}?" if close else ""

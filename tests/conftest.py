@@ -8,6 +8,7 @@ from support import DATA, Build, Checkpoints
 
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
+from edgepack.target import load
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -
 
     def get(model: str, target: str = "intel-cpu") -> Path:
         if (model, target) not in built:
-            (result,) = build(BuildRequest(checkpoints(model), [target], output))
+            formats = list(load(target).runtimes)
+            (result,) = build(BuildRequest(checkpoints(model), [target], output, formats))
             built[model, target] = result.bundle.folder
         return built[model, target]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
 RECORDED = ("cosyvoice2-s1", "cosyvoice2-s2")
-RUNTIMES = ("ort", "openvino")
+RUNTIMES = ("ort", "openvino", "tflite")
 
 Build = Callable[..., Path]
 Checkpoints = Callable[[str], str]

@@ -34,6 +34,7 @@ LAYERS: dict[str, set[str]] = {
         "target", "verification",
     },
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
+    "budget": {"target"},
     "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
@@ -42,7 +43,8 @@ LAYERS: dict[str, set[str]] = {
     "family": {"checkpoint", "graph"},
     "families": {"family", "networks", "graph", "checkpoint"},
     "backend": {"recipe", "target"},
-    "backends": {"backend", "calibration", "graph"},
+    "backends": {"backend", "calibration", "graph", "lowering"},
+    "lowering": {"graph"},
     "runtime": set(),
     "verification": {"runtime"},
     "carried": set(),
@@ -56,7 +58,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
-        "verification", "recipe", "auction", "conversion", "trial",
+        "verification", "recipe", "auction", "conversion", "trial", "budget",
     },
     "cli": {
         "target", "language", "runtime", "verification", "inspection", "plan", "pipeline",
@@ -66,6 +68,7 @@ LAYERS: dict[str, set[str]] = {
 
 PLUGINS = {
     "backends",
+    "lowering.operators",
     "families",
     "runtime.sessions",
     "runtime.normalizers",

@@ -174,7 +174,7 @@ def test_a_manifest_is_replaced_in_one_step(tiny: Bundle) -> None:
 
 
 def test_a_runtime_that_one_stage_lacks_is_not_offered(tiny: Bundle) -> None:
-    assert tiny.runtimes() == ["ort", "openvino"]
+    assert tiny.runtimes() == ["ort", "openvino", "tflite"]
     stages: dict[str, Any] = dict(tiny.manifest.stages)
     only = {"openvino": stages["hift"].variants["openvino"]}
     stages["hift"] = msgspec.structs.replace(stages["hift"], variants=only)

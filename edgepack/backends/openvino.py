@@ -53,6 +53,9 @@ class _OpenVino:
             openvino.save_model(model, path, compress_to_fp16=job.recipe.method == "half")
         return [path, path.with_suffix(".bin")]
 
+    def complete(self, folder: Path) -> None:
+        """There is nothing that the files do not say themselves."""
+
 
 def _rows(model: Path, folder: Path) -> Path:
     (folder / "rows").mkdir()

@@ -1,7 +1,7 @@
 """ONNX Runtime: `.onnx` with external weights, or `.ort` by its own converter.
 
-fp16 weights are written as `.onnx` in either case: ONNX Runtime unpacks them once when it loads
-that format, but at every call from `.ort`.
+fp16 weights of what runs for every token are written as `.onnx` in either case: ONNX Runtime
+unpacks them once when it loads that format, but at every call from `.ort`.
 """
 
 import contextlib
@@ -12,12 +12,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgepack.backend import Job
 from edgepack.backends._ort_order import sort_kernel_types
 from edgepack.backends._ort_quantize import quantize
 from edgepack.errors import UnsupportedError
 from edgepack.graph.storage import parts, store_as_float16, unlinked
 
+REQUIRED_OPERATORS = "required_operators_and_types.config"
 _FLATBUFFER_LIMIT = 2**31 - 2**20
 _FATAL_SEVERITY = 4  # what is less is an exception too
 
@@ -33,14 +36,37 @@ class _Ort:
             return [_place(path, job.folder) for path in parts(job.model)]
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             model = unlinked(job.model, Path(folder))
-            if job.recipe.method == "half":
-                return parts(store_as_float16(model, job.folder / model.name))
+            half = job.recipe.method == "half"
             changed = Path(folder, "changed", model.name)
             changed.parent.mkdir()
-            quantize(job, model, changed)
-            if job.options.container == "ort":
+            if half:
+                store_as_float16(model, changed)
+            else:
+                quantize(job, model, changed)
+            if job.options.container == "ort" and not (half and _runs_every_token(job, model)):
                 return [_converted(job, changed)]
             return [_place(path, job.folder) for path in parts(changed)]
+
+    def complete(self, folder: Path) -> None:
+        """For .ort files, the operators and types that a reduced ONNX Runtime has to have.
+
+        It is what `build.py --include_ops_by_config` takes. Networks that stayed .onnx need a
+        complete runtime, and so have no such file.
+        """
+        from onnxruntime.tools.ort_format_model import create_config_from_models
+
+        models = sorted(folder.glob("*.ort"))
+        if models and not any(folder.glob("*.onnx")):
+            config = folder / REQUIRED_OPERATORS
+            create_config_from_models(models, config, True)
+            lines = config.read_text("utf-8").splitlines()  # comments name paths of this machine
+            kept = sorted(line for line in lines if line and not line.startswith("#"))
+            config.write_text("\n".join([*kept, ""]), "utf-8")
+
+
+def _runs_every_token(job: Job, model: Path) -> bool:
+    """Whether it is the decoder, or a table that is looked up for it."""
+    return bool(job.states) or {node.op_type for node in ir.load(model).graph} == {"Gather"}
 
 
 def _require_support(job: Job) -> None:

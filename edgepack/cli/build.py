@@ -183,6 +183,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
         "seconds": dict(built.seconds),
+        "peak_rss_bytes": dict(built.peaks),
         "stages": {
             name: {
                 "parameters": stage.parameters,
@@ -211,6 +212,8 @@ def _show(built: "Built") -> None:
     manifest = built.bundle.manifest
     total = report.size(sum(f.bytes for f in manifest.files.values()))
     bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
+    for runtime, peak in built.peaks.items():
+        report.line(f"speaking with {runtime} took {report.size(peak)} of memory on this machine")
     state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
     report.line(f"{built.bundle.folder} {state}")
     text = _GREETINGS.get(manifest.languages[0], "你好,世界")

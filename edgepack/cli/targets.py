@@ -1,5 +1,6 @@
 """`edgepack targets`."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -8,6 +9,7 @@ from edgepack.cli._options import output_options
 
 if TYPE_CHECKING:
     from edgepack.manifest import Limit
+    from edgepack.target import TargetProfile
 
 
 @click.command(short_help="List the target profiles, or explain one.")
@@ -26,25 +28,53 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
     elif quiet:
         return
     elif name:
-        profile = profiles[name]
-        report.line(f"{name}: {profile.summary}")
-        report.line(f"architecture: {profile.architecture}")
-        for runtime, options in profile.runtimes.items():
-            tuned = f", optimized for {options.platform}" if options.platform else ""
-            report.line(f"runtime: {runtime}, as .{options.container} files{tuned}")
-        for stage, precision in profile.precision.items():
-            which = "every other stage" if stage == "default" else stage
-            report.line(f"precision: {precision} for {which}")
-        if profile.isa:
-            report.line(f"instruction sets: {', '.join(profile.isa)}")
-        for level, limits in profile.gates.items():
-            ends = [f"{m} {_ends(limit)}" for m, limit in limits.items()]
-            report.line(f"gates at {level}: {', '.join(ends)}")
-        if not profile.enrolment:
-            report.line("enrolment networks: left out where the bundle has voices")
+        for line in _explained(name, profiles[name]):
+            report.line(line)
     else:
         rows = [[n, p.summary, ", ".join(p.runtimes)] for n, p in profiles.items()]
         report.table("targets", ["target", "device", "runtimes"], rows)
+
+
+def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
+    """What a profile says, a line for each thing."""
+    yield f"{name}: {profile.summary}"
+    yield f"architecture: {profile.architecture}"
+    if profile.os:
+        yield f"system: {', '.join(f'{key} {value}' for key, value in profile.os.items())}"
+    if profile.isa:
+        yield f"instruction sets: {', '.join(profile.isa)}"
+    if profile.cores:
+        cores = profile.cores
+        kinds = "".join(f", {kind.count} x {kind.name}" for kind in cores.classes)
+        threads = f" on {cores.threads} threads" if cores.threads else ""
+        yield f"cores: {cores.layout}{kinds}; uses {cores.use} cores{threads}"
+    if profile.memory:
+        memory = profile.memory
+        yield (
+            f"memory: {memory.ram_mb} MB; at most {memory.bundle_mb} MB of files for one runtime, "
+            f"{memory.peak_mb} MB when it speaks"
+        )
+    for runtime, options in profile.runtimes.items():
+        tuned = f", optimized for {options.platform}" if options.platform else ""
+        asked = f", only with --format {runtime}" if options.on_request else ""
+        yield f"runtime: {runtime}, as .{options.container} files{tuned}{asked}"
+    for stage, precision in profile.precision.items():
+        which = "every other stage" if stage == "default" else stage
+        yield f"precision: {precision} for {which}"
+    if profile.packaging:
+        packaging = profile.packaging
+        yield (
+            f"packaging: {packaging.compression}, files of {packaging.part_mb} MB at most, "
+            f"uncompressed: {', '.join(f'.{suffix}' for suffix in packaging.no_compress)}"
+        )
+    if profile.energy:
+        scope = f", of {profile.energy.scope}" if profile.energy.scope else ""
+        yield f"energy meters: {', '.join(profile.energy.meters) or 'none'}{scope}"
+    for level, limits in profile.gates.items():
+        ends = [f"{m} {_ends(limit)}" for m, limit in limits.items()]
+        yield f"gates at {level}: {', '.join(ends)}"
+    if not profile.enrolment:
+        yield "enrolment networks: left out where the bundle has voices"
 
 
 def _ends(limit: "Limit") -> str:

@@ -39,18 +39,29 @@ class State:
 class Graph:
     """A finished network: the model, its caches, and feeds that exercise it.
 
-    `calls` are made in order on one session, the caches carried from each to the next.
+    `calls` are made in order on one session, the caches carried from each to the next. `slots`
+    is the same network with caches of a fixed length, for engines that want that.
     """
 
     name: str
     model: ir.Model
     states: tuple[State, ...]
     calls: tuple[Feeds, ...]
+    slots: ir.Model | None = None
 
     def save(self, folder: Path) -> Path:
-        """Write `<name>.onnx` and, for its larger weights, `<name>.onnx.data`."""
+        """Write `<name>.onnx` and, for its larger weights, `<name>.onnx.data`.
+
+        The network with slots goes to `slots_of` that path, with the same weights.
+        """
         path = folder / f"{self.name}.onnx"
         save_model(self.model, path)
+        if self.slots is not None:
+            stored = ir.load(path).graph.initializers
+            for name, value in self.slots.graph.initializers.items():
+                if name in stored:
+                    value.const_value = stored[name].const_value
+            ir.save(self.slots, slots_of(path))
         return path
 
     @property
@@ -63,6 +74,11 @@ class Graph:
     def operators(self) -> dict[str, int]:
         """Nodes by operator type, the most frequent first."""
         return dict(Counter(node.op_type for node in self.model.graph).most_common())
+
+
+def slots_of(model: Path) -> Path:
+    """Where the network with caches of a fixed length lies, beside the one whose caches grow."""
+    return model.with_suffix(".slots.onnx")
 
 
 def save_model(model: ir.Model, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from edgepack.graph import layers
 from edgepack.graph.net import END, Net, Value
 
 _PHASE_STEPS = 1024.0
@@ -42,7 +41,7 @@ def inverse_stft(net: Net, real: Value, imaginary: Value, size: int, hop: int) -
     frames = op.Concat(real, imaginary, axis=1)
     trim = {"strides": [hop], "pads": [size // 2, size // 2]}
     overlapped = op.ConvTranspose(frames, kernel, **trim)
-    ones = op.Expand(1.0, op.Concat([1, 1], layers.length(net, frames, 2), axis=0))
+    ones = op.Add(op.Mul(op.Slice(frames, [0], [1], [1]), 0.0), 1.0)
     return op.Squeeze(op.Div(overlapped, op.ConvTranspose(ones, square, **trim)), [1])
 
 
@@ -84,4 +83,5 @@ def frame_phases(net: Net, cycles: Value, hop: int, width: int) -> Value:
 def repeat_frames(net: Net, x: Value, hop: int) -> Value:
     """Each frame of [1, T, 1] `hop` times: [1, hop·T, 1]."""
     op = net.op
-    return op.Reshape(op.Expand(x, [1, 1, hop]), [1, -1, 1])
+    ones = net.constant("samples_of_a_frame", np.ones((1, 1, hop), np.float32))
+    return op.Reshape(op.Mul(x, ones), [1, -1, 1])

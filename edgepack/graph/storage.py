@@ -65,6 +65,14 @@ def parts(model: Path) -> list[Path]:
     return [model, weights] if weights.exists() else [model]
 
 
+def values(tensor: ir.TensorProtocol) -> np.ndarray:
+    """The numbers of a weight of ours, mapped from its file even if that has a second name."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()
+    shape = tuple(int(n) for n in tensor.shape.numpy())
+    return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
+
+
 def unlinked(model: Path, folder: Path) -> Path:
     """The model, or a copy in `folder` if its weights have a second name, which onnx_ir refuses."""
     files = parts(model)

@@ -72,7 +72,7 @@ def _calls(dims: FlowUNetDims) -> tuple[dict[str, np.ndarray], ...]:
 def _pair(net: Net, x: Value, mu: Value, spk: Value, cond: Value) -> Value:
     """Both rows of the guidance batch, [2, T, 4·mels]: x, mu, spk, cond against x, 0, 0, 0."""
     op = net.op
-    frames = op.Expand(op.Unsqueeze(spk, [2]), op.Shape(x))
+    frames = op.Add(op.Mul(x, 0.0), op.Unsqueeze(spk, [2]))
     conditions = op.Concat(mu, frames, cond, axis=1)
     rows = [op.Concat(x, c, axis=1) for c in (conditions, op.Mul(conditions, 0.0))]
     return layers.channels_first(net, op.Concat(*rows, axis=0))
@@ -101,14 +101,15 @@ def _estimate(net: Net, x: Value, t: Value, chunk: Value, w: Weights, dims: Flow
         skips.append(x)
         last = i == len(downs) - 1
         x = net.tap(f"down_blocks.{i}.2", (_causal if last else _halve)(net, x, level / 2))
-    bias = layers.chunk_bias(net, layers.length(net, x, 1), chunk)
     for i, level in enumerate(numbered(w, "mid_blocks")):
         x = block(f"mid_blocks.{i}", x, level, bias)
     for i, level in enumerate(ups):
         skip = skips.pop()
-        frames = layers.length(net, skip, 1)
-        bias = layers.chunk_bias(net, frames, chunk)
-        x = op.Concat(op.Slice(x, [0], frames, [1]), skip, axis=-1)
+        if i > 0:  # doubling a halved odd length gives one frame more
+            frames = layers.length(net, skip, 1)
+            bias = layers.chunk_bias(net, frames, chunk)
+            x = op.Slice(x, [0], frames, [1])
+        x = op.Concat(x, skip, axis=-1)
         x = block(f"up_blocks.{i}", x, level, bias)
         last = i == len(ups) - 1
         x = net.tap(f"up_blocks.{i}.2", (_causal if last else _double)(net, x, level / 2))

@@ -3,7 +3,7 @@
 Source: transformers `Qwen2Model` and cosyvoice/llm/llm.py (`Qwen2LM`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,24 +41,30 @@ def embedding_table(name: str, table: Parameter) -> Graph:
 def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
     """Prefill and decode in one graph: `embeddings` [1, n, D] → `logits` [1, V] of the last one.
 
-    The KV cache comes in as `past_key_i`, `past_value_i` [1, kv_heads, past, head_width] (empty
-    at prefill) and leaves as `key_i`, `value_i` with n more positions. Keys are stored rotated.
-    Positions count from the length of the cache. `backbone` is a Qwen2Model.
+    `backbone` is a Qwen2Model. Keys are stored rotated; positions count from the length of the
+    cache. It comes in as `past_key_i`, `past_value_i` [1, kv_heads, past, head_width] (empty at
+    prefill) and leaves as `key_i`, `value_i` with n more positions. In `slots`, the first `used`
+    int64 [1] of `past` are filled, and only the rows of the n new positions leave: the host writes
+    them into the slots that follow, so that nothing is copied.
     """
+    slots = _written(backbone, decoder, dims, slots=True).model
+    return replace(_written(backbone, decoder, dims, slots=False), slots=slots)
+
+
+def _written(backbone: Weights, decoder: Weights, dims: SpeechLMDims, *, slots: bool) -> Graph:
     net = Net("speech_lm")
     op = net.op
     x = net.input("embeddings", [1, "n", dims.hidden])
-    cache: list[int | str] = [1, dims.kv_heads, "past", dims.head_width]
+    used = net.input("used", [1], INT64) if slots else None
+    axes: list[int | str] = [1, dims.kv_heads, "past", dims.head_width]
     past = [
-        (net.input(f"past_key_{i}", cache), net.input(f"past_value_{i}", cache))
+        (net.input(f"past_key_{i}", axes), net.input(f"past_value_{i}", axes))
         for i in range(dims.layers)
     ]
-    offset, count = layers.length(net, past[0][0], 2), layers.length(net, x, 1)
-    index = op.Add(layers.positions(net, count), offset)  # [n]
+    before, count = layers.length(net, past[0][0], 2), layers.length(net, x, 1)
+    index = op.Add(layers.positions(net, count), before if used is None else used)  # [n]
     rotation = _rotation(net, index, dims)
-    every = layers.positions(net, op.Add(offset, count))
-    hidden_from_query = op.Greater(op.Unsqueeze(every, [0]), op.Unsqueeze(index, [1]))
-    bias = op.Where(hidden_from_query, layers.MASKED, 0.0)  # [n, past + n]
+    biases = _biases(net, index, before, count, used, dims.heads // dims.kv_heads)
 
     states = []
     blocks = numbered(backbone, "layers")
@@ -69,13 +75,21 @@ def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
     for i, (w, (past_key, past_value)) in enumerate(zip(blocks, past, strict=True)):
         h = layers.rms_norm(net, x, w / "input_layernorm", dims.epsilon)
         q, k, v = _projections(net, h, w / "self_attn", dims, rotation)
-        k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
+        if used is None:
+            k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
         for output, value, source in ((f"key_{i}", k, past_key), (f"value_{i}", v, past_value)):
-            net.output(output, value, [1, dims.kv_heads, "past + n", dims.head_width])
+            length = "past + n" if used is None else "n"
+            net.output(output, value, [1, dims.kv_heads, length, dims.head_width])
             empty = (1, dims.kv_heads, 0, dims.head_width)
             states.append(State(str(source.name), output, empty))
-        h = _attention(net, q, k, v, bias, dims)
-        x = op.Add(x, layers.linear(net, h, w / "self_attn" / "o_proj"))
+        q = op.Reshape(op.Mul(q, dims.head_width**-0.5), [1, dims.kv_heads, -1, dims.head_width])
+        if used is None:
+            y = _attention(net, q, k, v, biases[0])
+        else:
+            y = _attention_to_slots(net, q, [(past_key, past_value), (k, v)], biases)
+        y = op.Reshape(y, [1, dims.heads, -1, dims.head_width])
+        y = layers.merge_heads(net, y, dims.heads, dims.head_width)
+        x = op.Add(x, layers.linear(net, y, w / "self_attn" / "o_proj"))
         h = layers.rms_norm(net, x, w / "post_attention_layernorm", dims.epsilon)
         x = op.Add(x, _gated(net, h, w / "mlp", dims))
     x = net.tap("hidden", layers.rms_norm(net, x, backbone / "norm", dims.epsilon))
@@ -90,6 +104,28 @@ def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
         for n in (9, 1, 1, 3)
     )
     return net.finish(calls, tuple(states))
+
+
+def _biases(
+    net: Net, index: Value, before: Value, count: Value, used: Value | None, group: int
+) -> list[Value]:
+    """Masks to add to scores, with a row for every query of a group: [group · n, keys].
+
+    One for a whole cache with the new keys at its end; or one for slots, and one for new keys.
+    """
+    op = net.op
+
+    def of_each_query(bias: Value) -> Value:
+        return op.Concat(*[bias] * group, axis=0) if group > 1 else bias
+
+    if used is None:
+        every = layers.positions(net, op.Add(before, count))
+        late = op.Greater(op.Unsqueeze(every, [0]), op.Unsqueeze(index, [1]))
+        return [of_each_query(op.Where(late, layers.MASKED, 0.0))]
+    filled = op.Less(layers.positions(net, before), used)
+    late = op.Greater(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
+    slots = op.Unsqueeze(op.Where(filled, 0.0, layers.MASKED), [0])
+    return [slots, of_each_query(op.Where(late, layers.MASKED, 0.0))]
 
 
 def _rotation(net: Net, index: Value, dims: SpeechLMDims) -> tuple[Value, Value]:
@@ -138,22 +174,29 @@ def _projections(
     return q, k, op.Transpose(v, perm=[0, 2, 1, 3])
 
 
-def _attention(net: Net, q: Value, k: Value, v: Value, bias: Value, dims: SpeechLMDims) -> Value:
-    """Grouped-query attention (Ainslie et al., 2023) → [1, n, heads · width].
+def _attention(net: Net, q: Value, k: Value, v: Value, bias: Value) -> Value:
+    """Grouped-query attention (Ainslie et al., 2023) → [1, kv_heads, group · n, width].
 
     The queries of a group are rows of one product with their shared keys, which are not copied.
     """
     op = net.op
-    group, width = dims.heads // dims.kv_heads, dims.head_width
-    q = op.Reshape(op.Mul(q, width**-0.5), [1, dims.kv_heads, -1, width])
-    scores = op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2]))  # [1, kv, group·n, past + n]
-    total = layers.length(net, k, 2)
-    grouped = op.Concat([dims.kv_heads, group, -1], total, axis=0)
-    probabilities = op.Softmax(op.Add(op.Reshape(scores, grouped), bias), axis=-1)
-    flat = op.Concat([1, dims.kv_heads, -1], total, axis=0)
-    y = op.MatMul(op.Reshape(probabilities, flat), v)
-    y = op.Reshape(y, [1, dims.heads, -1, width])
-    return layers.merge_heads(net, y, dims.heads, width)
+    return layers.attend(net, op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), bias, v)
+
+
+def _attention_to_slots(
+    net: Net, q: Value, parts: list[tuple[Value, Value]], biases: list[Value]
+) -> Value:
+    """The same over keys and values in several places, which are not joined: one softmax."""
+    op = net.op
+    scores = [
+        op.Add(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), bias)
+        for (k, _), bias in zip(parts, biases, strict=True)
+    ]
+    largest = op.Max(*(op.ReduceMax(part, [-1], keepdims=1) for part in scores))
+    shares = [op.Exp(op.Sub(part, largest)) for part in scores]
+    total = op.Add(*(op.ReduceSum(part, [-1], keepdims=1) for part in shares))
+    values = op.Add(*(op.MatMul(s, v) for s, (_, v) in zip(shares, parts, strict=True)))
+    return op.Div(values, total)
 
 
 def _gated(net: Net, x: Value, w: Weights, dims: SpeechLMDims) -> Value:

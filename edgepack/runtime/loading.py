@@ -32,6 +32,8 @@ _TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
 # Called a few times an utterance: giving memory back costs a small network more than a large one.
 _TRANSIENT_IF_LARGE, _LARGE_BYTES = frozenset({"flow_estimator"}), 32 << 20
 
+_ONNX_ENGINE = "ort"
+
 
 @dataclass(frozen=True)
 class Host:
@@ -173,18 +175,24 @@ def open_coverage(bundle: Bundle, frontend: Frontend) -> Coverage | None:
 
 
 def open_enroller(bundle: Bundle, host: Host) -> Enroller:
-    """The networks that make voices of recordings; raises UsageError if the bundle has none."""
+    """The networks that make voices of recordings; raises UsageError if the bundle has none.
+
+    They are ONNX files; an engine that cannot read those has ONNX Runtime beside it.
+    """
     models = bundle.manifest.enrolment
     if not models:
         raise UsageError(
             f"{bundle.folder}: has no enrolment networks; build it from a checkpoint that has them"
         )
 
+    runner = engine(host.runtime)
+    runner = runner if runner.reads_onnx else engine(_ONNX_ENGINE)
+
     def model(name: str) -> Model:
         carried = models[name]
         bundle.check([carried.file])
         path = bundle.path(carried.file)
-        return Model(carried, engine(host.runtime).open(path, (), host.options(name)))
+        return Model(carried, runner.open(path, (), host.options(name)))
 
     manifest = bundle.manifest
     return Enroller(

@@ -57,6 +57,11 @@ class Engine(Protocol):
         """The package to install, for the message when it is missing."""
         ...
 
+    @property
+    def reads_onnx(self) -> bool:
+        """Whether it runs `.onnx` files, such as the networks of a checkpoint taken over."""
+        ...
+
     def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
         """Load a network file; raises IntegrityError if the engine refuses it."""
         ...

@@ -29,7 +29,9 @@ UTTERANCE = 1e-2  # seconds of it: the original rounds phases of 1e5 rad to floa
 DISTORTION_DB = 0.5  # audio of our own mel, whose rounding errors f0 and phase multiply again
 
 
-_HIDDEN = "hidden inside the network; shown by .onnx files (with edgepack[build]) and by OpenVINO"
+_HIDDEN = (
+    "hidden inside the network; shown by .onnx files (with edgepack[build]), OpenVINO and LiteRT"
+)
 
 
 @dataclass(frozen=True)

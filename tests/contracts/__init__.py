@@ -1,5 +1,6 @@
 """What every plug-in has to do, whichever are found."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,28 @@ def totals(folder: Path) -> Path:
     x, past = graph.input("x", [1, "n", 2]), graph.input("past", [1, "p", 2])
     present = op.Concat(past, x, axis=1)
     wide = graph.tap(TAP, op.MatMul(present, graph.constant("weights", WEIGHTS)))
-    graph.output("y", op.ReduceSum(wide, op.Constant(value_ints=[1]), keepdims=0), [1, 600])
+    graph.output("y", op.ReduceSum(wide, [1], keepdims=0), [1, 600])
     graph.output("present", present, [1, "m", 2])
     state = net.State(STATES[0].input, STATES[0].output, STATES[0].shape)
-    return graph.finish((), (state,)).save(folder)
+    finished = graph.finish((), (state,))
+    return replace(finished, slots=_totals_of_slots().model).save(folder)
+
+
+def _totals_of_slots() -> net.Graph:
+    """The same with the inputs so far in the first `used` of p slots."""
+    graph = net.Net("totals")
+    op = graph.op
+    x, past = graph.input("x", [1, "n", 2]), graph.input("past", [1, "p", 2])
+    used = graph.input("used", [1], net.INT64)
+    weights = graph.constant("weights", WEIGHTS)
+    slots = op.Range(0, op.Squeeze(op.Shape(past, start=1, end=2), [0]), 1)
+    filled = op.Unsqueeze(op.Less(slots, used), [0, 2])
+    before = op.MatMul(op.Where(filled, past, 0.0), weights)
+    wide = graph.tap(TAP, op.MatMul(x, weights))
+    both = (op.ReduceSum(part, [1], keepdims=0) for part in (before, wide))
+    graph.output("y", op.Add(*both), [1, 600])
+    graph.output("present", op.Mul(x, 1.0), [1, "n", 2])
+    return graph.finish(())
 
 
 def job(model: Path, folder: Path, container: str, precision: str) -> Job:

@@ -99,7 +99,7 @@ def folders(
             patch.setattr(random_checkpoint, "values", scattered)
             tokenizer = random_checkpoint.DEMO / "CosyVoice-BlankEN"
             random_checkpoint.write(folder / "checkpoint", TWO_LEVELS, tokenizer)
-        request = BuildRequest(str(folder / "checkpoint"), ["intel-cpu"], folder)
+        request = BuildRequest(str(folder / "checkpoint"), ["intel-cpu"], folder, RUNTIMES)
         return folder / "checkpoint", build(request)[0].bundle.folder
 
     return get

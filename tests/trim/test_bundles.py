@@ -42,7 +42,9 @@ def spoken(
             return bundle(model)
         if (model, languages) not in built:
             codes = tuple(languages.split(","))
-            request = BuildRequest(checkpoints(model), ["intel-cpu"], output, languages=codes)
+            request = BuildRequest(
+                checkpoints(model), ["intel-cpu"], output, RUNTIMES, languages=codes
+            )
             built[model, languages] = build(request)[0].bundle.folder
         return built[model, languages]
 

@@ -61,6 +61,7 @@ class _OpenVinoSession:
 @dataclass(frozen=True)
 class _OpenVino:
     distribution: str = "openvino"
+    reads_onnx: bool = True
 
     def version(self) -> str:
         import openvino

@@ -62,6 +62,7 @@ def _value(array: np.ndarray) -> Any:
 @dataclass(frozen=True)
 class _Ort:
     distribution: str = "onnxruntime"
+    reads_onnx: bool = True
 
     def version(self) -> str:
         import onnxruntime

@@ -1,0 +1,1 @@
+"""What ONNX operators become, a module for each kind of them."""

@@ -1,0 +1,38 @@
+"""How much memory a bundle needs to speak; to be run in a process of its own."""
+
+from pathlib import Path
+
+import numpy as np
+
+from edgepack.report import Step
+from edgepack.runtime.flow import Condition
+from edgepack.runtime.loading import load
+from edgepack.runtime.memory import peak_rss_bytes, return_large_blocks
+from edgepack.verification import selftest
+
+SECONDS = 10  # of audio
+_TEXT_TOKENS, _STEPS = 40, 20
+_SPREAD = 997  # tokens that differ from each other
+
+
+def peak(folder: Path, runtime: str, threads: int, step: Step) -> int:
+    """Peak resident bytes of this process after it spoke ten seconds of audio.
+
+    What is said does not matter: speech tokens are counted up, so no text is needed, and the
+    speaker is that of the self-test.
+    """
+    step(f"{runtime}: memory")
+    return_large_blocks()
+    loaded = load(folder, runtime, threads)
+    manifest, decoder = loaded.bundle.manifest, loaded.decoder
+    count = SECONDS * manifest.sample_rate // (manifest.vocoder.frame * manifest.flow.ratio)
+    tokens = (np.arange(count) * _SPREAD % manifest.language_model.speech_tokens).tolist()
+    decoder.decoder.reset()
+    block = decoder.prefix(list(range(_TEXT_TOKENS)), [], [])
+    for token in tokens[:_STEPS]:
+        decoder.decoder.run({"embeddings": block})
+        block = decoder.embed_speech([token])
+    calls = selftest.read(loaded.bundle.path(manifest.self_test))["flow_encoder"]
+    mel = loaded.flow.mel(tokens, Condition(calls[0].feeds["speaker"][0]), steps=1)
+    loaded.vocoder.synthesize(mel, loaded.vocoder.noise(mel.shape[2], None))
+    return peak_rss_bytes()

@@ -1,0 +1,1 @@
+"""The LiteRT lowering, operator by operator."""

@@ -1,0 +1,130 @@
+"""Whole networks in LiteRT: patterns, lengths that change, what XNNPACK leaves out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
+from support import Build
+
+from edgepack.backends.tflite import DECODER_SIGNATURES, SIGNATURES
+from edgepack.bundle import open_bundle
+from edgepack.graph import layers
+from edgepack.graph.net import Net
+from edgepack.lowering.lower import lower
+from edgepack.runtime.session import Options, engine
+from edgepack.verification.selftest import read, relative_error
+
+# What runs outside XNNPACK, by stage; docs/tflite.md says why. All of it is small and runs once a
+# call, but for the encoder's relative shift.
+SHAPES = {"SHAPE", "STRIDED_SLICE", "RANGE", "RESHAPE"}
+MASK = {"CAST", "FLOOR_DIV", "ADD", "MUL", "LESS", "SELECT_V2"}
+OUTSIDE = {
+    "speech_lm": SHAPES | {"CAST", "ADD", "LESS", "GREATER", "SELECT_V2"},
+    "flow_encoder": SHAPES | MASK | {"SUB", "GATHER", "CONCATENATION", "SLICE"},
+    "flow_estimator": SHAPES | MASK,
+    "hift_source": {"CUMSUM", "GREATER", "CAST"},
+    "hift": {"MIRROR_PAD"},
+}
+
+
+def operators(path: Path) -> list[str]:
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    model = flatbuffer_utils.read_model(str(path))
+    codes = [names[code.builtinCode] for code in model.operatorCodes]
+    return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
+
+
+def test_a_gelu_is_one_operator(tmp_path: Path) -> None:
+    net = Net("gelu")
+    x = net.input("x", [1, "n", 8])
+    net.output("y", layers.gelu(net, x), [1, "n", 8])
+    path = net.finish(()).save(tmp_path)
+    lower("gelu", path, tmp_path / "gelu.tflite", SIGNATURES)
+    assert operators(tmp_path / "gelu.tflite") == ["GELU"]
+    value = np.random.default_rng(0).standard_normal((1, 5, 8), np.float32)
+    wanted = engine("ort").open(path, (), Options(1)).run({"x": value})["y"]
+    found = engine("tflite").open(tmp_path / "gelu.tflite", (), Options(1)).run({"x": value})["y"]
+    assert relative_error(found, wanted) <= 1e-6
+
+
+@pytest.mark.parametrize("model", ["demo", "cosyvoice2-s1"])
+def test_lengths_may_change_from_call_to_call(bundle: Build, model: str) -> None:
+    folder = bundle(model)
+    opened = open_bundle(folder)
+    calls = read(opened.path(opened.manifest.self_test))
+    for name, stage in opened.manifest.stages.items():
+        path = opened.path(stage.variants["tflite"].files[0])
+        session = engine("tflite").open(path, stage.states, Options(1))
+        for _ in range(2):
+            session.reset()
+            for call in calls[name]:
+                outputs = session.run(call.feeds)
+                for output, wanted in call.outputs.items():
+                    assert relative_error(outputs[output], wanted) <= 1e-3, (name, output)
+
+
+def outside(interpreter: Any) -> set[str]:
+    """Types of operators that no delegate computes: walk back from what delegates return."""
+    nodes = interpreter._get_ops_details()
+    made = {int(t): n for n in nodes if n["op_name"] != "DELEGATE" for t in n["outputs"]}
+    inside: set[int] = set()
+    for node in nodes:
+        if node["op_name"] != "DELEGATE":
+            continue
+        given, waiting = {int(t) for t in node["inputs"]}, [int(t) for t in node["outputs"]]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in given or tensor not in made or made[tensor]["index"] in inside:
+                continue
+            inside.add(made[tensor]["index"])
+            waiting += [int(t) for t in made[tensor]["inputs"]]
+    plain = [n for n in nodes if n["op_name"] != "DELEGATE" and n["index"] not in inside]
+    assert inside
+    return {node["op_name"] for node in plain}
+
+
+@pytest.mark.parametrize("stage", OUTSIDE)
+def test_only_listed_operators_run_outside_xnnpack(bundle: Build, stage: str) -> None:
+    opened = open_bundle(bundle("demo"))
+    record = opened.manifest.stages[stage]
+    interpreter = Interpreter(str(opened.path(record.variants["tflite"].files[0])))
+    (call, *_) = read(opened.path(opened.manifest.self_test))[stage]
+    for details in interpreter.get_input_details():
+        value = call.feeds.get(details["name"])
+        state = next((s.shape for s in record.states if s.input == details["name"]), None)
+        if value is not None or state is not None:
+            shape = value.shape if value is not None else tuple(n or 64 for n in state or ())
+            interpreter.resize_tensor_input(details["index"], shape)
+    interpreter.allocate_tensors()
+    assert outside(interpreter) <= OUTSIDE[stage]
+
+
+def test_a_decoder_has_both_signatures_over_the_same_weights(bundle: Build) -> None:
+    opened = open_bundle(bundle("demo"))
+    path = opened.path(opened.manifest.stages["speech_lm"].variants["tflite"].files[0])
+    found = Interpreter(str(path)).get_signature_list()
+    assert set(found) == set(DECODER_SIGNATURES)
+    assert found["prefill"] == found["decode"]
+    hub = opened.path(opened.manifest.stages["speech_lm"].variants["ort"].files[0])
+    stored = sum(p.stat().st_size for p in (hub, hub.with_name(f"{hub.name}.data")))
+    assert path.stat().st_size < 1.02 * stored
+
+
+def test_no_flex_and_no_custom_operator(bundle: Build) -> None:
+    opened = open_bundle(bundle("demo"))
+    for stage in opened.manifest.stages.values():
+        assert "CUSTOM" not in operators(opened.path(stage.variants["tflite"].files[0]))
+
+
+def test_slots_share_the_weights_of_the_hub(tmp_path: Path) -> None:
+    from contracts import totals
+
+    path = totals(tmp_path)
+    slots = onnx.load(path.with_suffix(".slots.onnx"), load_external_data=False)
+    (weights,) = [t for t in slots.graph.initializer if t.external_data]
+    assert {e.key: e.value for e in weights.external_data}["location"] == f"{path.name}.data"
