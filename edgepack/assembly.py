@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 import edgepack
-from edgepack import bundle, language, voices
+from edgepack import bundle, host_contract, language, voices
 from edgepack.carried import carry
 from edgepack.errors import UsageError
 from edgepack.family import TEXT_TABLE
@@ -143,6 +143,8 @@ def describe(
     normalizers = {code: _normalizer(code, folder) for code in contents.text.languages}
     speakers = {name: _voice(name, voice, folder) for name, voice in contents.voices.items()}
     trim = _trim(contents, variants[TEXT_TABLE], folder)
+    if wanted.profile.packaging and wanted.profile.packaging.contract:
+        host_contract.write(folder, contents.stages, variants, host, _TOKENIZER, speakers)
     return Manifest(
         format=FORMAT,
         edgepack=edgepack.__version__,

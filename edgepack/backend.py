@@ -42,6 +42,11 @@ class Backend(Protocol):
         """The `container` values it understands."""
         ...
 
+    @property
+    def caches(self) -> str:
+        """Where its files keep caches: `grown` inputs and outputs, `slots`, or `inside`."""
+        ...
+
     def convert(self, job: Job) -> list[Path]:
         """Write the files of one graph; the first is the one to open.
 

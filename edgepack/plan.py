@@ -23,6 +23,8 @@ from edgepack.target import TargetProfile
 
 DEMO = "demo"
 _TOOLS = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
     "nncf",
     "numpy",
     "onnx",

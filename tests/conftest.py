@@ -35,11 +35,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -
     output = tmp_path_factory.mktemp("bundles")
     built: dict[tuple[str, str], Path] = {}
 
-    def get(model: str, target: str = "intel-cpu") -> Path:
+    def get(model: str, target: str = "intel-cpu", precision: str = "auto") -> Path:
         if (model, target) not in built:
             formats = list(load(target).runtimes)
-            (result,) = build(BuildRequest(checkpoints(model), [target], output, formats))
-            built[model, target] = result.bundle.folder
+            request = BuildRequest(checkpoints(model), [target], output, formats, precision)
+            built[model, target] = build(request)[0].bundle.folder
         return built[model, target]
 
     return get

@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
+    "host_contract": {"backend", "family", "hub", "runtime"},
     "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
@@ -54,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
-        "runtime", "verification",
+        "runtime", "verification", "host_contract",
     },
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",

@@ -29,6 +29,7 @@ _PLAIN = ("none", "half", "rows")  # what needs no quantizer
 
 class _OpenVino:
     containers = ("xml",)
+    caches = "inside"
 
     def convert(self, job: Job) -> list[Path]:
         import openvino

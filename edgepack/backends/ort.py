@@ -27,6 +27,7 @@ _FATAL_SEVERITY = 4  # what is less is an exception too
 
 class _Ort:
     containers = ("onnx", "ort")
+    caches = "grown"
 
     def convert(self, job: Job) -> list[Path]:
         _require_support(job)

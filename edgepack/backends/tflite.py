@@ -20,6 +20,7 @@ SIGNATURES = ("serving_default",)
 
 class _LiteRt:
     containers = ("tflite",)
+    caches = "slots"
 
     def convert(self, job: Job) -> list[Path]:
         target = job.folder / f"{job.model.stem}.tflite"

@@ -1,0 +1,72 @@
+"""`host_loop.json`: what a program in another language needs to drive a bundle's networks.
+
+It says the same as the manifest, spelled out: types and shapes of every input and output, the ODE's
+time steps as numbers, caches by runtime. docs/host-loop.md explains it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx_ir as ir
+
+from edgepack.backend import backend
+from edgepack.family import HostSettings
+from edgepack.hub import HubStage
+from edgepack.manifest import Variant
+from edgepack.runtime.flow import time_steps
+from edgepack.runtime.session import engine
+
+FILE = "host_loop.json"
+SCHEMA = "edgepack.host-loop/1"
+
+
+def write(
+    folder: Path,
+    stages: Sequence[HubStage],
+    variants: Mapping[str, Mapping[str, Variant]],
+    host: HostSettings,
+    tokenizer: str,
+    voices: Mapping[str, str],
+) -> None:
+    """Write the contract of a bundle to its folder."""
+    runtimes = sorted({runtime for by_runtime in variants.values() for runtime in by_runtime})
+    flow = msgspec.to_builtins(host.flow)
+    steps = time_steps(flow.pop("steps"), flow.pop("schedule"))
+    document = {
+        "schema": SCHEMA,
+        "engines": {runtime: engine(runtime).version() for runtime in runtimes},
+        "caches": {runtime: backend(runtime).caches for runtime in runtimes},
+        "sample_rate": host.sample_rate,
+        "networks": {stage.name: _network(stage, variants[stage.name]) for stage in stages},
+        "text": {"tokenizer": tokenizer, "end_of_prompt": host.end_of_prompt},
+        "language_model": msgspec.to_builtins(host.language_model),
+        "flow": {**flow, "steps": [[float(t), float(width)] for t, width in steps]},
+        "vocoder": msgspec.to_builtins(host.vocoder),
+        "stream": msgspec.to_builtins(host.stream),
+        "voices": dict(voices),
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    (folder / FILE).write_text(text, "utf-8")
+
+
+def _network(stage: HubStage, variants: Mapping[str, Variant]) -> dict[str, Any]:
+    graph = ir.load(stage.model).graph
+    return {
+        "files": {runtime: variant.files[0] for runtime, variant in variants.items()},
+        "inputs": [_value(v) for v in graph.inputs if v.name in stage.inputs],
+        "outputs": [_value(v) for v in graph.outputs if v.name in stage.outputs],
+        "caches": [msgspec.to_builtins(state) for state in stage.states],
+    }
+
+
+def _value(value: ir.Value) -> dict[str, Any]:
+    """Name, element type and axes; a name in place of a length is one that changes."""
+    axes = value.shape or ()
+    return {
+        "name": value.name,
+        "type": str(value.dtype.numpy()) if value.dtype else "float32",
+        "shape": [n if isinstance(n, int) else str(n.value) for n in axes],
+    }
