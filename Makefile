@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format docs clean
+.PHONY: demo test test-slow test-arm64 check format docs clean
 
 demo: $(VENV)/installed-build
 	$(BIN)/python examples/demo.py
@@ -13,6 +13,11 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+test-arm64: $(VENV)/installed-dev
+	tests/device/arm64_env.sh .arm64
+	$(BIN)/python -m pytest -m device tests/device
+	@cat .arm64/report.md
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

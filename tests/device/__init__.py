@@ -1,0 +1,1 @@
+"""Bundles on arm64, emulated; run by `make test-arm64`."""
