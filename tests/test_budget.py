@@ -1,0 +1,97 @@
+"""Budgets of a device: a build that is over one fails with the numbers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from support import Build
+
+from edgepack import budget, target
+from edgepack.bundle import open_bundle
+from edgepack.errors import GateError
+from edgepack.isolation import isolated
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest
+from edgepack.report import silent
+from edgepack.target import Memory, Packaging, TargetProfile
+from edgepack.verification.footprint import peak
+
+PLENTY = Memory(ram_mb=9999, bundle_mb=9999, peak_mb=9999)
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TargetProfile]:
+    """Gives intel-cpu other budgets."""
+    plain = target.load("intel-cpu")
+
+    def change(**parts: Any) -> TargetProfile:
+        profile = msgspec.structs.replace(plain, **parts)
+        monkeypatch.setattr(target, "load", lambda name: profile)
+        return profile
+
+    return change
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> BuildRequest:
+    return BuildRequest("demo", ["intel-cpu"], tmp_path / "out", ["ort"])
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"memory": msgspec.structs.replace(PLENTY, bundle_mb=20)},
+            r"files for ort are \d\d MB, the device's budget is 20 MB",
+        ),
+        (
+            {"memory": msgspec.structs.replace(PLENTY, peak_mb=30)},
+            r"speaking with ort took \d+ MB of memory on this machine, .* is 30 MB",
+        ),
+        (
+            {"packaging": Packaging("stored", part_mb=5)},
+            r" is \d+ MB, one file may have 5 MB",
+        ),
+    ],
+    ids=["files", "memory", "part"],
+)
+def test_a_bundle_over_its_budget_is_not_written(
+    plant: Callable[..., TargetProfile],
+    request_: BuildRequest,
+    parts: dict[str, Any],
+    words: str,
+) -> None:
+    plant(**parts)
+    with pytest.raises(GateError, match=words):
+        build(request_)
+    assert not list(request_.output.glob("*/manifest.json"))
+
+
+def test_what_speaking_took_is_told(
+    plant: Callable[..., TargetProfile], request_: BuildRequest
+) -> None:
+    plant(memory=PLENTY)
+    (built,) = build(request_)
+    assert 40e6 < built.peaks["ort"] < 1e9
+    plant()
+    (other,) = build(replace(request_, output=request_.output / "other"))
+    assert other.peaks == {}  # nothing was measured, so nothing is said
+
+
+def test_files_of_other_runtimes_do_not_count(bundle: Build) -> None:
+    manifest = open_bundle(bundle("demo")).manifest
+    whole = sum(file.bytes for file in manifest.files.values())
+    sizes = {runtime: budget.runtime_bytes(manifest, runtime) for runtime in ("ort", "tflite")}
+    for size in sizes.values():
+        assert whole / 4 < size < whole / 2
+    shared = budget.runtime_bytes(manifest, "none of them")
+    of_ort = {f for s in manifest.stages.values() for f in s.variants["ort"].files}
+    assert sizes["ort"] == shared + sum(manifest.files[f].bytes for f in of_ort)
+
+
+def test_a_larger_bundle_takes_more_memory(bundle: Build) -> None:
+    small, large = (isolated(peak, bundle(m), "ort", 1, step=silent) for m in ("tiny", "demo"))
+    assert small < large
