@@ -152,6 +152,7 @@ def describe(
         family=source.family_name,
         target=wanted.target,
         architecture=wanted.profile.architecture,
+        device=wanted.profile.device,
         languages=contents.text.languages,
         trim=trim,
         quality=None,

@@ -204,6 +204,38 @@ class MelSpectrogram(Struct, frozen=True):
     high: float
 
 
+class Sensor(Struct, frozen=True):
+    """A hwmon sensor of a board: its chip's `name`, its `label`, and what it covers."""
+
+    name: str
+    label: str
+    scope: str
+
+
+class Watts(Struct, frozen=True):
+    """Figures for an estimate from CPU time. `provenance` is measured, vendor or assumed."""
+
+    idle_w: float
+    active_w_per_core: float
+    provenance: str
+
+
+class Device(Struct, frozen=True):
+    """How the target's device is used, from its profile.
+
+    `cpus` is all, performance or efficiency; `threads` None for one a core. `meters` are energy
+    meters in order of preference, `scope` what their figures should cover if there is a choice,
+    `sensors` what is known of the board's, `watts` for an estimate on request.
+    """
+
+    cpus: str = "all"
+    threads: int | None = None
+    meters: tuple[str, ...] = ()
+    scope: str = ""
+    sensors: tuple[Sensor, ...] = ()
+    watts: Watts | None = None
+
+
 class Manifest(Struct, frozen=True):
     """Everything a device needs to know about a bundle.
 
@@ -216,6 +248,7 @@ class Manifest(Struct, frozen=True):
     family: str
     target: str
     architecture: str
+    device: Device
     languages: tuple[str, ...]
     trim: Trim | None
     quality: Quality | None

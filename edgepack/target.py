@@ -11,7 +11,7 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
-from edgepack.manifest import Limit
+from edgepack.manifest import Device, Limit, Sensor, Watts
 from edgepack.recipe import PRECISIONS
 
 Precision = str
@@ -79,10 +79,15 @@ class Packaging(Record, frozen=True):
 
 
 class Energy(Record, frozen=True):
-    """Energy meters to try, in order of preference, and what the figure covers."""
+    """Energy meters to try, in order of preference, and what the figure should cover.
+
+    `sensors` says what the board's hwmon sensors measure; `watts` are for an estimate on request.
+    """
 
     meters: tuple[str, ...]
     scope: str = ""
+    sensors: tuple[Sensor, ...] = ()
+    watts: Watts | None = None
 
 
 class TargetProfile(Record, frozen=True):
@@ -107,6 +112,20 @@ class TargetProfile(Record, frozen=True):
     energy: Energy | None = None
     gates: dict[str, dict[str, Limit]] = {}
     enrolment: bool = True
+
+    @property
+    def device(self) -> Device:
+        """What the device itself has to know of this."""
+        cores = self.cores or Cores("any", "all")
+        energy = self.energy or Energy(())
+        return Device(
+            cpus=cores.use,
+            threads=cores.threads,
+            meters=energy.meters,
+            scope=energy.scope,
+            sensors=energy.sensors,
+            watts=energy.watts,
+        )
 
     def stage_precision(self, stage: str) -> Precision:
         """The precision this profile gives to a stage."""
@@ -158,7 +177,9 @@ def _standard_gates() -> dict[str, dict[str, Limit]]:
 
 def _suggestion(message: str) -> str:
     unknown = re.search(r"unknown field `(\w+)`", message)
-    parts = (TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy)
+    parts = (
+        TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
+    )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -13,7 +13,13 @@ import edgepack
 from edgepack import discovery, report
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 
-_EXTRAS = {"onnxruntime": "ort", "openvino": "openvino"}
+_EXTRAS = {
+    "onnxruntime": "ort",
+    "openvino": "openvino",
+    "ai_edge_litert": "tflite",
+    "matplotlib": "report",
+    "jinja2": "report",
+}
 
 
 class _Commands(click.Group):
@@ -34,11 +40,11 @@ def root() -> None:
     """Package CosyVoice speech synthesis for CPUs, phones and boxes, and run it there."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> int:
+    """Run a command line and return its exit code; `program` if this process is nothing else."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result: Any = root.main(arguments, prog_name="edgepack", standalone_mode=False)
+        result: Any = root.main(arguments, prog_name="edgepack", standalone_mode=False, obj=program)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (BrokenPipeError, SystemExit):  # nobody reads on; click makes a SystemExit of it
@@ -53,7 +59,7 @@ def entry() -> None:
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable
-    sys.exit(main())
+    sys.exit(main(program=True))
 
 
 def _translated(error: BaseException) -> EdgepackError:

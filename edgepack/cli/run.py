@@ -1,16 +1,20 @@
 """`edgepack run`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import PATH, engine_options, output_options
-from edgepack.errors import UsageError
+from edgepack.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from edgepack.runtime.synthesizer import Speech, Synthesizer
+    from edgepack.report import Step
+    from edgepack.runtime.speech import Speech
+    from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 
 @click.command(short_help="Speak with a bundle.")
@@ -78,6 +82,26 @@ if TYPE_CHECKING:
     help="Refuse text that is not in the bundle's languages, instead of a warning.",
 )
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
+@click.option(
+    "--stream",
+    is_flag=True,
+    help="Write audio while it is made; with -o - raw 16-bit samples go to standard output.",
+)
+@click.option(
+    "--memory",
+    type=click.Choice(["all", "low"]),
+    default="all",
+    show_default=True,
+    help="low: one network at a time in memory, loaded again for each sentence.",
+)
+@click.option(
+    "--energy",
+    default="auto",
+    show_default=True,
+    metavar="METER",
+    help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
+)
+@cpu_options
 @engine_options
 @output_options
 def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -> None:
@@ -85,18 +109,20 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     import time
 
     from edgepack import report
-    from edgepack.runtime import audio
+    from edgepack.bundle import open_bundle
+
+    _check(text, file, options)
+    manifest = open_bundle(bundle).manifest
+    plan = placed(bundle, manifest, options)  # before anything that has threads is imported
+
+    from edgepack.cli import _spoken
+    from edgepack.runtime import energy
+    from edgepack.runtime.cpu import affinity
     from edgepack.runtime.memory import return_large_blocks
+    from edgepack.runtime.meter import Machine
     from edgepack.runtime.synthesizer import Settings, Synthesizer
     from edgepack.runtime.watch import Recorder
 
-    given = [text, file, options["convert"], options["speech_tokens"]]
-    if sum(value is not None for value in given) != 1:
-        raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
-    if options["instruct"] and text is None and file is None:
-        raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
-    if options["output"].is_dir() or not options["output"].parent.is_dir():
-        raise UsageError(f"{options['output']}: not a file name in a folder that exists")
     return_large_blocks()
     settings = Settings(
         voice=options["voice"],
@@ -110,32 +136,128 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     )
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
+    to_stdout = str(options["output"]) == "-"
+    machine = Machine()
     with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
         step("loading")
         start = time.perf_counter()
         synthesizer = Synthesizer.load(
-            bundle, options["runtime"], options["threads"], [recorder] if recorder else []
+            bundle,
+            options["runtime"],
+            watchers=[recorder] if recorder else [],
+            plan=plan,
+            memory=options["memory"],
         )
         loaded = time.perf_counter() - start
+        meters = energy.select(options["energy"], machine, manifest.device)
         step("speaking")
-        if options["convert"]:
-            speech = synthesizer.convert(options["convert"], settings)
-        elif options["speech_tokens"]:
-            speech = synthesizer.speak_tokens(_tokens(options["speech_tokens"]), settings)
-        else:
-            speech = synthesizer.speak(_text(text, file), settings)
-    audio.write(options["output"], speech.audio, speech.sample_rate)
+        with energy.measuring(meters, machine) as readings:
+            speech = _speak(synthesizer, text, file, settings, options, step)
     if recorder:
         recorder.save(options["dump"])
-        _dump_speech(options["dump"], speech)
-    record = _record(synthesizer, speech, loaded, options)
+        _spoken.dump(options["dump"], speech)
+    found = _spoken.record(
+        synthesizer,
+        speech,
+        plan,
+        affinity.observe(plan.cpus),
+        energy.record(
+            meters,
+            readings[0] if readings else None,
+            utterances=len(speech.utterances),
+            audio_seconds=speech.audio_seconds,
+        ),
+        {
+            "output": str(options["output"]),
+            "stream": options["stream"],
+            "seed": options["seed"],
+            "load_seconds": loaded,
+        },
+    )
     if options["as_json"]:
-        report.document(record)
+        report.document(found)
     else:
-        for warning in record["warnings"]:
+        for warning in found["warnings"]:
             report.warn(warning)
-        if shown:
-            _show(record)
+        if shown and not to_stdout:
+            _spoken.show(found)
+
+
+def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
+    """Refuse options that contradict each other, before anything is loaded."""
+    given = [text, file, options["convert"], options["speech_tokens"]]
+    if sum(value is not None for value in given) != 1:
+        raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
+    if options["instruct"] and text is None and file is None:
+        raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
+    output: Path = options["output"]
+    if str(output) == "-":
+        if not options["stream"] or options["as_json"]:
+            raise UsageError("-o - goes with --stream and without --json")
+    elif output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"{output}: not a file name in a folder that exists")
+    if options["stream"] and text is None and file is None:
+        raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
+
+
+def _speak(
+    synthesizer: "Synthesizer",
+    text: str | None,
+    file: Path | None,
+    settings: "Settings",
+    options: dict[str, Any],
+    step: "Step",
+) -> "Speech":
+    """Speak what was asked for and write it."""
+    from edgepack.runtime import audio
+
+    output: Path = options["output"]
+    if options["stream"]:
+        pieces = _arriving() if text == "-" else _text(text, file)
+        return _stream(synthesizer, pieces, settings, output, step)
+    if options["convert"]:
+        speech = synthesizer.convert(options["convert"], settings)
+    elif options["speech_tokens"]:
+        speech = synthesizer.speak_tokens(_tokens(options["speech_tokens"]), settings)
+    else:
+        speech = synthesizer.speak(_text(text, file), settings)
+    audio.write(output, speech.audio, speech.sample_rate)
+    return speech
+
+
+def _stream(
+    synthesizer: "Synthesizer",
+    text: str | Iterator[str],
+    settings: "Settings",
+    output: Path,
+    step: "Step",
+) -> "Speech":
+    """Write chunks as they are made. After an interrupt the file has what was spoken until then."""
+    from edgepack.runtime import audio
+
+    seconds = 0.0
+    try:
+        with (
+            synthesizer.stream(text, settings) as stream,
+            audio.Writer(output, synthesizer.sample_rate) as writer,
+        ):
+            for chunk in stream:
+                writer.write(chunk)
+                seconds += len(chunk) / synthesizer.sample_rate
+                step(f"{seconds:.1f} s spoken")
+    except KeyboardInterrupt:
+        raise ResourceError(
+            f"interrupted; {output} has the {seconds:.2f} s that were spoken"
+        ) from None
+    return stream.speech
+
+
+def _arriving() -> Iterator[str]:
+    """Standard input as it arrives, line by line; every line is a piece of one text."""
+    try:
+        yield from sys.stdin or ()
+    except UnicodeError:
+        raise UsageError("standard input: not UTF-8 text") from None
 
 
 def _text(text: str | None, file: Path | None) -> str:
@@ -161,84 +283,3 @@ def _tokens(path: Path) -> list[int]:
     if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
         raise UsageError(f"{path}: not a JSON list of whole numbers")
     return tokens
-
-
-def _dump_speech(folder: Path, speech: "Speech") -> None:
-    """What is between the networks, one file an utterance."""
-    import numpy as np
-
-    for number, utterance in enumerate(speech.utterances):
-        np.savez(
-            folder / f"utterance-{number:04d}.npz",
-            allow_pickle=False,
-            text=np.array(utterance.decoded.text),
-            text_ids=np.array(utterance.decoded.text_ids, np.int64),
-            speech_tokens=np.array(utterance.decoded.speech_tokens, np.int64),
-            mel=utterance.mel,
-            audio=utterance.audio,
-        )
-
-
-def _record(
-    synthesizer: "Synthesizer", speech: "Speech", loaded: float, options: dict[str, Any]
-) -> dict[str, Any]:
-    import os
-
-    from edgepack.runtime.memory import peak_rss_bytes
-    from edgepack.runtime.session import engine
-
-    host = synthesizer.loaded.host
-    warnings = list(speech.faults)
-    quality = synthesizer.loaded.bundle.manifest.quality
-    if quality and quality.failed:
-        warnings.append(
-            f"this bundle failed its exam and was built all the same: {'; '.join(quality.failed)}"
-        )
-    if speech.foreign:
-        warnings.append(
-            f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "
-            f"({synthesizer.loaded.bundle.manifest.language}) and may be misread"
-        )
-    return {
-        "output": str(options["output"]),
-        "text": [u.decoded.text for u in speech.utterances],
-        "voice": speech.voice,
-        "mode": speech.mode,
-        "seed": options["seed"],
-        "runtime": host.runtime,
-        "runtime_version": engine(host.runtime).version(),
-        "threads": host.threads,
-        "cpus": sorted(os.sched_getaffinity(0)),
-        "sample_rate": speech.sample_rate,
-        "audio_seconds": speech.audio_seconds,
-        "load_seconds": loaded,
-        "synthesis_seconds": speech.seconds,
-        "rtf": speech.real_time_factor,
-        "first_audio_seconds": speech.first_audio_seconds,
-        "stages": speech.stages,
-        "speech_tokens": [t for u in speech.utterances for t in u.decoded.speech_tokens],
-        "peak_rss_bytes": peak_rss_bytes(),
-        "energy": {
-            "available": False,
-            "reasons": {"all": "this version of edgepack has no energy meters"},
-        },
-        "foreign_share": speech.foreign,
-        "warnings": warnings,
-    }
-
-
-def _show(record: dict[str, Any]) -> None:
-    from edgepack import report
-
-    report.line(
-        f"{record['output']}: {record['audio_seconds']:.2f} s of audio in "
-        f"{record['synthesis_seconds']:.2f} s, RTF {record['rtf']:.3f}, "
-        f"first audio after {record['first_audio_seconds']:.2f} s"
-    )
-    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in record["stages"].items())
-    report.line(f"seconds by stage: {stages}; loading {record['load_seconds']:.2f}")
-    report.line(
-        f"{record['runtime']} {record['runtime_version']}, {record['threads']} threads on CPUs "
-        f"{record['cpus']}, voice {record['voice']} ({record['mode']}), "
-        f"peak RSS {report.size(record['peak_rss_bytes'])}"
-    )

@@ -70,6 +70,11 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
     if profile.energy:
         scope = f", of {profile.energy.scope}" if profile.energy.scope else ""
         yield f"energy meters: {', '.join(profile.energy.meters) or 'none'}{scope}"
+        if watts := profile.energy.watts:
+            yield (
+                f"for an estimate on request: {watts.active_w_per_core:g} W a core, "
+                f"{watts.idle_w:g} W idle, {watts.provenance}"
+            )
     for level, limits in profile.gates.items():
         ends = [f"{m} {_ends(limit)}" for m, limit in limits.items()]
         yield f"gates at {level}: {', '.join(ends)}"

@@ -2,8 +2,11 @@
 
 import io
 import math
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -13,6 +16,7 @@ from edgepack.errors import UsageError
 
 _ZEROS, _ROLLOFF = 6, 0.99
 _LOWEST_RATE = 16000
+_INT16 = 32767
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,52 @@ def write(path: Path, samples: np.ndarray, rate: int) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
     write_atomically(path, buffer.getvalue())
+
+
+class Writer:
+    """A wav file that grows; whatever was written when it is closed becomes the file, whole.
+
+    Until then it has a temporary name beside it. With `path` "-" raw 16-bit samples go to standard
+    output as they come.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        """Begin the file; raises UsageError if its folder does not exist."""
+        self._path, self._rate = path, rate
+        self._out: BinaryIO | None = None
+        if str(path) == "-":
+            self._out = sys.stdout.buffer
+            return
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file = soundfile.SoundFile(
+            self._temporary, "w", rate, 1, format="WAV", subtype="PCM_16"
+        )
+
+    def write(self, samples: np.ndarray) -> None:
+        """Add samples float32 [n]."""
+        clipped = np.clip(samples, -1.0, 1.0)
+        if self._out:
+            self._out.write((clipped * _INT16).astype("<i2").tobytes())
+            self._out.flush()
+        else:
+            self._file.write(clipped)
+
+    def __enter__(self) -> "Writer":
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Close the file and give it its name, unless a fault (no interrupt) ended it."""
+        if self._out:
+            return
+        self._file.close()
+        try:
+            if kind is None or not issubclass(kind, Exception):
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:

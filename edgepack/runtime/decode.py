@@ -75,7 +75,8 @@ class SpeechDecoder:
     ) -> Iterator[int]:
         """Speech tokens while the text still arrives, in alternating blocks of text and speech.
 
-        There is no length limit. If the text ends right after a block was filled, that block's
+        There is no length limit, and where the original fails on an id that cannot come there, that
+        id is not chosen. If the text ends right after a block was filled, that block's
         last embedding is fed twice: so does the original.
         """
         settings = self.settings
@@ -105,19 +106,19 @@ class SpeechDecoder:
                 waiting = waiting[:, text_block:]
             while True:
                 forced = len(history) == next_fill
-                token = self._next(block, sampler, history, may_end=False, forced=forced)
+                token = self._next(block, sampler, history, forced=forced, control=settings.fill)
                 if token == settings.fill:
                     next_fill = len(history) + speech_block + 1
                 history.append(token)
                 if token == settings.fill:
                     break
-                yield self._speech(token)
+                yield token
                 block = self.embed_speech([token])
 
         block = np.concatenate([block, waiting, self.embed_speech([settings.task])], 1)
-        while (token := self._next(block, sampler, history, may_end=True)) != settings.end:
+        while (token := self._next(block, sampler, history, control=settings.end)) != settings.end:
             history.append(token)
-            yield self._speech(token)
+            yield token
             block = self.embed_speech([token])
 
     @staticmethod
@@ -136,9 +137,11 @@ class SpeechDecoder:
         sampler: Sampler,
         history: Sequence[int],
         *,
-        may_end: bool,
+        may_end: bool = True,
         forced: bool = False,
+        control: int | None = None,
     ) -> int:
+        """The next id; of those that are no speech only `control`, if it is given."""
         logits = self.decoder.run({"embeddings": block})["logits"][0]
         if not np.isfinite(logits).all():
             raise GateError(
@@ -149,12 +152,11 @@ class SpeechDecoder:
         log_probabilities = log_softmax(logits)
         if not may_end:
             log_probabilities[self.settings.masked_before_min] = -np.inf
+        if control is not None:
+            kept = log_probabilities[control]
+            log_probabilities[self.settings.speech_tokens :] = -np.inf
+            log_probabilities[control] = kept
         return sampler(log_probabilities, history)
-
-    def _speech(self, token: int) -> int:
-        if token >= self.settings.speech_tokens:
-            raise GateError(f"speech_lm gave id {token} where only speech or fill may come")
-        return token
 
     @staticmethod
     def _rows(table: Session, ids: Sequence[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 
 _SILENCE = 10 ** (-60 / 20)
+NOT_FINITE = "the vocoder gave NaN or infinite samples; the weights or the host are bad"
 
 
 def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: int) -> list[str]:
@@ -20,7 +21,7 @@ def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: i
     if speech_tokens == 0:
         found.append("no speech: the language model ended at once; try another --seed")
     elif not np.isfinite(audio).all():
-        found.append("the vocoder gave NaN or infinite samples; the weights or the host are bad")
+        found.append(NOT_FINITE)
     elif np.abs(audio).max() < _SILENCE:
         found.append("silence: no sample above -60 dB; try another --seed or voice")
     return found

@@ -1,8 +1,8 @@
 """From a bundle on disk to loaded networks."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,10 +13,12 @@ from edgepack import discovery
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.runtime.coverage import Coverage, from_text
+from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.enrol import Enroller, Model
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.normalization import Normalization, Reader
+from edgepack.runtime.residency import Residency
 from edgepack.runtime.session import Options, Session, engine
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
@@ -33,14 +35,16 @@ _TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
 _TRANSIENT_IF_LARGE, _LARGE_BYTES = frozenset({"flow_estimator"}), 32 << 20
 
 _ONNX_ENGINE = "ort"
+MEMORY = ("all", "low")
 
 
 @dataclass(frozen=True)
 class Host:
-    """Where networks run: an engine by name, and its number of compute threads."""
+    """Where networks run: an engine by name, its compute threads, and the plan they come from."""
 
     runtime: str
     threads: int
+    plan: CpuPlan | None = None
 
     def options(
         self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
@@ -48,12 +52,19 @@ class Host:
         """How this host loads a stage with weights of a precision, `size` bytes in all."""
         mapped = stage in _MAPPED and precision in _MAPPED_PRECISIONS
         large = stage in _TRANSIENT_IF_LARGE and size > _LARGE_BYTES
-        return Options(self.threads, mapped, large or stage in _TRANSIENT, taps)
+        options = Options(self.threads, mapped, large or stage in _TRANSIENT, taps)
+        if not self.plan or not self.plan.pinned:
+            return replace(options, spin=bool(self.plan and self.plan.spin))
+        plan = self.plan
+        return replace(options, cpus=plan.cpus, kind=plan.kind, spin=plan.spin)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A bundle whose networks are in memory, as the parts of the synthesis that use them."""
+    """A bundle whose networks are in memory, as the parts of the synthesis that use them.
+
+    With `low_memory` they are loaded when they are called, and released.
+    """
 
     bundle: Bundle
     host: Host
@@ -61,6 +72,7 @@ class Loaded:
     decoder: SpeechDecoder
     flow: FlowDecoder
     vocoder: Vocoder
+    low_memory: bool = False
 
     @property
     def stream(self) -> ChunkedSynthesis:
@@ -93,19 +105,28 @@ def with_session(loaded: Loaded, stage: str, session: Session) -> Loaded:
     return replace(loaded, **{part: changed})
 
 
-def choose(bundle: Bundle, runtime: str | None, threads: int | None) -> Host:
-    """The named runtime or the bundle's first, on `threads` or all CPUs this process may use."""
+def choose(
+    bundle: Bundle, runtime: str | None, threads: int | None = None, plan: CpuPlan | None = None
+) -> Host:
+    """The named runtime or the bundle's first, on the CPUs of a plan.
+
+    Without a plan, on those this process may use, with `threads` threads or one a core.
+    """
     runtimes = bundle.runtimes()
     if runtime and runtime not in runtimes:
         raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
-    return Host(runtime or runtimes[0], threads or len(os.sched_getaffinity(0)))
+    plan = plan or current(Wish(threads=threads))
+    return Host(runtime or runtimes[0], plan.threads, plan)
 
 
-def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) -> Session:
-    """Check and load one network; `taps` are inner values to return as well."""
+def open_stage(
+    bundle: Bundle, name: str, host: Host, taps: Sequence[str] = (), *, checked: bool = False
+) -> Session:
+    """Check and load one network, or only load it; `taps` are inner values to return as well."""
     stage = bundle.manifest.stages[name]
     variant = stage.variants[host.runtime]
-    bundle.check(variant.files)
+    if not checked:
+        bundle.check(variant.files)
     size = sum(bundle.manifest.files[file].bytes for file in variant.files)
     options = host.options(name, variant.precision, size, taps)
     return engine(host.runtime).open(bundle.path(variant.files[0]), stage.states, options)
@@ -116,14 +137,29 @@ def load(
     runtime: str | None = None,
     threads: int | None = None,
     watchers: Sequence[Watcher] = (),
+    *,
+    plan: CpuPlan | None = None,
+    memory: str = "all",
 ) -> Loaded:
-    """Check and load a bundle; `watchers` see every call of a network."""
+    """Check and load a bundle; `watchers` see every call of a network.
+
+    With `memory` "low" networks are only checked now, and loaded when they are called: one group
+    of `residency` at a time.
+    """
     bundle = open_bundle(folder)
-    host = choose(bundle, runtime, threads)
+    host = choose(bundle, runtime, threads, plan)
     manifest = bundle.manifest
+    if memory not in MEMORY:
+        raise UsageError(discovery.unknown("memory", memory, MEMORY))
+    residency = Residency()
 
     def session(name: str) -> Session:
-        loaded = open_stage(bundle, name, host)
+        if memory == "low":
+            bundle.check(manifest.stages[name].variants[host.runtime].files)
+            again = partial(open_stage, bundle, name, host, checked=True)
+            loaded: Session = residency.session(name, again)
+        else:
+            loaded = open_stage(bundle, name, host)
         return Watched(name, loaded, list(watchers)) if watchers else loaded
 
     # The largest network first: loading one needs more memory than having it.
@@ -137,6 +173,7 @@ def load(
         ),
         FlowDecoder(manifest.flow, session("flow_encoder"), session("flow_estimator")),
         Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
+        low_memory=memory == "low",
     )
 
 

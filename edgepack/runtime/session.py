@@ -37,16 +37,22 @@ class Session(Protocol):
 class Options:
     """How to load a network.
 
-    `threads` is the number of compute threads. `mapped` keeps the weights in the page cache
-    instead of a repacked copy: it loads at once and suits a network that reads each weight once
-    a call. `transient` gives the memory of inner values back after each call. `taps` are inner
-    values to return as outputs too.
+    `threads` is the number of compute threads; `cpus` are those to pin them to, none for wherever
+    the system likes. `kind` is P or E if all of them are, on a machine with both. `spin` lets idle
+    threads wait busily. `mapped` keeps the weights in the page cache instead of a repacked copy: it
+    loads at once and suits a network that reads each weight once a call. `transient` gives the
+    memory of inner values back after each call. `taps` are inner values to return as outputs too.
+    `profile` has the engine time its operators.
     """
 
     threads: int
     mapped: bool = False
     transient: bool = False
     taps: Sequence[str] = ()
+    cpus: Sequence[int] = ()
+    kind: str = ""
+    spin: bool = False
+    profile: bool = False
 
 
 class Engine(Protocol):

@@ -3,113 +3,28 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from edgepack import discovery, voices
+from edgepack import voices
 from edgepack.errors import GateError, UsageError
 from edgepack.runtime import audio, guards
 from edgepack.runtime.coverage import Coverage
+from edgepack.runtime.cpu.plan import CpuPlan
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.loading import Loaded, load, open_coverage, open_enroller
-from edgepack.runtime.sampling import inverse_cdf, repetition_aware
+from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
+from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance, mode_of
+from edgepack.runtime.streaming import Sentence, SpeechStream
 from edgepack.runtime.watch import Clock, Watcher
 from edgepack.voices import Voice
 
-MODES = ("auto", "sft", "zero-shot", "cross-lingual", "instruct")
+__all__ = ["Settings", "Speech", "Synthesizer"]
+
 _DRAWS, _NOISE = 0, 1  # independent random streams of one seed
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to speak.
-
-    `mode` is one of MODES: auto is instruct where there is an instruction, else zero-shot for a
-    voice with a prompt and sft for one without. `steps` are ODE steps, None for the checkpoint's
-    own. `speed` above 1 is faster. `strict` makes a fault of the audio an error, otherwise it is
-    only reported. `strict_language` refuses text that is not in the bundle's languages. The same
-    `seed` gives the same audio.
-    """
-
-    voice: str | None = None
-    mode: str = "auto"
-    instruction: str | None = None
-    seed: int = 0
-    steps: int | None = None
-    speed: float = 1.0
-    strict: bool = True
-    strict_language: bool = False
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Speech tokens of one piece of text; `ended` unless they hit the length limit."""
-
-    text: str
-    text_ids: list[int]
-    speech_tokens: list[int]
-    ended: bool
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One spoken piece: its tokens, mel [1, mels, frames] and audio, float32 [n].
-
-    `ready` is when the audio was there, in seconds since the start of the synthesis.
-    """
-
-    decoded: Decoded
-    mel: np.ndarray
-    audio: np.ndarray
-    faults: list[str]
-    ready: float
-
-
-@dataclass(frozen=True)
-class Speech:
-    """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
-
-    `foreign` is the share of characters that are not in the bundle's languages.
-    """
-
-    sample_rate: int
-    voice: str
-    mode: str
-    utterances: list[Utterance]
-    stages: dict[str, float]
-    seconds: float
-    foreign: float = 0.0
-
-    @cached_property
-    def audio(self) -> np.ndarray:
-        """All utterances, float32 [n]."""
-        return np.concatenate([u.audio for u in self.utterances])
-
-    @property
-    def audio_seconds(self) -> float:
-        """Length of the audio."""
-        return len(self.audio) / self.sample_rate
-
-    @property
-    def real_time_factor(self) -> float:
-        """Synthesis seconds a second of audio; below 1 is faster than real time.
-
-        No audio counts as one sample: the factor stays a number, and a bad one.
-        """
-        return self.seconds / max(self.audio_seconds, 1 / self.sample_rate)
-
-    @property
-    def first_audio_seconds(self) -> float:
-        """From the request to the first audio handed out."""
-        return self.utterances[0].ready
-
-    @property
-    def faults(self) -> list[str]:
-        """Faults of all utterances."""
-        return [fault for u in self.utterances for fault in u.faults]
 
 
 @dataclass(frozen=True)
@@ -125,10 +40,19 @@ class Synthesizer:
         runtime: str | None = None,
         threads: int | None = None,
         watchers: Sequence[Watcher] = (),
+        *,
+        plan: CpuPlan | None = None,
+        memory: str = "all",
     ) -> "Synthesizer":
-        """Check and load a bundle for one of its runtimes, by default its first."""
+        """Check and load a bundle for one of its runtimes, by default its first.
+
+        `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
+        networks are loaded when they are needed and released after.
+        """
         clock = Clock()
-        return Synthesizer(load(folder, runtime, threads, [clock, *watchers]), clock)
+        return Synthesizer(
+            load(folder, runtime, threads, [clock, *watchers], plan=plan, memory=memory), clock
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -138,7 +62,7 @@ class Synthesizer:
     def speak(self, text: str, settings: Settings = Settings()) -> Speech:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
         name, chosen = voices.read(self.loaded.bundle, settings.voice)
-        mode = _mode(name, chosen, settings)
+        mode = mode_of(name, chosen, settings)
         pieces = self.loaded.frontend.utterances(text)
         foreign = self._foreign([*pieces, settings.instruction or ""], settings)
         decoded = self._decode(pieces, chosen, mode, settings)
@@ -152,7 +76,7 @@ class Synthesizer:
             raise UsageError(f"speech tokens have to be one or more numbers from 0 to {limit - 1}")
         name, chosen = voices.read(self.loaded.bundle, settings.voice)
         decoded = Decoded("", [], list(tokens), ended=True)
-        return self._render([decoded], name, chosen, _mode(name, chosen, settings), settings)
+        return self._render([decoded], name, chosen, mode_of(name, chosen, settings), settings)
 
     def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
@@ -183,23 +107,102 @@ class Synthesizer:
         """Which text the bundle was trimmed for; None if it is for every language."""
         return open_coverage(self.loaded.bundle, self.loaded.frontend)
 
+    def stream(self, text: str | Iterable[str], settings: Settings = Settings()) -> SpeechStream:
+        """Speak in chunks that are handed out while the rest is made; close it when done.
+
+        A text is cut into sentences. An iterable gives pieces of text as they become known, such
+        as a chat model's output; they are spoken as they are, in one go, numbers not read out.
+        """
+        if settings.speed != 1.0:
+            raise UsageError("a stream has the speed of the voice; leave out --speed or --stream")
+        if self.loaded.low_memory:
+            raise UsageError(
+                "a stream needs all networks in memory; leave out --memory low or --stream"
+            )
+        name, chosen = voices.read(self.loaded.bundle, settings.voice)
+        mode = mode_of(name, chosen, settings)
+        self.clock.seconds.clear()
+        if isinstance(text, str):
+            pieces = self.loaded.frontend.utterances(text)
+            foreign = self._foreign([*pieces, settings.instruction or ""], settings)
+            sentences = [
+                Sentence(partial(self._tokens, number, chosen, mode, settings), piece)
+                for number, piece in enumerate(pieces)
+            ]
+        else:
+            foreign = 0.0
+            sentences = [Sentence(partial(self._tokens_of_pieces, text, chosen, mode, settings))]
+        return SpeechStream(
+            self.loaded,
+            sentences,
+            _condition(chosen, mode),
+            partial(_generator, settings),
+            settings,
+            Speech(self.sample_rate, name, mode, [], self.clock.seconds, 0.0, foreign),
+        )
+
     def _decode(
         self, pieces: Sequence[str], chosen: Voice, mode: str, settings: Settings
     ) -> Iterator[Decoded]:
         """Speech tokens of each piece of a text."""
-        frontend, decoder = self.loaded.frontend, self.loaded.decoder
-        prompt_text: Sequence[int] = ()
-        prompt: Sequence[int] = ()
-        if mode == "instruct":
-            prompt_text = frontend.instruction(settings.instruction or "")
-        elif mode == "zero-shot" and chosen.prompt:
-            prompt_text, prompt = chosen.prompt.text.tolist(), chosen.prompt.tokens.tolist()
         for number, piece in enumerate(pieces):
-            draws = np.random.default_rng([settings.seed, number, _DRAWS])
-            sampler = repetition_aware(decoder.settings.sampling, inverse_cdf(draws.random))
-            ids = frontend.ids(piece)
-            tokens, ended = decoder.collect(decoder.generate(ids, sampler, prompt_text, prompt))
-            yield Decoded(piece, ids, tokens, ended)
+            sentence = Sentence(partial(self._tokens, number, chosen, mode, settings), piece)
+            tokens = list(sentence.tokens(sentence))
+            yield Decoded(piece, sentence.text_ids, tokens, sentence.ended)
+
+    def _tokens(
+        self, number: int, chosen: Voice, mode: str, settings: Settings, sentence: Sentence
+    ) -> Iterator[int]:
+        """Speech tokens of a sentence."""
+        decoder = self.loaded.decoder
+        prompt_text, prompt = self._prompt(chosen, mode, settings)
+        sentence.text_ids = self.loaded.frontend.ids(sentence.text)
+        sentence.ended = yield from decoder.generate(
+            sentence.text_ids, self._sampler(number, settings), prompt_text, prompt
+        )
+
+    def _tokens_of_pieces(
+        self,
+        pieces: Iterable[str],
+        chosen: Voice,
+        mode: str,
+        settings: Settings,
+        sentence: Sentence,
+    ) -> Iterator[int]:
+        """Speech tokens of text that is still arriving; limited once all of it is there."""
+        arrived = []
+
+        def ids() -> Iterator[list[int]]:
+            for piece in pieces:
+                found = self.loaded.frontend.ids(piece)
+                sentence.text += piece
+                sentence.text_ids = [*sentence.text_ids, *found]
+                yield found
+            arrived.append(True)
+
+        decoder = self.loaded.decoder
+        prompt_text, prompt = self._prompt(chosen, mode, settings)
+        sampler = self._sampler(0, settings)
+        tokens = decoder.generate_streaming(ids(), sampler, prompt_text, prompt)
+        for count, token in enumerate(tokens, 1):
+            yield token
+            if arrived and count >= decoder.settings.max_ratio * len(sentence.text_ids):
+                sentence.ended = False
+                return
+
+    def _sampler(self, number: int, settings: Settings) -> Sampler:
+        draws = np.random.default_rng([settings.seed, number, _DRAWS])
+        return repetition_aware(self.loaded.decoder.settings.sampling, inverse_cdf(draws.random))
+
+    def _prompt(
+        self, chosen: Voice, mode: str, settings: Settings
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Text ids and speech tokens that the language model continues."""
+        if mode == "instruct":
+            return self.loaded.frontend.instruction(settings.instruction or ""), ()
+        if mode == "zero-shot" and chosen.prompt:
+            return chosen.prompt.text.tolist(), chosen.prompt.tokens.tolist()
+        return (), ()
 
     def _render(
         self,
@@ -212,10 +215,7 @@ class Synthesizer:
         """Mel and audio of each piece, checked and timed."""
         self.clock.seconds.clear()
         start = time.perf_counter()
-        prompt = chosen.prompt if mode != "sft" else None
-        condition = Condition(
-            chosen.speaker, prompt.tokens.tolist() if prompt else (), prompt.mel if prompt else None
-        )
+        condition = _condition(chosen, mode)
         utterances = []
         for number, decoded in enumerate(pieces):
             mel, audio = self._sound(decoded.speech_tokens, condition, number, settings)
@@ -242,22 +242,18 @@ class Synthesizer:
         mel = flow.mel(tokens, condition, steps=settings.steps)
         if settings.speed != 1.0:
             mel = change_speed(mel, settings.speed)
-        rng = np.random.default_rng([settings.seed, number, _NOISE])
-        return mel, vocoder.synthesize(mel, vocoder.noise(mel.shape[2], rng)).audio[0]
+        noise = vocoder.noise(mel.shape[2], _generator(settings, number))
+        return mel, vocoder.synthesize(mel, noise).audio[0]
 
 
-def _mode(name: str, chosen: Voice, settings: Settings) -> str:
-    """The mode to speak in; raises UsageError if the voice or the settings do not allow it."""
-    mode = settings.mode
-    if mode == "auto":
-        mode = "instruct" if settings.instruction else "zero-shot" if chosen.prompt else "sft"
-    if mode not in MODES:
-        raise UsageError(discovery.unknown("mode", mode, MODES))
-    if mode in ("zero-shot", "cross-lingual") and not chosen.prompt:
-        raise UsageError(
-            f"mode {mode} needs a voice with a prompt, and {name!r} has none; "
-            "make one with 'edgepack voice add'"
-        )
-    if (mode == "instruct") != bool(settings.instruction):
-        raise UsageError("mode instruct and an instruction go together; give both or neither")
-    return mode
+def _condition(chosen: Voice, mode: str) -> Condition:
+    """What the flow decoder continues: the prompt of a voice, if the mode has one."""
+    prompt = chosen.prompt if mode != "sft" else None
+    return Condition(
+        chosen.speaker, prompt.tokens.tolist() if prompt else (), prompt.mel if prompt else None
+    )
+
+
+def _generator(settings: Settings, number: int) -> np.random.Generator:
+    """Of the excitation noise of one utterance."""
+    return np.random.default_rng([settings.seed, number, _NOISE])

@@ -163,13 +163,11 @@ def test_the_end_is_masked_while_text_is_expected() -> None:
     assert masked == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize(
-    "choices", [[END], [1, UNUSED], [1, 2, 3, FILL], [1, 2, 3, 4, UNUSED]], ids=str
-)
-def test_ids_that_are_neither_speech_nor_wanted_are_refused(choices: list[int]) -> None:
-    tokens = decoder().generate_streaming([[TEXT, TEXT]], scripted(choices))
-    with pytest.raises(GateError, match=f"id {choices[-1]} where only speech or fill"):
-        list(tokens)
+def test_ids_that_are_neither_speech_nor_wanted_are_not_chosen() -> None:
+    """The original fails on them; here the next best id that may come there is taken."""
+    wanted = [[END, UNUSED, 1], [UNUSED, 2], [FILL], [FILL, UNUSED, 5], [END]]
+    subject = decoder(*wanted)
+    assert list(subject.generate_streaming([[TEXT, TEXT]], greedy)) == [1, 2, 5]
 
 
 @repeatable

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import openvino
 
 _RELEASE_SECONDS = 0.2
+_CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
 
 
 class _OpenVinoSession:
@@ -77,6 +78,7 @@ class _OpenVino:
         settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": options.threads,
             "NUM_STREAMS": 1,
+            "SCHEDULING_CORE_TYPE": _CORE_TYPES.get(options.kind, "ANY_CORE"),
             # The defaults are bf16 arithmetic and an 8-bit cache on CPUs that have them.
             "INFERENCE_PRECISION_HINT": "f32",
             "KV_CACHE_PRECISION": "f32",

@@ -53,6 +53,12 @@ class _OrtSession:
         return {s.output: self._caches[s.input].numpy() for s in self._states}
 
 
+def _affinities(options: Options) -> str:
+    """A group for each worker, which are one fewer than the threads; CPUs count from 1."""
+    workers = [options.cpus[n % len(options.cpus)] + 1 for n in range(1, options.threads)]
+    return ";".join(map(str, workers))
+
+
 def _value(array: np.ndarray) -> Any:
     import onnxruntime
 
@@ -76,7 +82,9 @@ class _Ort:
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _FATAL_SEVERITY
-        entries = {"session.intra_op.allow_spinning": "0"}
+        entries = {"session.intra_op.allow_spinning": str(int(options.spin))}
+        if options.cpus and options.threads > 1:
+            entries["session.intra_op_thread_affinities"] = _affinities(options)
         if options.mapped:
             entries["session.disable_prepacking"] = "1"
         if path.suffix == ".ort":

@@ -1,0 +1,44 @@
+"""Options that say where a command computes, and getting there before an engine is imported."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgepack.manifest import Manifest
+    from edgepack.runtime.cpu.plan import CpuPlan
+
+Decorated = Callable[..., Any]
+
+
+def cpu_options(command: Decorated) -> Decorated:
+    """`--cpus`."""
+    return click.option(
+        "--cpus",
+        metavar="LIST",
+        help="all, performance, efficiency, prime or a list such as 0,2-3.  "
+        "[default: what 'edgepack tune' found, else the target's]",
+    )(command)
+
+
+def placed(bundle: Path, manifest: "Manifest", options: dict[str, Any]) -> "CpuPlan":
+    """The plan for a command's options, with the process already in its mask.
+
+    Has to be called before numpy or an engine is imported.
+    """
+    from dataclasses import replace
+
+    from edgepack.runtime.cpu import affinity, plan, quota, topology, tuned
+
+    machine = topology.read()
+    runtime = options["runtime"] or next(iter(next(iter(manifest.stages.values())).variants))
+    wish = tuned.read(bundle, machine, runtime) or plan.for_device(manifest.device, machine)
+    if options["cpus"]:
+        wish = plan.Wish(options["cpus"])
+    if options["threads"]:
+        wish = replace(wish, threads=options["threads"])
+    made = plan.make(machine, plan.allowed(), quota.cpus(), wish)
+    affinity.enter(made, program=bool(click.get_current_context().obj))
+    return made

@@ -1,0 +1,113 @@
+"""What `edgepack run` says about speech, for programs and for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack import report
+
+if TYPE_CHECKING:
+    from edgepack.runtime.cpu.affinity import Observed
+    from edgepack.runtime.cpu.plan import CpuPlan
+    from edgepack.runtime.speech import Speech
+    from edgepack.runtime.synthesizer import Synthesizer
+
+
+def record(
+    synthesizer: "Synthesizer",
+    speech: "Speech",
+    plan: "CpuPlan",
+    observed: "Observed",
+    energy: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The JSON document; `extra` is put at its front."""
+    from edgepack.runtime.cpu import lists
+    from edgepack.runtime.memory import peak_rss_bytes
+    from edgepack.runtime.session import engine
+
+    host = synthesizer.loaded.host
+    manifest = synthesizer.loaded.bundle.manifest
+    warnings = [*speech.faults, *plan.notes]
+    if manifest.quality and manifest.quality.failed:
+        failed = "; ".join(manifest.quality.failed)
+        warnings.append(f"this bundle failed its exam and was built all the same: {failed}")
+    if speech.foreign:
+        warnings.append(
+            f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "
+            f"({manifest.language}) and may be misread"
+        )
+    if observed.strays:
+        warnings.append(
+            f"threads may run on CPU {', '.join(observed.strays)}, outside of the plan's "
+            f"{lists.show(plan.cpus)}"
+        )
+    return {
+        **extra,
+        "text": [u.decoded.text for u in speech.utterances],
+        "voice": speech.voice,
+        "mode": speech.mode,
+        "runtime": host.runtime,
+        "runtime_version": engine(host.runtime).version(),
+        "threads": host.threads,
+        "cpus": list(observed.cpus or plan.cpus),
+        "pinning": {
+            "planned": list(plan.cpus),
+            "pinned": plan.pinned,
+            "observed": dict(observed.masks),
+            "spinning": plan.spin,
+        },
+        "sample_rate": speech.sample_rate,
+        "audio_seconds": speech.audio_seconds,
+        "synthesis_seconds": speech.seconds,
+        "rtf": speech.real_time_factor,
+        "first_audio_seconds": speech.first_audio_seconds,
+        "stages": speech.stages,
+        "speech_tokens": [t for u in speech.utterances for t in u.decoded.speech_tokens],
+        "peak_rss_bytes": peak_rss_bytes(),
+        "energy": dict(energy),
+        "foreign_share": speech.foreign,
+        "warnings": warnings,
+    }
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """The same in a few lines."""
+    from edgepack.runtime.energy import sentence
+
+    report.line(
+        f"{found['output']}: {found['audio_seconds']:.2f} s of audio in "
+        f"{found['synthesis_seconds']:.2f} s, RTF {found['rtf']:.3f}, "
+        f"first audio after {found['first_audio_seconds']:.2f} s"
+    )
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in found["stages"].items())
+    overlap = " (overlapping)" if found["stream"] else ""
+    report.line(f"seconds by stage{overlap}: {stages}; loading {found['load_seconds']:.2f}")
+    masks = ", ".join(
+        f"{count} on CPU {mask}" for mask, count in found["pinning"]["observed"].items()
+    )
+    pinned = "pinned" if found["pinning"]["pinned"] else "not pinned"
+    report.line(
+        f"{found['runtime']} {found['runtime_version']}, {found['threads']} compute threads, "
+        f"{pinned}; all threads: {masks or 'not known'}"
+    )
+    report.line(
+        f"voice {found['voice']} ({found['mode']}), peak RSS {report.size(found['peak_rss_bytes'])}"
+    )
+    report.line(f"energy: {sentence(found['energy'])}")
+
+
+def dump(folder: Path, speech: "Speech") -> None:
+    """What is between the networks, one file an utterance."""
+    import numpy as np
+
+    for number, utterance in enumerate(speech.utterances):
+        np.savez(
+            folder / f"utterance-{number:04d}.npz",
+            allow_pickle=False,
+            text=np.array(utterance.decoded.text),
+            text_ids=np.array(utterance.decoded.text_ids, np.int64),
+            speech_tokens=np.array(utterance.decoded.speech_tokens, np.int64),
+            mel=utterance.mel,
+            audio=utterance.audio,
+        )

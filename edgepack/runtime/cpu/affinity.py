@@ -1,0 +1,94 @@
+"""Coming to run where a plan says, and reading back whether we do.
+
+A mask has to be there before the first import of numpy or an engine: OpenVINO reads it once and
+ignores later ones, and a thread keeps the mask it was made with.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgepack.errors import UnsupportedError
+from edgepack.runtime.cpu import lists
+from edgepack.runtime.cpu.plan import CpuPlan
+
+_MASKS_AT_IMPORT = ("numpy", "onnxruntime", "openvino", "ai_edge_litert")
+_PLACED = "EDGEPACK_PLACED"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Where the threads of this process may run, as the kernel says: mask → number of threads.
+
+    `strays` are the masks that are not within the plan.
+    """
+
+    masks: Mapping[str, int]
+    strays: tuple[str, ...]
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Every CPU that some thread may run on."""
+        return lists.parse(",".join(self.masks))
+
+
+def environment(plan: CpuPlan) -> dict[str, str]:
+    """Variables for libraries that count cores themselves."""
+    threads = str(plan.threads)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    waiting = {} if plan.spin else {"OMP_WAIT_POLICY": "passive"}
+    return {**dict.fromkeys(names, threads), **waiting}
+
+
+def too_late() -> list[str]:
+    """Packages already imported that would not follow a mask set now."""
+    return [name for name in _MASKS_AT_IMPORT if name in sys.modules]
+
+
+def enter(plan: CpuPlan, *, program: bool = False) -> None:
+    """Set environment and mask of this process for a plan.
+
+    A `program` of its own that has imported an engine already starts again in the new mask, once.
+    Otherwise threads that exist are moved too; `observe` tells what came of it.
+    """
+    os.environ.update(environment(plan))
+    if not plan.pinned:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UnsupportedError("--cpus: this system cannot pin processes to CPUs; leave it out")
+    late = too_late()
+    tids = [int(entry.name) for entry in Path("/proc/self/task").iterdir()] if late else [0]
+    for tid in tids:
+        try:
+            os.sched_setaffinity(tid, plan.cpus)
+        except ProcessLookupError:
+            continue  # a thread that has just ended
+        except OSError as error:
+            raise UnsupportedError(
+                f"--cpus: the system refuses CPU {lists.show(plan.cpus)} ({error.strerror}); "
+                "it may have taken them from this process"
+            ) from None
+    if late and program and not os.environ.get(_PLACED):
+        os.environ[_PLACED] = "1"
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (this very program)
+
+
+def observe(cpus: Iterable[int], process: Path = Path("/proc/self")) -> Observed:
+    """The masks of all threads now, read from `/proc`; empty where there is none."""
+    wanted = set(cpus)
+    masks: Counter[str] = Counter()
+    for task in sorted(process.glob("task/*/status")):
+        try:
+            text = task.read_text("utf-8")
+        except OSError:
+            continue  # a thread that has just ended
+        masks.update(
+            line.split(":", 1)[1].strip()
+            for line in text.splitlines()
+            if line.startswith("Cpus_allowed_list:")
+        )
+    strays = tuple(mask for mask in masks if not set(lists.parse(mask)) <= wanted)
+    return Observed(dict(masks), strays)

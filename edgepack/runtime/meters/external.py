@@ -1,0 +1,89 @@
+"""An external meter's log: a CSV file with `t_s,w` lines, seconds since 1970 and watts.
+
+The log is read when a window ends, so whatever writes it has to keep up.
+"""
+
+import csv
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from edgepack.manifest import Device
+from edgepack.runtime.meter import Instrument, Machine, UnusableError
+
+_UPDATE_SECONDS = 1.0
+
+
+@dataclass
+class _LogWindow:
+    """Energy between the first and the last poll, by the clock of the log."""
+
+    path: Path
+    clock: Callable[[], float]
+    wraps: int = 0
+    flags: list[str] = field(default_factory=list)
+    _times: list[float] = field(default_factory=list)
+
+    def poll(self, now: float) -> None:
+        self._times.append(self.clock())
+
+    @property
+    def joules(self) -> float:
+        return energy(read(self.path), self._times[0], self._times[-1])
+
+    @property
+    def updates(self) -> int:
+        rows = read(self.path)
+        return sum(self._times[0] <= t <= self._times[-1] for t, _ in rows)
+
+
+@dataclass(frozen=True)
+class _External:
+    rank: int | None = None
+    clock: Callable[[], float] = time.time
+
+    def open(self, machine: Machine, device: Device, argument: str) -> Instrument:
+        if not argument:
+            raise UnusableError("external needs a log: external:FILE.csv with lines of t_s,w")
+        path = Path(argument)
+        read(path)
+        return Instrument(
+            "external", str(path), _UPDATE_SECONDS, lambda: _LogWindow(path, self.clock)
+        )
+
+
+def read(path: Path) -> list[tuple[float, float]]:
+    """Times and watts, ascending; raises UnusableError for another kind of file."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(float(row["t_s"]), float(row["w"])) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnusableError(f"{path}: not a CSV with columns t_s,w ({error})") from None
+    return sorted(rows)
+
+
+def energy(rows: list[tuple[float, float]], start: float, end: float) -> float:
+    """Joules from `start` to `end`, power between two lines on the straight line between them.
+
+    Raises UnusableError if the log does not reach that far.
+    """
+    if not rows or rows[0][0] > start or rows[-1][0] < end:
+        raise UnusableError("the external log does not cover the whole window; let it run longer")
+
+    def watts(t: float) -> float:
+        (t0, w0), (t1, w1) = rows[max(bisect_right(rows, (t, 0.0)) - 1, 0)], rows[_after(rows, t)]
+        return w0 if t1 == t0 else w0 + (w1 - w0) * (t - t0) / (t1 - t0)
+
+    inside = [(t, w) for t, w in rows if start < t < end]
+    points = [(start, watts(start)), *inside, (end, watts(end))]
+    return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(points))
+
+
+def _after(rows: list[tuple[float, float]], t: float) -> int:
+    return min(bisect_left(rows, (t, 0.0)), len(rows) - 1)
+
+
+METER = _External()

@@ -1,0 +1,118 @@
+"""What can be asked of a synthesis, and what comes of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgepack import discovery
+from edgepack.errors import UsageError
+from edgepack.voices import Voice
+
+MODES = ("auto", "sft", "zero-shot", "cross-lingual", "instruct")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to speak.
+
+    `mode` is one of MODES: auto is instruct where there is an instruction, else zero-shot for a
+    voice with a prompt and sft for one without. `steps` are ODE steps, None for the checkpoint's
+    own. `speed` above 1 is faster. `strict` makes a fault of the audio an error, otherwise it is
+    only reported. `strict_language` refuses text that is not in the bundle's languages. The same
+    `seed` gives the same audio.
+    """
+
+    voice: str | None = None
+    mode: str = "auto"
+    instruction: str | None = None
+    seed: int = 0
+    steps: int | None = None
+    speed: float = 1.0
+    strict: bool = True
+    strict_language: bool = False
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Speech tokens of one piece of text; `ended` unless they hit the length limit."""
+
+    text: str
+    text_ids: list[int]
+    speech_tokens: list[int]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One spoken piece: its tokens, mel [1, mels, frames] and audio, float32 [n].
+
+    `ready` is when the audio was there, in seconds since the start of the synthesis.
+    """
+
+    decoded: Decoded
+    mel: np.ndarray
+    audio: np.ndarray
+    faults: list[str]
+    ready: float
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
+
+    `foreign` is the share of characters that are not in the bundle's languages.
+    """
+
+    sample_rate: int
+    voice: str
+    mode: str
+    utterances: list[Utterance]
+    stages: dict[str, float]
+    seconds: float
+    foreign: float = 0.0
+
+    @cached_property
+    def audio(self) -> np.ndarray:
+        """All utterances, float32 [n]."""
+        return np.concatenate([u.audio for u in self.utterances])
+
+    @property
+    def audio_seconds(self) -> float:
+        """Length of the audio."""
+        return len(self.audio) / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float:
+        """Synthesis seconds a second of audio; below 1 is faster than real time.
+
+        No audio counts as one sample: the factor stays a number, and a bad one.
+        """
+        return self.seconds / max(self.audio_seconds, 1 / self.sample_rate)
+
+    @property
+    def first_audio_seconds(self) -> float:
+        """From the request to the first audio handed out."""
+        return self.utterances[0].ready
+
+    @property
+    def faults(self) -> list[str]:
+        """Faults of all utterances."""
+        return [fault for u in self.utterances for fault in u.faults]
+
+
+def mode_of(name: str, chosen: Voice, settings: Settings) -> str:
+    """The mode to speak in; raises UsageError if the voice or the settings do not allow it."""
+    mode = settings.mode
+    if mode == "auto":
+        mode = "instruct" if settings.instruction else "zero-shot" if chosen.prompt else "sft"
+    if mode not in MODES:
+        raise UsageError(discovery.unknown("mode", mode, MODES))
+    if mode in ("zero-shot", "cross-lingual") and not chosen.prompt:
+        raise UsageError(
+            f"mode {mode} needs a voice with a prompt, and {name!r} has none; "
+            "make one with 'edgepack voice add'"
+        )
+    if (mode == "instruct") != bool(settings.instruction):
+        raise UsageError("mode instruct and an instruction go together; give both or neither")
+    return mode

@@ -1,0 +1,189 @@
+"""Speech that is handed out while it is made: tokens in one thread, sound in another."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+
+from edgepack.errors import GateError
+from edgepack.runtime import guards
+from edgepack.runtime.flow import Condition
+from edgepack.runtime.loading import Loaded
+from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
+
+_WAIT_SECONDS = 0.1
+
+
+@dataclass
+class Sentence:
+    """A piece of text whose tokens are being decoded.
+
+    `tokens` decodes them one by one and says at its end whether the model ended them itself.
+    `text_tokens` and the texts are filled in as they become known.
+    """
+
+    tokens: Callable[["Sentence"], Iterator[int]]
+    text: str = ""
+    text_ids: list[int] = field(default_factory=list)
+    ended: bool = True
+
+
+class _Decoding:
+    """Decodes sentences in a thread of its own, ahead of whoever takes their tokens."""
+
+    def __init__(self, sentences: Iterable[Sentence]) -> None:
+        self._sentences = sentences
+        self._out: queue.SimpleQueue[Sentence | int | BaseException | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="edgepack-lm", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            for sentence in self._sentences:
+                self._out.put(sentence)
+                for token in sentence.tokens(sentence):
+                    if self._stop.is_set():
+                        return
+                    self._out.put(token)
+                self._out.put(None)
+            self._out.put(None)
+        except BaseException as error:  # raised again where the tokens are taken
+            self._out.put(error)
+
+    def sentences(self) -> Iterator[Sentence]:
+        """Sentences as they are begun; take all tokens of one before the next."""
+        while (item := self._take()) is not None:
+            yield cast(Sentence, item)
+
+    def tokens(self) -> Iterator[int]:
+        """Tokens of the sentence taken last."""
+        while (item := self._take()) is not None:
+            yield cast(int, item)
+
+    def _take(self) -> Sentence | int | None:
+        # A wait without a limit could not be interrupted by Ctrl-C on every system.
+        while True:
+            try:
+                item = self._out.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    def close(self) -> None:
+        """Stop decoding and wait for the step that is under way."""
+        self._stop.set()
+        self._thread.join()
+
+
+@dataclass
+class SpeechStream:
+    """Audio float32 [n] in chunks, in order; `close` stops it, as leaving a `with` block does.
+
+    With `settings.strict` audio that is not finite raises GateError instead of being handed out,
+    and any other fault of a sentence does after its last chunk.
+    """
+
+    loaded: Loaded
+    sentences: Iterable[Sentence]
+    condition: Condition
+    generator: Callable[[int], np.random.Generator]
+    settings: Settings
+    request: Speech
+    spoken: list[Utterance] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin decoding at once; time counts from here."""
+        self._start = time.perf_counter()
+        self._decoding = _Decoding(self.sentences)
+        self._chunks = self._run()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The chunks that are still to come."""
+        return self._chunks
+
+    def __enter__(self) -> "SpeechStream":
+        """The stream itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop speaking: what was handed out stays, nothing more is made."""
+        self._chunks.close()
+        self._decoding.close()
+
+    @property
+    def speech(self) -> Speech:
+        """What was spoken so far, of a closed stream also of the sentence it was cut in."""
+        stages = dict(self.request.stages)
+        return replace(
+            self.request, utterances=list(self.spoken), stages=stages, seconds=self.seconds
+        )
+
+    def _run(self) -> Generator[np.ndarray, None, None]:
+        for number, sentence in enumerate(self._decoding.sentences()):
+            sounding = _Sounding(sentence)
+            try:
+                yield from self._speak(number, sounding)
+            finally:
+                utterance = sounding.utterance()
+                self.spoken.append(utterance)
+                self.seconds = time.perf_counter() - self._start
+            if utterance.faults and self.settings.strict:
+                raise GateError(utterance.faults[0])
+
+    def _speak(self, number: int, sounding: "_Sounding") -> Generator[np.ndarray, None, None]:
+        tokens = sounding.known(self._decoding.tokens())
+        rng = self.generator(number)
+        overlap = self.loaded.stream.settings.mel_overlap
+        chunks = self.loaded.stream.run(tokens, self.condition, rng, steps=self.settings.steps)
+        for chunk in chunks:
+            audio = chunk.audio[0]
+            if self.settings.strict and not np.isfinite(audio).all():
+                raise GateError(guards.NOT_FINITE)
+            sounding.ready = sounding.ready or time.perf_counter() - self._start
+            sounding.mels.append(chunk.mel[:, :, overlap if sounding.mels else 0 :])
+            sounding.audio.append(audio)
+            yield audio
+        sounding.whole = True
+
+
+@dataclass
+class _Sounding:
+    """A sentence that is being spoken."""
+
+    sentence: Sentence
+    tokens: list[int] = field(default_factory=list)
+    mels: list[np.ndarray] = field(default_factory=list)
+    audio: list[np.ndarray] = field(default_factory=list)
+    ready: float = 0.0
+    whole: bool = False
+
+    def known(self, tokens: Iterable[int]) -> Iterator[int]:
+        for token in tokens:
+            self.tokens.append(token)
+            yield token
+
+    def utterance(self) -> Utterance:
+        """What it came to; faults only of a sentence that was not cut."""
+        of = self.sentence
+        decoded = Decoded(of.text, of.text_ids, self.tokens, of.ended)
+        audio = np.concatenate([np.zeros(0, np.float32), *self.audio])
+        mel = np.concatenate(self.mels, 2) if self.mels else np.zeros((1, 0, 0), np.float32)
+        faults = guards.faults(
+            audio,
+            ended=of.ended,
+            text_tokens=len(of.text_ids),
+            speech_tokens=len(self.tokens),
+        )
+        return Utterance(decoded, mel, audio, faults if self.whole else [], self.ready)
