@@ -7,7 +7,6 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 import msgspec
-import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
@@ -39,6 +38,8 @@ def codes() -> list[str]:
 
 def load(code: str) -> Language:
     """The language of a code; raises UsageError for an unknown one."""
+    import yaml  # a device has sentences and no YAML
+
     if code not in codes():
         raise UsageError(discovery.unknown("language", code, [*codes(), ALL]))
     text = (_folder("languages") / f"{code}.yaml").read_text("utf-8")

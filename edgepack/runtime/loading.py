@@ -1,6 +1,6 @@
 """From a bundle on disk to loaded networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ class Host:
     runtime: str
     threads: int
     plan: CpuPlan | None = None
+    profile: bool = False
 
     def options(
         self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
@@ -52,7 +53,8 @@ class Host:
         """How this host loads a stage with weights of a precision, `size` bytes in all."""
         mapped = stage in _MAPPED and precision in _MAPPED_PRECISIONS
         large = stage in _TRANSIENT_IF_LARGE and size > _LARGE_BYTES
-        options = Options(self.threads, mapped, large or stage in _TRANSIENT, taps)
+        transient = large or stage in _TRANSIENT
+        options = Options(self.threads, mapped, transient, taps, profile=self.profile)
         if not self.plan or not self.plan.pinned:
             return replace(options, spin=bool(self.plan and self.plan.spin))
         plan = self.plan
@@ -140,14 +142,17 @@ def load(
     *,
     plan: CpuPlan | None = None,
     memory: str = "all",
+    profile: bool = False,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Loaded:
     """Check and load a bundle; `watchers` see every call of a network.
 
+    `on_stage` is told of each network that is in memory. With `profile` engines time operators.
     With `memory` "low" networks are only checked now, and loaded when they are called: one group
     of `residency` at a time.
     """
     bundle = open_bundle(folder)
-    host = choose(bundle, runtime, threads, plan)
+    host = replace(choose(bundle, runtime, threads, plan), profile=profile)
     manifest = bundle.manifest
     if memory not in MEMORY:
         raise UsageError(discovery.unknown("memory", memory, MEMORY))
@@ -160,6 +165,7 @@ def load(
             loaded: Session = residency.session(name, again)
         else:
             loaded = open_stage(bundle, name, host)
+            on_stage(name)
         return Watched(name, loaded, list(watchers)) if watchers else loaded
 
     # The largest network first: loading one needs more memory than having it.

@@ -24,6 +24,24 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def rss_bytes() -> int:
+    """Resident set of this program now; its peak where the system does not say."""
+    if _STATUS.exists():
+        found = re.search(r"^VmRSS:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    return peak_rss_bytes()
+
+
+def restart_peak() -> bool:
+    """Have the peak begin again at what is resident now; whether the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
 def return_large_blocks() -> None:
     """Have glibc give freed blocks of 128 kB and more back to the system at once.
 

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,15 @@ class Session(Protocol):
 
     def caches(self) -> dict[str, np.ndarray]:
         """The caches as they are now, by the name of the output that wrote them."""
+        ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A session of an engine that can time its operators."""
+
+    def operators(self) -> dict[str, float]:
+        """Seconds by type of operator, of all calls since it was loaded with `profile`."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Text to speech with a bundle: `Synthesizer.load(folder).speak("…")`."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,16 +43,26 @@ class Synthesizer:
         *,
         plan: CpuPlan | None = None,
         memory: str = "all",
+        profile: bool = False,
+        on_stage: Callable[[str], None] = lambda stage: None,
     ) -> "Synthesizer":
         """Check and load a bundle for one of its runtimes, by default its first.
 
         `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
-        networks are loaded when they are needed and released after.
+        networks are loaded when they are needed and released after. The others are `load`'s.
         """
         clock = Clock()
-        return Synthesizer(
-            load(folder, runtime, threads, [clock, *watchers], plan=plan, memory=memory), clock
+        loaded = load(
+            folder,
+            runtime,
+            threads,
+            [clock, *watchers],
+            plan=plan,
+            memory=memory,
+            profile=profile,
+            on_stage=on_stage,
         )
+        return Synthesizer(loaded, clock)
 
     @property
     def sample_rate(self) -> int:

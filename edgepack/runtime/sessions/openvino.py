@@ -3,6 +3,7 @@
 import mmap
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,9 @@ class _OpenVinoSession:
         weights: "_Weights",
         *,
         transient: bool,
+        profile: bool,
     ) -> None:
+        self._operators: Counter[str] | None = Counter() if profile else None
         self._weights = weights  # what the compiled model points into
         self._warm = False
         self._compiled = compiled
@@ -47,12 +50,18 @@ class _OpenVinoSession:
             self._weights.release()
             self._warm = True
         outputs = {name: results[output] for output, name in self._outputs}
+        if self._operators is not None:
+            for layer in self._request.get_profiling_info():
+                self._operators[layer.node_type] += layer.real_time.total_seconds()
         if self._transient:
             self._compiled.release_memory()
         return outputs
 
     def reset(self) -> None:
         self._request.reset_state()
+
+    def operators(self) -> dict[str, float]:
+        return {name: s for name, s in (self._operators or {}).items() if s}
 
     def caches(self) -> dict[str, np.ndarray]:
         found = {state.name: state.state.data for state in self._request.query_state()}
@@ -84,6 +93,7 @@ class _OpenVino:
             "KV_CACHE_PRECISION": "f32",
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             "CPU_RUNTIME_CACHE_CAPACITY": 64,
+            "PERF_COUNT": options.profile,
         }
         try:
             weights = _Weights(path.with_suffix(".bin"))
@@ -97,7 +107,9 @@ class _OpenVino:
                 compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:  # OpenVINO raises bare RuntimeError, and OSError for files
             raise IntegrityError(f"{path}: OpenVINO cannot load it: {error}") from None
-        return _OpenVinoSession(compiled, states, weights, transient=options.transient)
+        return _OpenVinoSession(
+            compiled, states, weights, transient=options.transient, profile=options.profile
+        )
 
 
 class _Weights:

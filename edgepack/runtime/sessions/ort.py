@@ -1,5 +1,8 @@
 """ONNX Runtime on CPU, for `.onnx` and `.ort` files."""
 
+import json
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +52,17 @@ class _OrtSession:
     def reset(self) -> None:
         self._caches = {s.input: _value(np.zeros(s.shape, np.float32)) for s in self._states}
 
+    def operators(self) -> dict[str, float]:
+        """Ends the profile, which can be read once."""
+        seconds: Counter[str] = Counter()
+        path = Path(self._session.end_profiling())
+        for event in json.loads(path.read_text("utf-8")):
+            name = event.get("args", {}).get("op_name")
+            if event.get("cat") == "Node" and name and event["name"].endswith("_kernel_time"):
+                seconds[name] += event["dur"] / 1e6
+        path.unlink()
+        return dict(seconds)
+
     def caches(self) -> dict[str, np.ndarray]:
         return {s.output: self._caches[s.input].numpy() for s in self._states}
 
@@ -81,6 +95,9 @@ class _Ort:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
+        if options.profile:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(tempfile.gettempdir(), f"edgepack-{path.stem}"))
         settings.log_severity_level = _FATAL_SEVERITY
         entries = {"session.intra_op.allow_spinning": str(int(options.spin))}
         if options.cpus and options.threads > 1:

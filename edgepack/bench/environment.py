@@ -1,0 +1,38 @@
+"""The machine a benchmark ran on."""
+
+import platform
+from pathlib import Path
+
+from edgepack.bench.result import Environment
+from edgepack.runtime.cpu import isa, lists, plan, quota, topology
+
+
+def read(root: Path = Path("/")) -> Environment:
+    """What of this machine decides about speed; what it does not tell is None or empty."""
+    found = topology.read(root)
+    return Environment(
+        machine=platform.machine(),
+        cpu=isa.model(root),
+        isa=isa.read(root),
+        kinds={kind: lists.show(cpus) for kind, cpus in found.kinds.items()},
+        allowed=lists.show(plan.allowed()),
+        quota_cpus=quota.cpus(root),
+        governor=_governor(root),
+        memory_bytes=_memory(root),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def _governor(root: Path) -> str | None:
+    files = root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
+    found = {file.read_text("ascii").strip() for file in files}
+    return ", ".join(sorted(found)) or None
+
+
+def _memory(root: Path) -> int | None:
+    try:
+        lines = (root / "proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if "MemTotal" in line), None)

@@ -1,0 +1,339 @@
+"""Bundles and runtimes spoken with in turns, each in a process of its own.
+
+A round gives every subject all sentences, one subject after the other, so that slow minutes of the
+machine meet all of them. Energy is measured for each such turn.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import edgepack
+from edgepack import language
+from edgepack.bench import environment
+from edgepack.bench.result import (
+    SCHEMA,
+    Failure,
+    Memory,
+    Percentiles,
+    Result,
+    Spoken,
+    StageMemory,
+    Subject,
+)
+from edgepack.bench.worker import Spec, serve
+from edgepack.bundle import Bundle, open_bundle
+from edgepack.errors import EdgepackError, GateError, ResourceError
+from edgepack.report import Step
+from edgepack.runtime import energy
+from edgepack.runtime.cpu.plan import CpuPlan
+from edgepack.runtime.meter import MANY, Machine
+
+_LEAST_WINDOW_SECONDS = 2.0
+_LONG_SENTENCES = 12
+_ALL_LANGUAGES = 2  # of a bundle for every language, how many are spoken
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    `subjects` are bundles with a runtime. `texts` are spoken instead of the languages' sentences,
+    of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
+    are measured before and after if there is a meter. `long_text` also speaks a long text once,
+    `profile` also times operators, in a process of its own.
+    """
+
+    subjects: tuple[tuple[Path, str], ...]
+    plan: CpuPlan
+    texts: tuple[str, ...] = ()
+    sentences: int = 8
+    rounds: int = 3
+    warm_up: int = 1
+    voice: str | None = None
+    seed: int = 0
+    energy: str = "auto"
+    baseline_seconds: float = 10.0
+    long_text: bool = True
+    profile: bool = False
+
+
+class _Worker:
+    """The other end of a subject's process."""
+
+    def __init__(self, spec: Spec) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.started = time.perf_counter()
+        self._process = context.Process(target=serve, args=(theirs, spec), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.name = f"{spec.bundle.name} {spec.runtime}"
+        self.described = self._answer()
+
+    def ask(self, name: str, *arguments: object) -> Any:
+        """The answer to a request; raises the EdgepackError that it ended with."""
+        self._pipe.send((name, *arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise ResourceError(
+                f"{self.name}: its process ended with code {self._process.exitcode}; "
+                "memory may have run out"
+            ) from None
+        if isinstance(answer, EdgepackError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join(timeout=5)
+        self._process.kill()
+
+
+@dataclass
+class _Entry:
+    """A subject while it is measured."""
+
+    bundle: Bundle
+    runtime: str
+    worker: _Worker
+    texts: Sequence[str]
+    cold: float
+    spoken: list[Spoken] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    windows: list[tuple[energy.Reading, int, float]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def speak(self, text: str) -> float:
+        """Speak, and note how it went; seconds of audio."""
+        try:
+            self.spoken.append(Spoken(**self.worker.ask("speak", text)))
+        except ResourceError:
+            raise
+        except EdgepackError as error:
+            self.failures.append(Failure(text=text, message=str(error)))
+            return 0.0
+        return self.spoken[-1].audio_seconds
+
+    def stream(self, text: str) -> None:
+        """Note how long a stream's first audio takes; what fails has failed in `speak` too."""
+        try:
+            self.first.append(self.worker.ask("first_audio", text))
+        except ResourceError:
+            raise
+        except EdgepackError as error:
+            self.failures.append(Failure(text=text, message=f"streamed: {error}"))
+
+
+def run(request: Request, step: Step, machine: Machine) -> Result:
+    """Measure everything that was asked for."""
+    entries: list[_Entry] = []
+    try:
+        for folder, runtime in request.subjects:
+            step(f"{folder.name} {runtime}: loading")
+            entries.append(_begun(request, folder, runtime))
+        meters = energy.select(request.energy, machine, entries[0].bundle.manifest.device)
+        for entry in entries:
+            for text in entry.texts[: request.warm_up]:
+                entry.worker.ask("speak", text)
+        idle = _idling(request, meters, machine, step)
+        for number in range(request.rounds):
+            for entry in entries:
+                step(f"round {number + 1} of {request.rounds}: {entry.worker.name}")
+                _turn(entry, meters, machine)
+        after = _idling(request, meters, machine, step)
+        baseline = energy.baseline(idle, after) if idle and after else None
+        subjects = [_summed(request, e, entries[0], meters, baseline, step) for e in entries]
+    finally:
+        for entry in entries:
+            entry.worker.close()
+    return Result(
+        schema=SCHEMA,
+        edgepack=edgepack.__version__,
+        taken=datetime.now(UTC).isoformat(timespec="seconds"),
+        rounds=request.rounds,
+        warm_up=request.warm_up,
+        seed=request.seed,
+        environment=environment.read(),
+        subjects=tuple(subjects),
+    )
+
+
+def _begun(request: Request, folder: Path, runtime: str) -> _Entry:
+    bundle = open_bundle(folder)
+    texts = request.texts or sentences(bundle, request.sentences)
+    spec = Spec(folder, runtime, request.voice, request.plan, request.seed)
+    worker = _Worker(spec)
+    loaded = time.perf_counter() - worker.started
+    return _Entry(bundle, runtime, worker, texts, loaded + worker.ask("first_audio", texts[0]))
+
+
+def sentences(bundle: Bundle, count: int) -> list[str]:
+    """Sentences of a bundle's languages in turn."""
+    codes = bundle.manifest.languages
+    codes = codes if bundle.manifest.trim else codes[:_ALL_LANGUAGES]
+    sets = [language.sentences(code) for code in codes]
+    return [sets[n % len(sets)][n // len(sets)] for n in range(min(count, sum(map(len, sets))))]
+
+
+def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
+    """All sentences, whole; again if that is too short for the meter. Then streams of them."""
+    start = time.perf_counter()
+    audio, count = 0.0, 0
+    instrument = meters.instrument
+    least = max(_LEAST_WINDOW_SECONDS, MANY * instrument.update_s) if instrument else 0.0
+    with energy.measuring(meters, machine) as readings:
+        while True:
+            for text in entry.texts:
+                audio += entry.speak(text)
+                count += 1
+            if time.perf_counter() - start >= least or not entry.spoken:
+                break
+    entry.windows += [(reading, count, audio) for reading in readings]
+    for text in entry.texts:
+        entry.stream(text)
+
+
+def _idling(
+    request: Request, meters: energy.Meters, machine: Machine, step: Step
+) -> energy.Reading | None:
+    """A window in which nothing is done, with everything loaded; None without a meter."""
+    if meters.instrument is None or not request.baseline_seconds:
+        return None
+    step(f"{request.baseline_seconds:g} s of idling, for the baseline")
+    with energy.measuring(meters, machine) as readings:
+        machine.sleep(request.baseline_seconds)
+    return readings[0]
+
+
+def _summed(
+    request: Request,
+    entry: _Entry,
+    first: _Entry,
+    meters: energy.Meters,
+    idle: tuple[float, tuple[str, ...]] | None,
+    step: Step,
+) -> Subject:
+    """Everything about a subject, with what is measured once."""
+    if not entry.spoken or not entry.first:
+        raise GateError(f"{entry.worker.name}: no sentence was spoken; {entry.failures[0].message}")
+    ask, manifest = entry.worker.ask, entry.bundle.manifest
+    long_text = _long(entry, step) if request.long_text else None
+    step(f"{entry.worker.name}: memory")
+    memory = ask("memory", entry.texts[0])
+    operators, missing = _operators(request, entry, step) if request.profile else ({}, "not asked")
+    audio = sum(s.audio_seconds for s in entry.spoken)
+    stages = {
+        name: sum(s.stages.get(name, 0.0) for s in entry.spoken) / audio for name in manifest.stages
+    }
+    decoding = sum(s.stages.get("speech_lm", 0.0) for s in entry.spoken)
+    tokens = sum(s.speech_tokens for s in entry.spoken)
+    described = entry.worker.described
+    variants = {name: stage.variants[entry.runtime] for name, stage in manifest.stages.items()}
+    files = {file for variant in variants.values() for file in variant.files}
+    return Subject(
+        name=entry.worker.name,
+        bundle=str(entry.bundle.folder),
+        target=manifest.target,
+        language=manifest.language,
+        runtime=entry.runtime,
+        runtime_version=described["runtime_version"],
+        recipes={name: variant.recipe for name, variant in variants.items()},
+        bytes=sum(manifest.files[file].bytes for file in files),
+        threads=described["threads"],
+        pinned=request.plan.pinned,
+        masks=ask("masks"),
+        load_seconds=described["load_seconds"],
+        cold_first_audio_seconds=entry.cold,
+        spoken=tuple(entry.spoken),
+        real_time_factor=percentiles([s.seconds / s.audio_seconds for s in entry.spoken]),
+        first_audio=percentiles(entry.first),
+        stages=stages,
+        tokens_per_second=tokens / decoding if decoding else None,
+        speed=_speed(first, entry),
+        memory=Memory(
+            loaded_bytes=memory["loaded_bytes"],
+            peak_bytes=memory["peak_bytes"],
+            stages={name: StageMemory(**of) for name, of in memory["stages"].items()},
+        ),
+        energy=_energy(entry, meters, idle),
+        quality=manifest.quality.values.get(entry.runtime, {}) if manifest.quality else {},
+        failures=tuple(entry.failures),
+        long_text=long_text,
+        operators=operators,
+        operators_missing=missing,
+    )
+
+
+def _long(entry: _Entry, step: Step) -> Spoken | None:
+    """A text of many sentences; None if it fails, which is noted."""
+    step(f"{entry.worker.name}: a long text")
+    text = "".join(sentences(entry.bundle, _LONG_SENTENCES))
+    before = len(entry.spoken)
+    entry.speak(text)
+    return entry.spoken.pop() if len(entry.spoken) > before else None
+
+
+def _operators(
+    request: Request, entry: _Entry, step: Step
+) -> tuple[dict[str, dict[str, float]], str]:
+    step(f"{entry.worker.name}: operators")
+    spec = Spec(entry.bundle.folder, entry.runtime, request.voice, request.plan, request.seed, True)
+    worker = _Worker(spec)
+    try:
+        worker.ask("speak", entry.texts[0])
+        found = worker.ask("operators")
+    finally:
+        worker.close()
+    return ({}, found) if isinstance(found, str) else (found, "")
+
+
+def _speed(first: _Entry, entry: _Entry) -> float:
+    """Median, over texts that both spoke, of the first's real-time factor by this one's."""
+    rates = [_rates(entry) for entry in (first, entry)]
+    both = rates[0].keys() & rates[1].keys()
+    if not both:  # bundles of different languages: whole against whole
+        return median(map(median, rates[0].values())) / median(map(median, rates[1].values()))
+    return median(median(rates[0][text]) / median(rates[1][text]) for text in both)
+
+
+def _rates(entry: _Entry) -> dict[str, list[float]]:
+    """Real-time factors by text."""
+    found: dict[str, list[float]] = {}
+    for s in entry.spoken:
+        found.setdefault(s.text, []).append(s.seconds / s.audio_seconds)
+    return found
+
+
+def _energy(
+    entry: _Entry, meters: energy.Meters, idle: tuple[float, tuple[str, ...]] | None
+) -> dict[str, Any]:
+    """The window of median joules a second of audio, with the range of all of them."""
+    records = [
+        energy.record(meters, reading, utterances=count, audio_seconds=audio, idle=idle)
+        for reading, count, audio in entry.windows
+    ]
+    known = [r for r in records if r["available"] and r["gross_j_per_audio_s"] is not None]
+    if not known:
+        none = energy.record(meters, None, utterances=0, audio_seconds=0)
+        return records[-1] if records else none
+    known.sort(key=lambda r: float(r["gross_j_per_audio_s"]))
+    rates = [r["gross_j_per_audio_s"] for r in known]
+    windows = {"windows": len(known), "lowest": rates[0], "highest": rates[-1]}
+    return {**known[len(known) // 2], "gross_j_per_audio_s_of_windows": windows}
+
+
+def percentiles(values: Sequence[float]) -> Percentiles:
+    """Median, 90th and 95th percentile; of one figure that figure."""
+    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
+    return Percentiles(p50=cuts[49], p90=cuts[89], p95=cuts[94], count=len(values))

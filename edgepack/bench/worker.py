@@ -1,0 +1,169 @@
+"""A process that has one bundle in one runtime and speaks on demand.
+
+Each subject has its own, so that memory is its own and thread pools do not meet.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from edgepack.errors import EdgepackError
+from edgepack.runtime.cpu.plan import CpuPlan
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to load: a bundle, a runtime, a voice or its first, where to run."""
+
+    bundle: Path
+    runtime: str
+    voice: str | None
+    plan: CpuPlan
+    seed: int
+    profile: bool = False
+
+
+def serve(pipe: Connection, spec: Spec) -> None:
+    """Load, then answer requests (name, arguments) until there are no more."""
+    try:
+        subject = _Subject(spec)
+    except EdgepackError as error:
+        pipe.send(error)
+        return
+    pipe.send(subject.described())
+    while True:
+        try:
+            name, *arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(getattr(subject, name)(*arguments))
+        except EdgepackError as error:
+            pipe.send(error)
+
+
+class _Subject:
+    """A loaded bundle; its public methods are the requests."""
+
+    def __init__(self, spec: Spec) -> None:
+        from edgepack.runtime.memory import return_large_blocks, rss_bytes
+        from edgepack.runtime.synthesizer import Settings, Synthesizer
+
+        return_large_blocks()
+        self.loaded_by: dict[str, int] = {}
+        last = rss_bytes()
+
+        def on_stage(stage: str) -> None:
+            nonlocal last
+            now = rss_bytes()
+            self.loaded_by[stage] = now - last
+            last = now
+
+        start = time.perf_counter()
+        self.synthesizer = Synthesizer.load(
+            spec.bundle, spec.runtime, plan=spec.plan, profile=spec.profile, on_stage=on_stage
+        )
+        self.load_seconds = time.perf_counter() - start
+        self.loaded_bytes = rss_bytes()
+        self.settings = Settings(voice=spec.voice, seed=spec.seed)
+        self.spec = spec
+
+    def described(self) -> dict[str, Any]:
+        """What was loaded, once."""
+        from edgepack.runtime.session import engine
+
+        return {
+            "runtime_version": engine(self.spec.runtime).version(),
+            "threads": self.synthesizer.loaded.host.threads,
+            "load_seconds": self.load_seconds,
+            "loaded_bytes": self.loaded_bytes,
+        }
+
+    def speak(self, text: str) -> dict[str, Any]:
+        """An utterance, whole."""
+        speech = self.synthesizer.speak(text, self.settings)
+        return {
+            "text": text,
+            "audio_seconds": speech.audio_seconds,
+            "seconds": speech.seconds,
+            "stages": speech.stages,
+            "speech_tokens": sum(len(u.decoded.speech_tokens) for u in speech.utterances),
+        }
+
+    def first_audio(self, text: str) -> float:
+        """Seconds until a stream's first audio; the rest is not made."""
+        with self.synthesizer.stream(text, self.settings) as stream:
+            next(iter(stream))
+        return stream.speech.first_audio_seconds
+
+    def masks(self) -> dict[str, int]:
+        """Where the threads of this process may run."""
+        from edgepack.runtime.cpu import affinity
+
+        return dict(affinity.observe(self.spec.plan.cpus).masks)
+
+    def memory(self, text: str) -> dict[str, Any]:
+        """Peak of the process so far, and by stage while it speaks a text."""
+        from edgepack.runtime.loading import session_of, with_session
+        from edgepack.runtime.memory import peak_rss_bytes, restart_peak
+
+        peak = peak_rss_bytes()
+        peaks: dict[str, int] = {}
+        loaded = self.synthesizer.loaded
+        if restart_peak():
+            for stage in loaded.bundle.manifest.stages:
+                noting = _Noting(stage, session_of(loaded, stage), peaks, restart_peak)
+                loaded = with_session(loaded, stage, noting)
+            type(self.synthesizer)(loaded, self.synthesizer.clock).speak(text, self.settings)
+        by = {
+            stage: {"loaded_bytes": size, "peak_bytes": peaks.get(stage)}
+            for stage, size in self.loaded_by.items()
+        }
+        return {
+            "loaded_bytes": self.loaded_bytes,
+            "peak_bytes": max([peak, *peaks.values()]),
+            "stages": by,
+        }
+
+    def operators(self) -> dict[str, dict[str, float]] | str:
+        """Seconds by stage and operator type, or why there are none."""
+        from edgepack.runtime.loading import session_of
+        from edgepack.runtime.session import Profiled
+        from edgepack.runtime.watch import Watched
+
+        found = {}
+        loaded = self.synthesizer.loaded
+        for stage in loaded.bundle.manifest.stages:
+            session = session_of(loaded, stage)
+            inner = session.session if isinstance(session, Watched) else session
+            if not isinstance(inner, Profiled):
+                return f"the Python package of {self.spec.runtime} gives no times of operators"
+            found[stage] = inner.operators()
+        return found
+
+
+@dataclass
+class _Noting:
+    """A session that notes the process' peak memory during its calls."""
+
+    stage: str
+    session: Any
+    peaks: dict[str, int]
+    restart: Callable[[], bool]
+
+    def run(self, feeds: Any) -> Any:
+        from edgepack.runtime.memory import peak_rss_bytes
+
+        self.restart()
+        outputs = self.session.run(feeds)
+        self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), peak_rss_bytes())
+        return outputs
+
+    def reset(self) -> None:
+        self.session.reset()
+
+    def caches(self) -> Any:
+        return self.session.caches()

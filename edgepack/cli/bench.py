@@ -1,0 +1,181 @@
+"""`edgepack bench`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgepack.cli._cpu import cpu_options, placed
+from edgepack.cli._options import PATH, output_options
+from edgepack.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgepack.bench.result import Result, Subject
+
+
+@click.command(short_help="Measure speed, latency, memory and energy of bundles.")
+@click.argument("bundles", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--format", "formats", multiple=True, metavar="NAME", help="Runtime.  [default: all of each]"
+)
+@click.option("--file", "-f", "file", type=PATH, help="Speak these lines, not the languages' own.")
+@click.option(
+    "--sentences",
+    type=click.IntRange(1, 200),
+    default=8,
+    show_default=True,
+    help="How many of the languages' sentences.",
+)
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--warm-up",
+    type=click.IntRange(0, 50),
+    default=1,
+    show_default=True,
+    help="Sentences that do not count.",
+)
+@click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Compute threads.  [default: one a core of the plan]",
+)
+@cpu_options
+@click.option(
+    "--energy",
+    default="auto",
+    show_default=True,
+    metavar="METER",
+    help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
+)
+@click.option(
+    "--baseline",
+    type=click.FloatRange(0, 600),
+    default=10.0,
+    show_default=True,
+    help="Seconds of idling before and after, if there is a meter.",
+)
+@click.option("--profile", is_flag=True, help="Also time each type of operator (ort, openvino).")
+@click.option("--no-long", is_flag=True, help="Do not speak a long text.")
+@click.option("--output", "-o", type=PATH, help="Write the result, for 'edgepack report'.")
+@click.option("--report", "page", type=PATH, help="Write the page of 'edgepack report' at once.")
+@output_options
+def command(bundles: tuple[Path, ...], **options: Any) -> None:
+    """Speak with BUNDLES in turns and compare them, in every runtime they have."""
+    from edgepack import report
+    from edgepack.bundle import open_bundle
+
+    opened = [open_bundle(bundle) for bundle in bundles]
+    subjects = [
+        (bundle.folder, runtime)
+        for bundle in opened
+        for runtime in options["formats"] or bundle.runtimes()
+    ]
+    for folder, runtime in subjects:
+        known = next(bundle for bundle in opened if bundle.folder == folder).runtimes()
+        if runtime not in known:
+            raise UsageError(f"{folder}: no {runtime} in it; it has {', '.join(known)}")
+    for path in filter(None, (options["output"], options["page"])):
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
+    plan = placed(bundles[0], opened[0].manifest, {**options, "runtime": subjects[0][1]})
+
+    from edgepack.bench import measure
+    from edgepack.bundle import write_atomically
+    from edgepack.runtime.meter import Machine
+    from edgepack.runtime.session import engine
+
+    for _, runtime in subjects:
+        engine(runtime)
+    texts = _lines(options["file"]) if options["file"] else ()
+    shown = not options["quiet"] and not options["as_json"]
+    request = measure.Request(
+        tuple(subjects),
+        plan,
+        texts,
+        sentences=options["sentences"],
+        rounds=options["rounds"],
+        warm_up=options["warm_up"],
+        voice=options["voice"],
+        seed=options["seed"],
+        energy=options["energy"],
+        baseline_seconds=options["baseline"],
+        long_text=not options["no_long"],
+        profile=options["profile"],
+    )
+    with report.progress("bench", shown=shown) as step:
+        result = measure.run(request, step, Machine())
+
+    import msgspec
+
+    encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
+    if options["output"]:
+        write_atomically(options["output"], encoded + b"\n")
+    if options["page"]:
+        from edgepack.bench import page
+
+        write_atomically(options["page"], page.render([result]).encode())
+    if options["as_json"]:
+        report.document(msgspec.to_builtins(result))
+    elif shown:
+        _show(result)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        found = tuple(filter(str.strip, path.read_text("utf-8").splitlines()))
+    except UnicodeError:
+        raise UsageError(f"{path}: not UTF-8 text") from None
+    if not found:
+        raise UsageError(f"{path}: no lines to speak")
+    return found
+
+
+def _show(result: "Result") -> None:
+    from edgepack import report
+    from edgepack.runtime.energy import sentence
+
+    machine = result.environment
+    quota = "" if machine.quota_cpus is None else f", quota of {machine.quota_cpus:g} CPUs"
+    report.line(
+        f"{machine.cpu or machine.machine}, CPU {machine.allowed}{quota}, "
+        f"{', '.join(machine.isa) or 'no known instruction sets'}, {machine.system}"
+    )
+    names = [subject.name for subject in result.subjects]
+    columns = [_figures(subject) for subject in result.subjects]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    report.table("bench", ["", *names], rows)
+    for subject in result.subjects:
+        for stage, operators in subject.operators.items():
+            whole = sum(operators.values())
+            top = sorted(operators.items(), key=lambda item: -item[1])[:5]
+            parts = ", ".join(f"{name} {100 * seconds / whole:.0f} %" for name, seconds in top)
+            report.line(f"{subject.name} {stage}: {parts}")
+        for failure in subject.failures:
+            report.warn(f"{subject.name}: {failure.text[:40]!r}: {failure.message}")
+        if subject.operators_missing != "not asked" and subject.operators_missing:
+            report.warn(f"{subject.name}: {subject.operators_missing}")
+    report.line(f"energy: {sentence(result.subjects[0].energy)}")
+
+
+def _figures(subject: "Subject") -> dict[str, str]:
+    from edgepack import report
+
+    joules = subject.energy.get("gross_j_per_audio_s")
+    sign = "~" if subject.energy.get("estimate") else ""
+    rtf, first, memory = subject.real_time_factor, subject.first_audio, subject.memory
+    rate = subject.tokens_per_second
+    return {
+        "network files": report.size(subject.bytes),
+        "loading": f"{subject.load_seconds:.2f} s",
+        "RTF P50, P90, P95": ", ".join(f"{v:.3f}" for v in (rtf.p50, rtf.p90, rtf.p95)),
+        "speed by the first's": f"×{subject.speed:.2f}",
+        "first audio P50, P95": f"{first.p50:.3f}, {first.p95:.3f} s",
+        "first audio, cold process": f"{subject.cold_first_audio_seconds:.2f} s",
+        "speech tokens": "" if rate is None else f"{rate:.0f} / s",
+        **{f"RTF of {stage}": f"{seconds:.3f}" for stage, seconds in subject.stages.items()},
+        "RSS loaded, peak": f"{report.size(memory.loaded_bytes)}, {report.size(memory.peak_bytes)}",
+        "energy a second of audio": "no meter" if joules is None else f"{sign}{joules:.2f} J",
+        "texts that failed": str(len(subject.failures)),
+    }

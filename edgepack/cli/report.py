@@ -1,0 +1,31 @@
+"""`edgepack report`."""
+
+from pathlib import Path
+
+import click
+
+from edgepack.cli._options import PATH, output_options
+from edgepack.errors import UsageError
+
+
+@click.command(short_help="Make a page of benchmark results.")
+@click.argument("results", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--output", "-o", type=PATH, default=Path("report.html"), show_default=True, help="The page."
+)
+@output_options
+def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write one HTML page, without other files, from RESULTS of 'edgepack bench -o'."""
+    from edgepack import report
+    from edgepack.bench import page, result
+    from edgepack.bundle import write_atomically
+
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"{output}: not a file name in a folder that exists")
+    found = [result.read(path) for path in results]
+    write_atomically(output, page.render(found).encode())
+    if as_json:
+        names = [subject.name for one in found for subject in one.subjects]
+        report.document({"output": str(output), "results": len(found), "subjects": names})
+    elif not quiet:
+        report.line(f"{output}: {len(found)} results, {output.stat().st_size / 1e3:.0f} kB")
