@@ -4,7 +4,6 @@ A round gives every subject all sentences, one subject after the other, so that 
 machine meet all of them. Energy is measured for each such turn.
 """
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import edgepack
 from edgepack import language
 from edgepack.bench import environment
+from edgepack.bench.remote import Remote
 from edgepack.bench.result import (
     SCHEMA,
     Failure,
@@ -26,7 +26,7 @@ from edgepack.bench.result import (
     StageMemory,
     Subject,
 )
-from edgepack.bench.worker import Spec, serve
+from edgepack.bench.worker import Spec
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import EdgepackError, GateError, ResourceError
 from edgepack.report import Step
@@ -63,50 +63,13 @@ class Request:
     profile: bool = False
 
 
-class _Worker:
-    """The other end of a subject's process."""
-
-    def __init__(self, spec: Spec) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self.started = time.perf_counter()
-        self._process = context.Process(target=serve, args=(theirs, spec), daemon=True)
-        self._process.start()
-        theirs.close()
-        self.name = f"{spec.bundle.name} {spec.runtime}"
-        self.described = self._answer()
-
-    def ask(self, name: str, *arguments: object) -> Any:
-        """The answer to a request; raises the EdgepackError that it ended with."""
-        self._pipe.send((name, *arguments))
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            answer = self._pipe.recv()
-        except EOFError:
-            self._process.join()
-            raise ResourceError(
-                f"{self.name}: its process ended with code {self._process.exitcode}; "
-                "memory may have run out"
-            ) from None
-        if isinstance(answer, EdgepackError):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join(timeout=5)
-        self._process.kill()
-
-
 @dataclass
 class _Entry:
     """A subject while it is measured."""
 
     bundle: Bundle
     runtime: str
-    worker: _Worker
+    worker: Remote
     texts: Sequence[str]
     cold: float
     spoken: list[Spoken] = field(default_factory=list)
@@ -173,7 +136,7 @@ def _begun(request: Request, folder: Path, runtime: str) -> _Entry:
     bundle = open_bundle(folder)
     texts = request.texts or sentences(bundle, request.sentences)
     spec = Spec(folder, runtime, request.voice, request.plan, request.seed)
-    worker = _Worker(spec)
+    worker = Remote(spec)
     loaded = time.perf_counter() - worker.started
     return _Entry(bundle, runtime, worker, texts, loaded + worker.ask("first_audio", texts[0]))
 
@@ -289,7 +252,7 @@ def _operators(
 ) -> tuple[dict[str, dict[str, float]], str]:
     step(f"{entry.worker.name}: operators")
     spec = Spec(entry.bundle.folder, entry.runtime, request.voice, request.plan, request.seed, True)
-    worker = _Worker(spec)
+    worker = Remote(spec)
     try:
         worker.ask("speak", entry.texts[0])
         found = worker.ask("operators")

@@ -3,6 +3,7 @@
 Each subject has its own, so that memory is its own and thread pools do not meet.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.errors import EdgepackError
+from edgepack.runtime.cpu import affinity
 from edgepack.runtime.cpu.plan import CpuPlan
 
 
@@ -28,6 +30,7 @@ class Spec:
 
 def serve(pipe: Connection, spec: Spec) -> None:
     """Load, then answer requests (name, arguments) until there are no more."""
+    affinity.enter(spec.plan)  # before anything that has threads is imported
     try:
         subject = _Subject(spec)
     except EdgepackError as error:
@@ -93,6 +96,11 @@ class _Subject:
             "speech_tokens": sum(len(u.decoded.speech_tokens) for u in speech.utterances),
         }
 
+    def cpu_seconds(self) -> float:
+        """User and system time of this process so far."""
+        times = os.times()
+        return times.user + times.system
+
     def first_audio(self, text: str) -> float:
         """Seconds until a stream's first audio; the rest is not made."""
         with self.synthesizer.stream(text, self.settings) as stream:
@@ -101,8 +109,6 @@ class _Subject:
 
     def masks(self) -> dict[str, int]:
         """Where the threads of this process may run."""
-        from edgepack.runtime.cpu import affinity
-
         return dict(affinity.observe(self.spec.plan.cpus).masks)
 
     def memory(self, text: str) -> dict[str, Any]:

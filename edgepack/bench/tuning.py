@@ -1,0 +1,131 @@
+"""Which CPUs and how many threads speak with the least energy and are fast enough."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgepack.bench.measure import percentiles, sentences
+from edgepack.bench.remote import Remote
+from edgepack.bench.result import Percentiles
+from edgepack.bench.worker import Spec
+from edgepack.bundle import Bundle, open_bundle
+from edgepack.errors import GateError
+from edgepack.report import Step
+from edgepack.runtime import energy
+from edgepack.runtime.cpu import plan, quota, topology
+from edgepack.runtime.cpu.plan import Wish
+from edgepack.runtime.cpu.topology import Topology
+from edgepack.runtime.meter import Machine
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a plan gave: real-time factors, CPU seconds and joules for a second of audio."""
+
+    wish: Wish
+    threads: int
+    rtf: Percentiles
+    cpu_seconds: float
+    joules: float | None
+
+
+def wishes(machine: Topology, runtime: str) -> list[Wish]:
+    """What to try: one and two threads, each class of cores, all of them; spinning if it can."""
+    kinds = machine.kinds
+    sets = ["all"]
+    if len(kinds) > 1:
+        sets += ["performance", "efficiency", "prime"]
+    found = []
+    for cpus in sets:
+        most = plan.make(machine, plan.allowed(), quota.cpus(), Wish(cpus)).threads
+        for threads in sorted({1, 2, most} & set(range(1, most + 1))):
+            found.append(Wish(cpus, threads))
+            if runtime == "ort" and threads > 1:
+                found.append(Wish(cpus, threads, spin=True))
+    return found
+
+
+def run(
+    bundle: Path,
+    runtime: str,
+    *,
+    meter: str,
+    count: int,
+    rounds: int,
+    step: Step,
+    machine: Machine,
+) -> list[Trial]:
+    """Every wish in a process of its own, one after the other; `count` sentences, `rounds` times.
+
+    Raises GateError if a sentence fails.
+    """
+    opened = open_bundle(bundle)
+    meters = energy.select(meter, machine, opened.manifest.device)
+    found = topology.read()
+    return [
+        _tried(
+            opened, runtime, wish, found, meters, sentences(opened, count), rounds, step, machine
+        )
+        for wish in wishes(found, runtime)
+    ]
+
+
+def _tried(
+    bundle: Bundle,
+    runtime: str,
+    wish: Wish,
+    found: Topology,
+    meters: energy.Meters,
+    texts: Sequence[str],
+    rounds: int,
+    step: Step,
+    machine: Machine,
+) -> Trial:
+    made = plan.make(found, plan.allowed(), quota.cpus(), wish)
+    step(f"{wish.cpus}, {made.threads} threads{', spinning' if wish.spin else ''}")
+    remote = Remote(Spec(bundle.folder, runtime, None, made, 0))
+    try:
+        remote.ask("speak", texts[0])
+        before = remote.ask("cpu_seconds")
+        with energy.measuring(meters, machine) as readings:
+            spoken = [remote.ask("speak", text) for _ in range(rounds) for text in texts]
+        cpu = remote.ask("cpu_seconds") - before
+    finally:
+        remote.close()
+    audio = sum(s["audio_seconds"] for s in spoken)
+    joules = readings[0].joules if readings else None
+    return Trial(
+        wish,
+        made.threads,
+        percentiles([s["seconds"] / s["audio_seconds"] for s in spoken]),
+        cpu / audio,
+        None if joules is None else joules / audio,
+    )
+
+
+def best(trials: Sequence[Trial], most_rtf: float) -> Trial:
+    """Of those fast enough the one of least energy, or of least CPU time if it was not measured.
+
+    If none is fast enough, the fastest. Raises GateError if there are none.
+    """
+    if not trials:
+        raise GateError("nothing was tried")
+    enough = [trial for trial in trials if trial.rtf.p95 <= most_rtf]
+    if not enough:
+        return min(trials, key=lambda trial: trial.rtf.p95)
+    measured = all(trial.joules is not None for trial in enough)
+    return min(enough, key=lambda t: (t.joules or 0.0) if measured else t.cpu_seconds)
+
+
+def record(trial: Trial) -> dict[str, Any]:
+    """A trial for the JSON document."""
+    return {
+        "cpus": trial.wish.cpus,
+        "threads": trial.threads,
+        "spin": trial.wish.spin,
+        "rtf_p50": trial.rtf.p50,
+        "rtf_p95": trial.rtf.p95,
+        "cpu_s_per_audio_s": trial.cpu_seconds,
+        "j_per_audio_s": trial.joules,
+    }
