@@ -22,14 +22,33 @@ _WAIT_SECONDS = 0.1
 class Sentence:
     """A piece of text whose tokens are being decoded.
 
-    `tokens` decodes them one by one and says at its end whether the model ended them itself.
-    `text_tokens` and the texts are filled in as they become known.
+    `tokens` decodes them one by one; it fills in the text, its ids, and whether the model ended
+    them itself. It says in `waiting` that it waits for text, and ends with ClosedError if `closed`.
     """
 
     tokens: Callable[["Sentence"], Iterator[int]]
     text: str = ""
     text_ids: list[int] = field(default_factory=list)
     ended: bool = True
+    waiting: bool = False
+    closed: bool = False
+
+    def arriving(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces of its text, for as long as somebody wants them."""
+        waited = iter(pieces)
+        while True:
+            self.waiting = True
+            piece = next(waited, None)
+            self.waiting = False
+            if self.closed:
+                raise ClosedError
+            if piece is None:
+                return
+            yield piece
+
+
+class ClosedError(Exception):
+    """Nobody wants the rest of a stream."""
 
 
 class _Decoding:
@@ -39,12 +58,14 @@ class _Decoding:
         self._sentences = sentences
         self._out: queue.SimpleQueue[Sentence | int | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._current: Sentence | None = None
         self._thread = threading.Thread(target=self._work, name="edgepack-lm", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         try:
             for sentence in self._sentences:
+                self._current = sentence
                 self._out.put(sentence)
                 for token in sentence.tokens(sentence):
                     if self._stop.is_set():
@@ -52,6 +73,8 @@ class _Decoding:
                     self._out.put(token)
                 self._out.put(None)
             self._out.put(None)
+        except ClosedError:
+            return
         except BaseException as error:  # raised again where the tokens are taken
             self._out.put(error)
 
@@ -77,9 +100,12 @@ class _Decoding:
             return item
 
     def close(self) -> None:
-        """Stop decoding and wait for the step that is under way."""
+        """Stop decoding and wait for the step that is under way, but not for text."""
         self._stop.set()
-        self._thread.join()
+        if self._current:
+            self._current.closed = True
+        while self._thread.is_alive() and not (self._current and self._current.waiting):
+            self._thread.join(_WAIT_SECONDS)
 
 
 @dataclass
@@ -180,10 +206,13 @@ class _Sounding:
         decoded = Decoded(of.text, of.text_ids, self.tokens, of.ended)
         audio = np.concatenate([np.zeros(0, np.float32), *self.audio])
         mel = np.concatenate(self.mels, 2) if self.mels else np.zeros((1, 0, 0), np.float32)
-        faults = guards.faults(
+        faults = self._faults(audio) if self.whole else []
+        return Utterance(decoded, mel, audio, faults, self.ready)
+
+    def _faults(self, audio: np.ndarray) -> list[str]:
+        return guards.faults(
             audio,
-            ended=of.ended,
-            text_tokens=len(of.text_ids),
+            ended=self.sentence.ended,
+            text_tokens=len(self.sentence.text_ids),
             speech_tokens=len(self.tokens),
         )
-        return Utterance(decoded, mel, audio, faults if self.whole else [], self.ready)

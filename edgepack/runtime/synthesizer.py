@@ -183,7 +183,7 @@ class Synthesizer:
         arrived = []
 
         def ids() -> Iterator[list[int]]:
-            for piece in pieces:
+            for piece in sentence.arriving(pieces):
                 found = self.loaded.frontend.ids(piece)
                 sentence.text += piece
                 sentence.text_ids = [*sentence.text_ids, *found]

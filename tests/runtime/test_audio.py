@@ -118,3 +118,35 @@ def test_resampling_keeps_the_length_in_time(count: int, old: int, new: int) -> 
     samples = audio.resample(np.ones(count, np.float32), old, new)
     assert len(samples) == -(-count * new // old)
     assert np.isfinite(samples).all()
+
+
+def test_a_file_that_grows_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path, samples = tmp_path / "a.wav", sine(440, 24000)
+    with audio.Writer(path, 24000) as writer:
+        for part in np.array_split(samples, 7):
+            writer.write(part)
+            assert not path.exists()
+    np.testing.assert_allclose(audio.read(path).samples, samples, rtol=0, atol=STEP)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_keeps_what_was_written_and_a_fault_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+
+    def write(seconds: float, ends_in: BaseException) -> None:
+        with audio.Writer(path, 24000) as writer:
+            writer.write(np.zeros(int(seconds * 24000), np.float32))
+            raise ends_in
+
+    with pytest.raises(KeyboardInterrupt):
+        write(0.01, KeyboardInterrupt())
+    assert audio.read(path).seconds == 0.01
+    with pytest.raises(UsageError, match="broke"):
+        write(0.1, UsageError("broke"))
+    assert audio.read(path).seconds == 0.01
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_no_folder_cannot_grow(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        audio.Writer(tmp_path / "no" / "a.wav", 24000)

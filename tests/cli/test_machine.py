@@ -1,0 +1,194 @@
+"""`bench`, `report`, `tune` and `doctor`; and `run` on chosen CPUs, in chunks, with a meter."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support import RUNTIMES, Build
+
+from cli import Cli, samples
+from edgepack.runtime.cpu import tuned
+
+TEN_SECONDS = "今天天气很好我们一起去公园散步吧然后回家吃饭晚上再看一场电影明天早上还要去上班"
+EDGEPACK = [sys.executable, "-m", "edgepack"]
+
+
+@pytest.fixture
+def demo(bundle: Build) -> Path:
+    return bundle("demo")
+
+
+def test_a_stream_is_in_the_file_and_in_the_account(cli: Cli, demo: Path) -> None:
+    ran = cli("run", demo, TEN_SECONDS, "--stream", "--json")
+    assert ran.code == 0, ran.err
+    told = ran.document
+    rate, heard = samples(Path("out.wav"))
+    assert len(heard) == round(told["audio_seconds"] * rate)
+    assert told["stream"] is True
+    assert told["first_audio_seconds"] < told["synthesis_seconds"]
+    assert told["energy"]["available"] is False
+    assert set(told["energy"]["reasons"]) >= {"rapl", "perf", "battery"}
+    shown = cli("run", demo, "Good morning.", "--stream")
+    assert "(overlapping)" in shown.out
+    assert "energy: no energy meter on this machine" in shown.out
+
+
+def test_raw_samples_on_standard_output(demo: Path) -> None:
+    command = [*EDGEPACK, "run", str(demo), "-", "--stream", "-o", "-", "--quiet"]
+    text = "今天天气\n很好。\n".encode()
+    done = subprocess.run(command, input=text, capture_output=True, check=True)
+    heard = np.frombuffer(done.stdout, "<i2")
+    assert len(heard) > 12_000
+    assert np.abs(heard).max() > 3000
+
+
+def test_an_interrupted_stream_leaves_what_was_spoken(demo: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle: a valid file of everything until then."""
+    out = tmp_path / "out.wav"
+    text = f"{TEN_SECONDS}。" * 6
+    command = [*EDGEPACK, "run", str(demo), text, "--stream", "-o", str(out)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        part = next(tmp_path.glob(".out.wav.*.tmp"), None)
+        if part and part.stat().st_size > 100_000:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert err.decode().count("\n") == 1
+    assert "interrupted; " in err.decode()
+    heard, rate = soundfile.read(out)
+    assert 2 < len(heard) / rate < 50
+    assert os.listdir(tmp_path) == ["out.wav"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "-"], "-o - goes with --stream"),
+        (["-o", "-", "--stream", "--json"], "-o - goes with --stream"),
+        (["--stream", "--speed", "2"], "leave out --speed or --stream"),
+        (["--stream", "--memory", "low"], "leave out --memory low or --stream"),
+        (["--cpus", "99"], "--cpus 99: CPU 99 is not there"),
+        (["--cpus", "quick"], "--cpus quick: not one of all"),
+        (["--energy", "rappl"], "did you mean 'rapl'"),
+    ],
+)
+def test_what_cannot_be_asked_for(cli: Cli, demo: Path, arguments: list[str], words: str) -> None:
+    ran = cli("run", demo, "Good morning.", *arguments)
+    assert ran.code == 2
+    assert words in ran.err
+    assert not list(Path().iterdir())
+
+
+def test_an_interrupt_while_text_is_awaited_ends_at_once(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    command = [*EDGEPACK, "run", str(demo), "-", "--stream", "-o", str(out)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while not list(tmp_path.glob(".out.wav.*.tmp")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 5  # its standard input is still open
+    process.communicate()
+    assert soundfile.info(out).frames == 0
+
+
+def test_a_meter_that_is_not_there_is_unsupported(cli: Cli, demo: Path) -> None:
+    ran = cli("run", demo, "Good morning.", "--energy", "ina3221")
+    assert ran.code == 3
+    assert "--energy ina3221: no INA3221" in ran.err
+
+
+def test_an_estimate_is_labelled(cli: Cli, demo: Path) -> None:
+    ran = cli("run", demo, "Good morning.", "--energy", "model")
+    assert ran.code == 0
+    assert "energy: ~" in ran.out
+    assert "ESTIMATE: CPU time x 6 W a core" in ran.out
+    document = cli("run", demo, "Good morning.", "--energy", "model", "--json").document
+    assert document["energy"]["estimate"] is True
+    assert document["energy"]["quality"] == "modelled"
+
+
+def test_low_memory_gives_the_same_audio(cli: Cli, demo: Path) -> None:
+    cli("run", demo, "Good morning.", "-o", "a.wav")
+    assert cli("run", demo, "Good morning.", "-o", "b.wav", "--memory", "low").code == 0
+    assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
+
+
+def test_bench_then_report(cli: Cli, demo: Path) -> None:
+    options = ["--rounds", 1, "--sentences", 2, "--no-long", "--format", "ort", "-o", "r.json"]
+    ran = cli("bench", demo, *options, "--report", "at-once.html")
+    assert ran.code == 0, ran.err
+    assert "RTF P50, P90, P95" in ran.out
+    assert "no energy meter on this machine" in ran.out
+    (subject,) = json.loads(Path("r.json").read_text("utf-8"))["subjects"]
+    assert subject["runtime"] == "ort"
+    assert subject["bundle"] == str(demo)
+    ran = cli("report", "r.json", "r.json", "-o", "page.html", "--json")
+    assert ran.document["results"] == 2
+    assert Path("page.html").read_text("utf-8").count("<svg") == 8
+    assert Path("at-once.html").read_text("utf-8").count("<svg") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["bench", "DEMO", "--format", "trt"], 2, "no trt in it; it has ort"),
+        (["bench", "nothing"], 2, "no bundle there"),
+        (["bench", "DEMO", "-o", "no/r.json"], 2, "no such folder"),
+        (["report", "nothing.json"], 2, "No such file"),
+        (["tune", "DEMO", "--format", "otr"], 2, "did you mean 'ort'"),
+    ],
+)
+def test_what_cannot_be_measured(
+    cli: Cli, demo: Path, arguments: list[str], code: int, words: str
+) -> None:
+    ran = cli(*[demo if argument == "DEMO" else argument for argument in arguments])
+    assert ran.code == code
+    assert words in ran.err
+
+
+def test_tune_keeps_the_best_plan_for_run(cli: Cli, demo: Path) -> None:
+    place = tuned.place(demo)
+    try:
+        ran = cli("tune", demo, "--format", "tflite", "--rounds", 1, "--sentences", 1, "--json")
+        assert ran.code == 0, ran.err
+        (best,) = [trial for trial in ran.document["trials"] if trial["chosen"]]
+        assert place.is_file()
+        for runtime in RUNTIMES:
+            told = cli("run", demo, "Good morning.", "--format", runtime, "--json").document
+            if runtime == "tflite":
+                assert told["threads"] == best["threads"]
+        by_hand = cli("run", demo, "Hi.", "--format", "tflite", "--threads", 2, "--json").document
+        assert by_hand["threads"] == 2
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def test_doctor_tells_of_everything(cli: Cli) -> None:
+    told = cli("doctor", "--json").document
+    assert set(told["runtimes"]) == set(RUNTIMES)
+    assert all(of["version"] for of in told["runtimes"].values())
+    for meter in told["meters"].values():
+        assert meter["usable"] or meter["reason"]
+    assert told["threads"] >= 1
+    ran = cli("doctor")
+    assert "instruction sets:" in ran.out
+    assert "energy meters" in ran.out
+    assert cli("doctor", "--quiet").out == ""

@@ -1,0 +1,250 @@
+"""Speech that is handed out while it is made, in every runtime."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import RUNTIMES, Build
+
+from edgepack.errors import GateError, UsageError
+from edgepack.runtime.loading import session_of, with_session
+from edgepack.runtime.session import Feeds
+from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
+
+SENTENCES = "今天天气很好。我们一起去公园散步。"
+TEN_SECONDS = "今天天气很好我们一起去公园散步吧然后回家吃饭晚上再看一场电影明天早上还要去上班"
+ADVICE = "leave out"
+AS_IT_IS = Settings()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def subject(request: pytest.FixtureRequest, bundle: Build) -> Synthesizer:
+    return Synthesizer.load(bundle("demo"), request.param, 2)
+
+
+@pytest.fixture(scope="module")
+def ort(bundle: Build) -> Synthesizer:
+    return Synthesizer.load(bundle("demo"), "ort", 2)
+
+
+def streamed(
+    subject: Synthesizer, text: str | Iterator[str], settings: Settings = AS_IT_IS
+) -> tuple[list[np.ndarray], Speech]:
+    with subject.stream(text, settings) as stream:
+        chunks = list(stream)
+    return chunks, stream.speech
+
+
+def largest_step(audio: np.ndarray) -> float:
+    return float(np.abs(np.diff(audio)).max())
+
+
+def test_a_stream_says_the_same_as_whole_utterances(subject: Synthesizer) -> None:
+    whole = subject.speak(SENTENCES, Settings(seed=3))
+    chunks, speech = streamed(subject, SENTENCES, Settings(seed=3))
+    assert [u.decoded for u in speech.utterances] == [u.decoded for u in whole.utterances]
+    assert len(np.concatenate(chunks)) == len(whole.audio)
+    np.testing.assert_array_equal(np.concatenate(chunks), speech.audio)
+    assert (speech.voice, speech.mode, speech.sample_rate) == (
+        whole.voice, whole.mode, whole.sample_rate,
+    )  # fmt: skip
+    assert [u.mel.shape for u in speech.utterances] == [u.mel.shape for u in whole.utterances]
+    assert set(speech.stages) == set(whole.stages)
+    assert speech.faults == []
+
+
+def test_chunks_join_without_a_step(subject: Synthesizer) -> None:
+    whole = subject.speak(TEN_SECONDS)
+    chunks, speech = streamed(subject, TEN_SECONDS)
+    assert len(chunks) >= 4
+    ends = np.cumsum([len(chunk) for chunk in chunks])[:-1]
+    at_joints = [abs(float(speech.audio[end] - speech.audio[end - 1])) for end in ends]
+    assert max(at_joints) <= largest_step(whole.audio)
+
+
+def test_sentences_join_without_a_step(ort: Synthesizer) -> None:
+    text = f"{TEN_SECONDS}。" * 3
+    whole = ort.speak(TEN_SECONDS)
+    _, speech = streamed(ort, text)
+    assert len(speech.utterances) == 2
+    end = len(speech.utterances[0].audio)
+    step = abs(float(speech.audio[end] - speech.audio[end - 1]))
+    assert step <= largest_step(whole.audio) / 4
+
+
+def test_the_same_seed_gives_the_same_stream(ort: Synthesizer) -> None:
+    one, other = (streamed(ort, SENTENCES, Settings(seed=5))[1].audio for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_first_audio_comes_early(ort: Synthesizer) -> None:
+    """Before 35 % of what whole synthesis of ten seconds takes; the best of three, in turns."""
+    shares = []
+    for _ in range(3):
+        whole = ort.speak(TEN_SECONDS)
+        assert whole.audio_seconds > 9
+        _, speech = streamed(ort, TEN_SECONDS)
+        assert speech.first_audio_seconds < speech.seconds
+        shares.append(speech.first_audio_seconds / whole.seconds)
+    assert min(shares) < 0.35
+
+
+def test_tokens_are_decoded_ahead_in_another_thread(ort: Synthesizer) -> None:
+    threads: dict[str, set[int]] = {}
+
+    class Noting:
+        def __init__(self, stage: str) -> None:
+            self.stage, self.inner = stage, session_of(ort.loaded, stage)
+            self.reset, self.caches = self.inner.reset, self.inner.caches
+
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            threads.setdefault(self.stage, set()).add(threading.get_ident())
+            return self.inner.run(feeds)
+
+    loaded = ort.loaded
+    for stage in ("speech_lm", "flow_estimator", "hift"):
+        loaded = with_session(loaded, stage, Noting(stage))
+    streamed(Synthesizer(loaded, ort.clock), TEN_SECONDS)
+    assert threads["flow_estimator"] == threads["hift"] == {threading.get_ident()}
+    assert len(threads["speech_lm"]) == 1
+    assert threads["speech_lm"] != threads["hift"]
+
+
+def test_a_closed_stream_stops_and_keeps_what_was_spoken(ort: Synthesizer) -> None:
+    before = threading.active_count()
+    with ort.stream(TEN_SECONDS) as stream:
+        first = next(iter(stream))
+    assert threading.active_count() == before
+    (utterance,) = stream.speech.utterances
+    np.testing.assert_array_equal(utterance.audio, first)
+    assert utterance.faults == []
+    assert list(stream) == []
+    assert ort.speak("好的。").audio_seconds > 0.3  # the synthesizer can be used again
+
+
+def test_text_may_arrive_in_pieces(ort: Synthesizer) -> None:
+    taken: list[float] = []
+
+    def pieces() -> Iterator[str]:
+        for piece in ("今天天气", "很好,我们", "一起去公园。"):
+            taken.append(time.perf_counter())
+            yield piece
+
+    chunks, speech = streamed(ort, pieces())
+    (utterance,) = speech.utterances
+    assert utterance.decoded.text == "今天天气很好,我们一起去公园。"
+    assert len(taken) == 3
+    assert chunks
+    assert speech.audio_seconds > 1
+    again = streamed(ort, iter(["今天天气", "很好,我们", "一起去公园。"]))[1]
+    np.testing.assert_array_equal(again.audio, speech.audio)
+
+
+def test_pieces_that_fail_end_the_stream(ort: Synthesizer) -> None:
+    def pieces() -> Iterator[str]:
+        yield "今天"
+        raise UsageError("the connection broke")
+
+    with pytest.raises(UsageError, match="connection broke"), ort.stream(pieces()) as stream:
+        list(stream)
+
+
+def endless(subject: Synthesizer, silent: bool = False) -> Synthesizer:
+    """The subject with a language model that never ends, or a vocoder that gives NaN."""
+
+    class Changed:
+        def __init__(self, stage: str, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+            self.inner, self.change = session_of(subject.loaded, stage), change
+            self.reset, self.caches = self.inner.reset, self.inner.caches
+
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            outputs = {name: value.copy() for name, value in self.inner.run(feeds).items()}
+            self.change(outputs)
+            return outputs
+
+    if silent:
+        changed = Changed("hift", lambda o: o["audio"].fill(np.nan))
+        return Synthesizer(with_session(subject.loaded, "hift", changed), subject.clock)
+
+    def never(outputs: dict[str, np.ndarray]) -> None:
+        outputs["logits"][:, subject.loaded.decoder.settings.speech_tokens :] = -1e9
+
+    changed = Changed("speech_lm", never)
+    return Synthesizer(with_session(subject.loaded, "speech_lm", changed), subject.clock)
+
+
+@pytest.mark.parametrize("text", ["好。", ["好", "。"]], ids=["whole", "pieces"])
+def test_a_runaway_ends_and_is_told(ort: Synthesizer, text: str | Sequence[str]) -> None:
+    given = text if isinstance(text, str) else iter(text)
+    with pytest.raises(GateError, match="runaway"):
+        streamed(endless(ort), given)
+    given = text if isinstance(text, str) else iter(text)
+    _, speech = streamed(endless(ort), given, Settings(strict=False))
+    assert "runaway" in speech.faults[0]
+
+
+def test_broken_audio_is_not_handed_out(ort: Synthesizer) -> None:
+    with pytest.raises(GateError, match="NaN or infinite samples"):
+        streamed(endless(ort, silent=True), SENTENCES)
+
+
+def test_what_a_stream_cannot_do(ort: Synthesizer, bundle: Build) -> None:
+    with pytest.raises(UsageError, match=f"{ADVICE} --speed or --stream"):
+        ort.stream(SENTENCES, Settings(speed=1.5))
+    low = Synthesizer.load(bundle("demo"), "ort", 1, memory="low")
+    with pytest.raises(UsageError, match=f"{ADVICE} --memory low or --stream"):
+        low.stream(SENTENCES)
+
+
+def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
+    bundle: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgepack.runtime import residency
+
+    there: list[set[str]] = []
+    run = residency.OnDemand.run
+
+    def watched(self: residency.OnDemand, feeds: Feeds) -> dict[str, np.ndarray]:
+        outputs = run(self, feeds)
+        there.append({s.group for s in self.residency.sessions if s.loaded is not None})
+        return outputs
+
+    monkeypatch.setattr(residency.OnDemand, "run", watched)
+    low = Synthesizer.load(bundle("demo"), "ort", 2, memory="low")
+    speech = low.speak(SENTENCES)
+    assert all(len(groups) == 1 for groups in there)
+    assert set.union(*there) == {
+        "speech_lm",
+        "flow_encoder",
+        "flow_estimator",
+        "hift_source",
+        "hift",
+    }
+    np.testing.assert_array_equal(
+        speech.audio, Synthesizer.load(bundle("demo"), "ort", 2).speak(SENTENCES).audio
+    )
+
+
+def test_memory_is_all_or_low(bundle: Build) -> None:
+    with pytest.raises(UsageError, match="unknown memory 'lo'"):
+        Synthesizer.load(bundle("demo"), memory="lo")
+
+
+def test_no_file_is_left_by_a_profile(bundle: Build, tmp_path: Path) -> None:
+    import tempfile
+
+    from edgepack.runtime.session import Profiled
+    from edgepack.runtime.watch import Watched
+
+    before = set(Path(tempfile.gettempdir()).glob("edgepack-*"))
+    subject = Synthesizer.load(bundle("demo"), "ort", 1, profile=True)
+    subject.speak("好的。")
+    for stage in subject.loaded.bundle.manifest.stages:
+        session = session_of(subject.loaded, stage)
+        assert isinstance(session, Watched)
+        assert isinstance(session.session, Profiled)
+        assert sum(session.session.operators().values()) > 0
+    assert set(Path(tempfile.gettempdir()).glob("edgepack-*")) == before
