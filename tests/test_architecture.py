@@ -48,6 +48,7 @@ LAYERS: dict[str, set[str]] = {
     "lowering": {"graph"},
     "runtime": set(),
     "verification": {"runtime"},
+    "bench": {"language", "runtime"},
     "carried": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
@@ -62,7 +63,7 @@ LAYERS: dict[str, set[str]] = {
         "verification", "recipe", "auction", "conversion", "trial", "budget",
     },
     "cli": {
-        "target", "language", "runtime", "verification", "inspection", "plan", "pipeline",
+        "target", "language", "runtime", "verification", "inspection", "plan", "pipeline", "bench",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -73,6 +74,7 @@ PLUGINS = {
     "families",
     "runtime.sessions",
     "runtime.normalizers",
+    "runtime.meters",
     "cli",
     "verification.vectors",
 }

@@ -10,8 +10,9 @@ from typing import Any, cast
 import click
 
 import edgepack
-from edgepack import discovery, report
+from edgepack import discovery
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
+from edgepack.report import document
 
 _EXTRAS = {
     "onnxruntime": "ort",
@@ -96,7 +97,7 @@ def _report(error: EdgepackError, *, as_json: bool) -> int:
     try:
         if as_json:
             record = {"kind": error.kind, "exit_code": error.exit_code, "message": str(error)}
-            report.document({**error.details, "error": record})
+            document({**error.details, "error": record})
         sys.stdout.flush()
     except OSError:  # the error may be that stdout is full
         _discard_output()

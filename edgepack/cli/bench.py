@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many of the languages' sentences.",
 )
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="How often each subject speaks all of them, in turns.",
+)
 @click.option(
     "--warm-up",
     type=click.IntRange(0, 50),
@@ -35,7 +41,13 @@ if TYPE_CHECKING:
     help="Sentences that do not count.",
 )
 @click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same audio.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),

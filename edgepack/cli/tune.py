@@ -22,8 +22,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the 95th percentile of the real-time factor has to stay below.",
 )
-@click.option("--sentences", type=click.IntRange(1, 50), default=3, show_default=True)
-@click.option("--rounds", type=click.IntRange(1, 20), default=3, show_default=True)
+@click.option(
+    "--sentences",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    help="How many of the languages' sentences.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 20),
+    default=3,
+    show_default=True,
+    help="How often each plan speaks all of them.",
+)
 @click.option("--energy", default="auto", show_default=True, metavar="METER", help="As for run.")
 @output_options
 def command(bundle: Path, **options: Any) -> None:

@@ -1,7 +1,7 @@
 """From a bundle on disk to loaded networks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -44,7 +44,7 @@ class Host:
 
     runtime: str
     threads: int
-    plan: CpuPlan | None = None
+    plan: CpuPlan | None = field(default=None, compare=False)
     profile: bool = False
 
     def options(

@@ -87,7 +87,7 @@ def test_what_the_user_did_wrong_is_one_line_in_debug_too(
 
 
 REFUSED = {
-    "": "no command; give one of build, inspect, run, targets, verify, voice",
+    "": "no command; give one of bench, build, doctor, inspect, report, run",
     "voice": "no command; give one of add, list",
     "vioce": "did you mean 'voice'",
     "voice ad": "Did you mean 'add'",
