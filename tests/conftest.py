@@ -1,5 +1,9 @@
 """Fixtures: checkpoints, recorded vectors, and bundles that are built once a session."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,17 +16,37 @@ from edgepack.target import load
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests have."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process is in such a block meanwhile."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoints(shared: Path) -> Checkpoints:
     """What `edgepack build` is given for a model: demo, a recorded set, or tiny (random)."""
-    tiny = tmp_path_factory.mktemp("checkpoints") / "tiny"
 
     def locate(model: str) -> str:
         if model == "demo":
             return model
         if model == "tiny":
+            tiny = shared / "tiny"
             if not tiny.exists():
                 tokenizer = random_checkpoint.DEMO / "CosyVoice-BlankEN"
-                random_checkpoint.write(tiny, random_checkpoint.TINY, tokenizer)
+                own = tiny.with_name(f"tiny-{os.getpid()}")
+                random_checkpoint.write(own, random_checkpoint.TINY, tokenizer)
+                with suppress(OSError):  # somebody else was faster
+                    own.rename(tiny)
             return str(tiny)
         return str(DATA / "checkpoints" / model)
 
@@ -30,16 +54,18 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) -> Build:
+def bundle(shared: Path, checkpoints: Checkpoints) -> Build:
     """Builds (once) and returns the bundle of a model for a target. Not to be changed."""
-    output = tmp_path_factory.mktemp("bundles")
-    built: dict[tuple[str, str], Path] = {}
 
     def get(model: str, target: str = "intel-cpu", precision: str = "auto") -> Path:
-        if (model, target) not in built:
-            formats = list(load(target).runtimes)
-            request = BuildRequest(checkpoints(model), [target], output, formats, precision)
-            built[model, target] = build(request)[0].bundle.folder
-        return built[model, target]
+        output = shared / f"{model}-{target}-{precision}"
+        output.mkdir(exist_ok=True)
+        with alone(output):
+            found = [path.parent for path in output.glob("*/manifest.json")]
+            if not found:
+                formats = list(load(target).runtimes)
+                request = BuildRequest(checkpoints(model), [target], output, formats, precision)
+                found = [build(request)[0].bundle.folder]
+        return found[0]
 
     return get
