@@ -1,4 +1,4 @@
-"""Options that every command has."""
+"""Options that several commands have."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,3 +29,42 @@ def engine_options(command: Decorated) -> Decorated:
     return click.option(
         "--format", "runtime", metavar="NAME", help="Runtime.  [default: the bundle's first]"
     )(command)
+
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same audio.",
+)
+
+energy_option = click.option(
+    "--energy",
+    default="auto",
+    show_default=True,
+    metavar="METER",
+    help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
+)
+
+
+def measuring_options(sentences: int) -> Callable[[Decorated], Decorated]:
+    """`--sentences` and `--rounds`."""
+
+    def add(command: Decorated) -> Decorated:
+        command = click.option(
+            "--rounds",
+            type=click.IntRange(1, 100),
+            default=3,
+            show_default=True,
+            help="How often all of them are spoken.",
+        )(command)
+        return click.option(
+            "--sentences",
+            type=click.IntRange(1, 200),
+            default=sentences,
+            show_default=True,
+            help="How many of the languages' sentences.",
+        )(command)
+
+    return add

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.cli._cpu import cpu_options, placed
-from edgepack.cli._options import PATH, output_options
+from edgepack.cli._options import (
+    PATH,
+    energy_option,
+    measuring_options,
+    output_options,
+    seed_option,
+)
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,20 +25,7 @@ if TYPE_CHECKING:
     "--format", "formats", multiple=True, metavar="NAME", help="Runtime.  [default: all of each]"
 )
 @click.option("--file", "-f", "file", type=PATH, help="Speak these lines, not the languages' own.")
-@click.option(
-    "--sentences",
-    type=click.IntRange(1, 200),
-    default=8,
-    show_default=True,
-    help="How many of the languages' sentences.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 100),
-    default=3,
-    show_default=True,
-    help="How often each subject speaks all of them, in turns.",
-)
+@measuring_options(sentences=8)
 @click.option(
     "--warm-up",
     type=click.IntRange(0, 50),
@@ -41,26 +34,14 @@ if TYPE_CHECKING:
     help="Sentences that do not count.",
 )
 @click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same audio.",
-)
+@seed_option
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
     help="Compute threads.  [default: one a core of the plan]",
 )
 @cpu_options
-@click.option(
-    "--energy",
-    default="auto",
-    show_default=True,
-    metavar="METER",
-    help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
-)
+@energy_option
 @click.option(
     "--baseline",
     type=click.FloatRange(0, 600),

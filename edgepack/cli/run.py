@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.cli._cpu import cpu_options, placed
-from edgepack.cli._options import PATH, engine_options, output_options
+from edgepack.cli._options import (
+    PATH,
+    energy_option,
+    engine_options,
+    output_options,
+    seed_option,
+)
 from edgepack.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -50,13 +56,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Speak these tokens (a JSON list) without the language model.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="The same seed gives the same audio.",
-)
+@seed_option
 @click.option(
     "--steps",
     type=click.IntRange(1, 1000),
@@ -94,13 +94,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="low: one network at a time in memory, loaded again for each sentence.",
 )
-@click.option(
-    "--energy",
-    default="auto",
-    show_default=True,
-    metavar="METER",
-    help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
-)
+@energy_option
 @cpu_options
 @engine_options
 @output_options

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.cli._options import PATH, output_options
+from edgepack.cli._options import PATH, energy_option, measuring_options, output_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,21 +22,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the 95th percentile of the real-time factor has to stay below.",
 )
-@click.option(
-    "--sentences",
-    type=click.IntRange(1, 50),
-    default=3,
-    show_default=True,
-    help="How many of the languages' sentences.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 20),
-    default=3,
-    show_default=True,
-    help="How often each plan speaks all of them.",
-)
-@click.option("--energy", default="auto", show_default=True, metavar="METER", help="As for run.")
+@measuring_options(sentences=3)
+@energy_option
 @output_options
 def command(bundle: Path, **options: Any) -> None:
     """Try threads, core classes and spinning with BUNDLE, and keep the best plan beside it.

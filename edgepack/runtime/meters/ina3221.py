@@ -6,6 +6,8 @@ module's input includes the others and is used alone. Source: Documentation/hwmo
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 
 from edgepack.manifest import Device
 from edgepack.runtime.meter import Instrument, Machine, PowerWindow, UnusableError
@@ -51,7 +53,7 @@ def _iio(machine: Machine) -> Iterator[_Rail]:
             name = machine.text(chip / f"rail_name_{channel}")
             if name and name != _NOT_CONNECTED:
                 file = f"{chip}/in_power{channel}_input"
-                yield _Rail(name, file, lambda file=file: _read(machine, file) * 1e-3)  # type: ignore[misc]
+                yield _Rail(name, file, partial(_scaled, machine, 1e-3, file))
 
 
 def _hwmon(machine: Machine) -> Iterator[_Rail]:
@@ -60,7 +62,7 @@ def _hwmon(machine: Machine) -> Iterator[_Rail]:
         kind = machine.text(chip / "name")
         if kind == "ina238":
             file = f"{chip}/power1_input"
-            yield _Rail("VIN", file, lambda file=file: _read(machine, file) * 1e-6)  # type: ignore[misc]
+            yield _Rail("VIN", file, partial(_scaled, machine, 1e-6, file))
         if kind != "ina3221":
             continue
         for channel in _CHANNELS:
@@ -70,8 +72,13 @@ def _hwmon(machine: Machine) -> Iterator[_Rail]:
                 yield _Rail(
                     name,
                     f"{volts} x {amperes}",
-                    lambda v=volts, a=amperes: _read(machine, v) * _read(machine, a) * 1e-6,  # type: ignore[misc]
+                    partial(_scaled, machine, 1e-6, volts, amperes),
                 )
+
+
+def _scaled(machine: Machine, unit: float, *files: str) -> float:
+    """The product of some files' numbers, in watts."""
+    return unit * prod(_read(machine, file) for file in files)
 
 
 def _read(machine: Machine, path: str) -> int:

@@ -1,0 +1,92 @@
+"""What a machine has for speaking, and what to do about what it lacks."""
+
+from typing import Any
+
+from edgepack.bench import environment
+from edgepack.errors import UnsupportedError
+from edgepack.manifest import Device
+from edgepack.runtime import energy
+from edgepack.runtime.cpu import lists, plan, quota, topology
+from edgepack.runtime.meter import Machine, UnusableError, names
+from edgepack.runtime.session import engine, engines
+
+
+def examine() -> dict[str, Any]:
+    """Everything, as it is printed with --json."""
+    machine = environment.read()
+    found = topology.read()
+    cores = found.one_per_core(c.number for c in found.cpus)
+    made = plan.current()
+    advice = list(made.notes)
+    if machine.governor and machine.governor != "performance":
+        advice.append(
+            f"the frequency governor is {machine.governor}: figures vary; for steady ones use "
+            "'cpupower frequency-set -g performance'"
+        )
+    runtimes = _runtimes()
+    if not any(of["version"] for of in runtimes.values()):
+        advice.append("no runtime is installed: pip install 'edgepack[ort]'")
+    meters = _meters()
+    if not any(of["usable"] for of in meters.values()):
+        advice.append(
+            "no energy meter on this machine; a wall meter's log works (--energy "
+            "external:LOG.csv), and --energy model gives an estimate that is called one"
+        )
+    group = quota.cpuset()
+    return {
+        "cpu": machine.cpu,
+        "architecture": machine.machine,
+        "isa": list(machine.isa),
+        "int8": _int8(machine.isa),
+        "cpus": lists.show(c.number for c in found.cpus),
+        "cores": len(cores),
+        "kinds": machine.kinds,
+        "caches": sorted({lists.show(c.neighbours) for c in found.cpus if c.neighbours}),
+        "allowed": machine.allowed,
+        "cpuset": lists.show(group) if group else None,
+        "quota_cpus": machine.quota_cpus,
+        "governor": machine.governor,
+        "memory_bytes": machine.memory_bytes,
+        "system": machine.system,
+        "python": machine.python,
+        "threads": made.threads,
+        "runtimes": runtimes,
+        "meters": meters,
+        "advice": advice,
+    }
+
+
+def _int8(isa: tuple[str, ...]) -> str:
+    """What the instruction sets mean for INT8."""
+    if {"avx_vnni", "avx512_vnni", "amx_int8"} & set(isa):
+        return "8-bit products in 32-bit sums: the fastest, without saturation"
+    if "avx2" in isa:
+        return "pairs of 8-bit products saturate: static recipes use 7-bit weights here"
+    if {"i8mm", "dotprod"} & set(isa):
+        return "8-bit dot products: fast"
+    if "neon" in isa:
+        return "no 8-bit dot product: INT8 saves space, little time"
+    return "no instructions that are known to help"
+
+
+def _runtimes() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name in engines():
+        try:
+            found[name] = {"version": engine(name).version(), "advice": ""}
+        except UnsupportedError as error:
+            found[name] = {"version": None, "advice": str(error)}
+    return found
+
+
+def _meters() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name in names():
+        try:
+            used = energy.usable(name, Machine(), Device())
+            found[name] = {
+                "usable": True, "source": used.source, "scope": used.scope, "reason": None,
+            }  # fmt: skip
+        except UnusableError as error:
+            found[name] = {"usable": False, "source": None, "scope": None, "reason": str(error)}
+    return found
