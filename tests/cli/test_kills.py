@@ -147,7 +147,7 @@ def test_voice_add(hooked: Path, tmp_path: Path, bundle: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "points", [5, pytest.param(40, marks=pytest.mark.slow)], ids=["some", "many"]
+    "points", [3, pytest.param(40, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 def test_build(
     hooked: Path, tmp_path: Path, bundle: Build, checkpoints: Checkpoints, points: int

@@ -56,8 +56,8 @@ def spoken(
     ("model", "code"),
     [
         ("demo", "zh"),
-        ("demo", "en"),
         (RECORDED[0], "zh"),
+        pytest.param("demo", "en", marks=pytest.mark.slow),
         *(pytest.param(model, "zh", marks=pytest.mark.slow) for model in RECORDED[1:]),
     ],
 )

@@ -55,8 +55,15 @@ def failed(rows: list[Row]) -> list[str]:
     return [f"{row.file}/{row.array}" for row in rows if row.failed]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("model", RECORDED)
+EVERYWHERE, ELSEWHERE = RECORDED
+CASES = [
+    *((EVERYWHERE, runtime) for runtime in RUNTIMES),
+    (ELSEWHERE, "ort"),
+    *(pytest.param(ELSEWHERE, name, marks=pytest.mark.slow) for name in RUNTIMES if name != "ort"),
+]
+
+
+@pytest.mark.parametrize(("model", "runtime"), CASES)
 def test_every_array_of_the_original_is_reproduced(bundle: Build, model: str, runtime: str) -> None:
     rows = compare(bundle(model), GOLDEN / model, runtime)
     assert failed(rows) == []
