@@ -9,7 +9,7 @@ demo: $(VENV)/installed-build
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow

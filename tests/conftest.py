@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,12 @@ from support import DATA, Build, Checkpoints
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
 from edgepack.target import load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few tests first: they take longest, and one process would be left with them."""
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (count[item.path], item.path))
 
 
 @pytest.fixture(scope="session")
