@@ -1,13 +1,12 @@
 """Options that say where a command computes, and getting there before an engine is imported."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from edgepack.manifest import Manifest
+    from edgepack.bundle import Bundle
     from edgepack.runtime.cpu.plan import CpuPlan
 
 Decorated = Callable[..., Any]
@@ -23,7 +22,7 @@ def cpu_options(command: Decorated) -> Decorated:
     )(command)
 
 
-def placed(bundle: Path, manifest: "Manifest", options: dict[str, Any]) -> "CpuPlan":
+def placed(bundle: "Bundle", options: dict[str, Any]) -> "CpuPlan":
     """The plan for a command's options, with the process already in its mask.
 
     Has to be called before numpy or an engine is imported.
@@ -33,8 +32,9 @@ def placed(bundle: Path, manifest: "Manifest", options: dict[str, Any]) -> "CpuP
     from edgepack.runtime.cpu import affinity, plan, quota, topology, tuned
 
     machine = topology.read()
-    runtime = options["runtime"] or next(iter(next(iter(manifest.stages.values())).variants))
-    wish = tuned.read(bundle, machine, runtime) or plan.for_device(manifest.device, machine)
+    runtime = options["runtime"] or bundle.runtimes()[0]
+    found = tuned.read(bundle.folder, machine, runtime)
+    wish = found or plan.for_device(bundle.manifest.device, machine)
     if options["cpus"]:
         wish = plan.Wish(options["cpus"])
     if options["threads"]:

@@ -72,7 +72,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     for path in filter(None, (options["output"], options["page"])):
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
-    plan = placed(bundles[0], opened[0].manifest, {**options, "runtime": subjects[0][1]})
+    plan = placed(opened[0], {**options, "runtime": subjects[0][1]})
 
     from edgepack.bench import measure
     from edgepack.bundle import write_atomically

@@ -106,8 +106,8 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.bundle import open_bundle
 
     _check(text, file, options)
-    manifest = open_bundle(bundle).manifest
-    plan = placed(bundle, manifest, options)  # before anything that has threads is imported
+    opened = open_bundle(bundle)
+    plan = placed(opened, options)  # before anything that has threads is imported
 
     from edgepack.cli import _spoken
     from edgepack.runtime import energy
@@ -143,7 +143,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             memory=options["memory"],
         )
         loaded = time.perf_counter() - start
-        meters = energy.select(options["energy"], machine, manifest.device)
+        meters = energy.select(options["energy"], machine, opened.manifest.device)
         step("speaking")
         with energy.measuring(meters, machine) as readings:
             speech = _speak(synthesizer, text, file, settings, options, step)

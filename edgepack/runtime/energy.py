@@ -68,10 +68,9 @@ def advances(instrument: Instrument, machine: Machine) -> bool:
 
 
 def usable(name: str, machine: Machine, device: Device, argument: str = "") -> Instrument:
-    """The instrument of a meter, tested; raises UnusableError with the reason."""
+    """The instrument of a meter, tested if it is live; raises UnusableError with the reason."""
     instrument = meter(name).open(machine, device, argument)
-    on_demand = meter(name).rank is None and name != "nvml"  # a log, an estimate: nothing to test
-    if not on_demand and not advances(instrument, machine):
+    if instrument.live and not advances(instrument, machine):
         raise UnusableError(f"{instrument.source}: the value does not advance")
     return instrument
 

@@ -109,7 +109,8 @@ class Instrument:
     """A meter that can be used.
 
     `source` is what it reads, `update_s` how often there is a new value. `best` is the quality its
-    figures can have; `flags` are put into every record.
+    figures can have; `flags` are put into every record. `live` is whether its value advances by
+    itself, so that this can be seen before it is used; that of a log or an estimate does not.
     """
 
     scope: Scope
@@ -118,6 +119,7 @@ class Instrument:
     window: Callable[[], Window]
     best: Quality = "measured"
     flags: tuple[str, ...] = ()
+    live: bool = True
 
 
 class Meter(Protocol):

@@ -51,7 +51,11 @@ class _External:
         path = Path(argument)
         read(path)
         return Instrument(
-            "external", str(path), _UPDATE_SECONDS, lambda: _LogWindow(path, self.clock)
+            "external",
+            str(path),
+            _UPDATE_SECONDS,
+            lambda: _LogWindow(path, self.clock),
+            live=False,
         )
 
 

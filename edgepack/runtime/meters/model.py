@@ -60,6 +60,7 @@ class _Model:
             _UPDATE_SECONDS,
             lambda: _ModelWindow(watts, share, self.cpu),
             "modelled",
+            live=False,
         )
 
 
