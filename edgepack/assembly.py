@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 import edgepack
-from edgepack import bundle, host_contract, language, voices
+from edgepack import bundle, gpu_plan, host_contract, language, voices
 from edgepack.carried import carry
 from edgepack.errors import UsageError
 from edgepack.family import TEXT_TABLE
@@ -145,6 +145,8 @@ def describe(
     trim = _trim(contents, variants[TEXT_TABLE], folder)
     if wanted.profile.packaging and wanted.profile.packaging.contract:
         host_contract.write(folder, contents.stages, variants, host, _TOKENIZER, speakers)
+    if wanted.profile.gpu:
+        gpu_plan.write(folder, contents.stages, variants, host, wanted.profile.gpu)
     return Manifest(
         format=FORMAT,
         edgepack=edgepack.__version__,

@@ -68,6 +68,12 @@ def require_quantized(job: Job, count: int) -> None:
         )
 
 
+def require_half(job: Job, count: int) -> None:
+    """Refuse a recipe for float16 that left every node of the result in float32."""
+    if count == 0:
+        raise UnsupportedError(f"{job.stage}: recipe {job.recipe.method!r} left all of it in fp32")
+
+
 def backend(name: str) -> Backend:
     """The back end called `name`."""
     return cast(Backend, discovery.load(PACKAGE, name, "BACKEND"))

@@ -11,6 +11,7 @@ from edgepack.errors import GateError
 from edgepack.manifest import Limit, Offer, Variant
 from edgepack.recipe import named
 from edgepack.report import Step
+from edgepack.runtime.gpu.placement import ON_CPU
 from edgepack.runtime.loading import Host, load
 from edgepack.runtime.session import engine
 from edgepack.trial import Trial
@@ -99,4 +100,4 @@ def examine(folder: Path, name: str, runtime: str, threads: int, step: Step) -> 
     """Every metric of a finished bundle in one runtime, to three digits."""
     step(f"{runtime}: exam")
     questions = exam.read(open_bundle(folder).path(name))
-    return gates.examine(load(folder, runtime, threads), questions)
+    return gates.examine(load(folder, runtime, threads, wanted=ON_CPU), questions)

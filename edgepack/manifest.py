@@ -220,6 +220,20 @@ class Watts(Struct, frozen=True):
     provenance: str
 
 
+class Release(Struct, frozen=True):
+    """A JetPack release, and the software that belongs to it; "6.1" stands for every 6.1.x.
+
+    `onnxruntime` is the first version that works with its TensorRT.
+    """
+
+    jetpack: str
+    l4t: str
+    cuda: str
+    tensorrt: str
+    cudnn: str
+    onnxruntime: str
+
+
 class Device(Struct, frozen=True):
     """How the target's device is used, from its profile.
 

@@ -53,7 +53,8 @@ class Built:
     """A bundle that exists now; `reused` if it did before.
 
     `seconds` is by build step; `errors` are the self-test's, by stage and runtime. `peaks` is the
-    memory that speaking took on this machine, in bytes by runtime, for targets with a budget.
+    memory that speaking took on this machine, in bytes by runtime, for targets with a budget and
+    those with a GPU, which this machine's CPU stands in for.
     """
 
     plan: Plan
@@ -163,17 +164,18 @@ def _make(
                 variants[stage][runtime] = msgspec.structs.replace(variant, offers=tuple(known))
                 errors[stage, runtime] = error
             clock.lap(runtime)
-        if trial and _quantized(variants):
+        examined = trial and _approximate(variants)
+        if trial and examined:
             shutil.copyfile(trial.exam, folder / exam.FILE)
         manifest = describe(request, source, contents, wanted, folder, variants)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         budget.require_size(manifest, profile)
         peaks = {
             runtime: isolated(peak, folder, runtime, _threads(), step=step)
-            for runtime in (profile.runtimes if profile.memory else ())
+            for runtime in (profile.runtimes if profile.memory or profile.gpu else ())
         }
         budget.require_memory(wanted.target, profile, peaks)
-        if trial and _quantized(variants):
+        if examined:
             quality = _quality(folder, list(profile.runtimes), limits, step)
             clock.lap("exam")
             if quality.failed and not request.allow_failed_gate:
@@ -186,8 +188,13 @@ def _make(
     return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
 
 
-def _quantized(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
-    return any(v.precision in QUANTIZED for stage in variants.values() for v in stage.values())
+def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
+    """Whether any network computes with less than fp32, so that an exam has to be held."""
+    return any(
+        v.precision in QUANTIZED or named(runtime, v.recipe).calibrated
+        for stage in variants.values()
+        for runtime, v in stage.items()
+    )
 
 
 def _quality(
@@ -229,9 +236,9 @@ def _lots(
 
 
 def _needs_trial(plans: Sequence[Plan], stages: Sequence[HubStage]) -> bool:
-    """Whether any network of any plan may be quantized."""
+    """Whether any network of any plan may be quantized, or needs recorded inputs otherwise."""
     return any(
-        named(runtime, name).quantized
+        named(runtime, name).quantized or named(runtime, name).calibrated
         for p in plans
         for runtime in p.profile.runtimes
         for stage in stages

@@ -35,6 +35,7 @@ _TOOLS = (
     "tokenizers",
     "wetext",
 )
+_REPLACED_BY = {"onnxruntime": "onnxruntime-gpu"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Plan:
             recipe.named(runtime, fixed)
             return [fixed]
         precision = self.profile.stage_precision(stage)
-        return recipe.candidates(runtime, stage, precision, self.profile.isa)
+        return recipe.candidates(runtime, stage, precision, self.profile.features)
 
 
 def open_source(model: str) -> Source:
@@ -132,7 +133,17 @@ def open_source(model: str) -> Source:
 
 def tools() -> dict[str, str]:
     """Versions of the packages that decide what a bundle's bytes are."""
-    return {name: metadata.version(name) for name in _TOOLS}
+    return {name: _version(name) for name in _TOOLS}
+
+
+def _version(name: str) -> str:
+    """The version of a package, or of one that installs the same module in its place."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        if name not in _REPLACED_BY:
+            raise
+        return metadata.version(_REPLACED_BY[name])
 
 
 def plan(request: BuildRequest, source: Source) -> list[Plan]:

@@ -18,7 +18,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `precision` is of the weights. `method` is what the back end does with `options`. `stages`
     are those it is for, none for every one. `isa` are instruction sets of which a target must
-    have one, `not_isa` those it must not have. `calibrated` recipes need recorded inputs.
+    have one, `not_isa` those it must not have; a target with a GPU has "cuda", and with one that
+    multiplies integers "cuda_int8". `calibrated` recipes need recorded inputs.
     """
 
     summary: str

@@ -11,7 +11,7 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
-from edgepack.manifest import Device, Limit, Sensor, Watts
+from edgepack.manifest import Device, Limit, Release, Sensor, Watts
 from edgepack.recipe import PRECISIONS
 
 Precision = str
@@ -26,11 +26,13 @@ class RuntimeOptions(Record, frozen=True):
 
     `container` is a file format of that runtime; `platform` the instruction set that its
     optimizer may specialise for. What is `on_request` is written only if its format is asked for.
+    `opset` is an older one than the hub's, 0 for the hub's own.
     """
 
     container: str
     platform: str = ""
     on_request: bool = False
+    opset: int = 0
 
 
 class CoreClass(Record, frozen=True):
@@ -90,6 +92,35 @@ class Energy(Record, frozen=True):
     watts: Watts | None = None
 
 
+class Span(Record, frozen=True):
+    """The least, the usual and the greatest length that an engine is built for."""
+
+    least: int
+    usual: int
+    most: int
+
+
+class Gpu(Record, frozen=True):
+    """An NVIDIA GPU, and how ONNX Runtime uses it.
+
+    `architecture` is such as sm_87, "" for any. `providers` maps a stage to tensorrt, cuda or cpu;
+    `default` is every other one. `text` and `speech` are tokens of one utterance, its prompt
+    counted in. `releases` are those of JetPack, none for machines that are no Jetson.
+    """
+
+    architecture: str
+    int8: bool
+    providers: dict[str, Literal["tensorrt", "cuda", "cpu"]]
+    workspace_mb: int
+    text: Span
+    speech: Span
+    releases: tuple[Release, ...] = ()
+
+    def provider(self, stage: str) -> str:
+        """The provider a stage is to run on."""
+        return self.providers.get(stage, self.providers["default"])
+
+
 class TargetProfile(Record, frozen=True):
     """What a device runs: its runtimes in order of preference, and the precision of each stage.
 
@@ -110,6 +141,7 @@ class TargetProfile(Record, frozen=True):
     memory: Memory | None = None
     packaging: Packaging | None = None
     energy: Energy | None = None
+    gpu: Gpu | None = None
     gates: dict[str, dict[str, Limit]] = {}
     enrolment: bool = True
 
@@ -126,6 +158,13 @@ class TargetProfile(Record, frozen=True):
             sensors=energy.sensors,
             watts=energy.watts,
         )
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Instruction sets, and what a GPU adds to them for the choice of recipes."""
+        if not self.gpu:
+            return self.isa
+        return (*self.isa, "cuda", *(["cuda_int8"] if self.gpu.int8 else []))
 
     def stage_precision(self, stage: str) -> Precision:
         """The precision this profile gives to a stage."""
@@ -165,6 +204,8 @@ def parse(name: str, text: str) -> TargetProfile:
         raise UsageError(
             f"target {name}: precision needs a 'default' and takes only {', '.join(PRECISIONS)}"
         )
+    if profile.gpu and "default" not in profile.gpu.providers:
+        raise UsageError(f"target {name}: gpu.providers needs a 'default'")
     if not profile.gates:
         return msgspec.structs.replace(profile, gates=_standard_gates())
     return profile
@@ -179,6 +220,7 @@ def _suggestion(message: str) -> str:
     unknown = re.search(r"unknown field `(\w+)`", message)
     parts = (
         TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
+        Gpu, Span, Release,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []

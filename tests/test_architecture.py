@@ -36,6 +36,7 @@ LAYERS: dict[str, set[str]] = {
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
     "host_contract": {"backend", "family", "hub", "runtime"},
+    "gpu_plan": {"family", "hub", "recipe", "runtime", "target"},
     "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
@@ -56,7 +57,7 @@ LAYERS: dict[str, set[str]] = {
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
-        "runtime", "verification", "host_contract",
+        "runtime", "verification", "host_contract", "gpu_plan",
     },
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",

@@ -10,14 +10,18 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgepack.backend import Job
+from edgepack.backends._ort_half import compute_in_half
 from edgepack.backends._ort_order import sort_kernel_types
 from edgepack.backends._ort_quantize import quantize
 from edgepack.errors import UnsupportedError
+from edgepack.graph.net import save_model
+from edgepack.graph.opset import lowered
 from edgepack.graph.storage import parts, store_as_float16, unlinked
 
 REQUIRED_OPERATORS = "required_operators_and_types.config"
@@ -31,12 +35,27 @@ class _Ort:
 
     def convert(self, job: Job) -> list[Path]:
         _require_support(job)
+        if job.options.opset:
+            with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+                older = Path(folder, "older", job.model.name)
+                older.parent.mkdir()
+                own = unlinked(job.model, Path(folder))
+                save_model(lowered(own, job.options.opset), older)
+                return self._convert(replace(job, model=older))
+        return self._convert(job)
+
+    def _convert(self, job: Job) -> list[Path]:
         if job.recipe.method == "none":
             if job.options.container == "ort":
                 return [_converted(job, job.model)]
             return [_place(path, job.folder) for path in parts(job.model)]
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             model = unlinked(job.model, Path(folder))
+            if job.recipe.method == "islands":
+                changed = Path(folder, "changed", model.name)
+                changed.parent.mkdir()
+                files = compute_in_half(job, model, changed)
+                return [_place(path, job.folder) for path in files]
             half = job.recipe.method == "half"
             changed = Path(folder, "changed", model.name)
             changed.parent.mkdir()

@@ -1,5 +1,6 @@
 """What a machine has for speaking, and what to do about what it lacks."""
 
+from dataclasses import asdict
 from typing import Any
 
 from edgepack.bench import environment
@@ -7,6 +8,7 @@ from edgepack.errors import UnsupportedError
 from edgepack.manifest import Device
 from edgepack.runtime import energy
 from edgepack.runtime.cpu import lists, plan, quota, topology
+from edgepack.runtime.gpu import placement, stack
 from edgepack.runtime.meter import Machine, UnusableError, names
 from edgepack.runtime.session import engine, engines
 
@@ -50,10 +52,23 @@ def examine() -> dict[str, Any]:
         "system": machine.system,
         "python": machine.python,
         "threads": made.threads,
+        "gpu": _gpu(),
         "runtimes": runtimes,
         "meters": meters,
         "advice": advice,
     }
+
+
+def _gpu() -> dict[str, Any]:
+    """ONNX Runtime's providers, and the software they need; "" for what is not there."""
+    try:
+        engine(placement.RUNTIME)
+    except UnsupportedError:
+        return {"providers": [], **asdict(stack.Stack())}
+    import onnxruntime
+
+    here = stack.read(Machine(), str(onnxruntime.__version__))
+    return {"providers": placement.available(), **asdict(here)}
 
 
 def _int8(isa: tuple[str, ...]) -> str:

@@ -46,7 +46,8 @@ class Request:
     `subjects` are bundles with a runtime. `texts` are spoken instead of the languages' sentences,
     of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
     are measured before and after if there is a meter. `long_text` also speaks a long text once,
-    `profile` also times operators, in a process of its own.
+    `profile` also times operators, in a process of its own. `provider` and `allow_fallback` are
+    those of `runtime.gpu.placement`.
     """
 
     subjects: tuple[tuple[Path, str], ...]
@@ -61,6 +62,21 @@ class Request:
     baseline_seconds: float = 10.0
     long_text: bool = True
     profile: bool = False
+    provider: str = "auto"
+    allow_fallback: bool = False
+
+    def spec(self, folder: Path, runtime: str, *, profile: bool = False) -> Spec:
+        """What a worker for one of the subjects loads."""
+        return Spec(
+            folder,
+            runtime,
+            self.voice,
+            self.plan,
+            self.seed,
+            profile,
+            self.provider,
+            self.allow_fallback,
+        )
 
 
 @dataclass
@@ -135,8 +151,7 @@ def run(request: Request, step: Step, machine: Machine) -> Result:
 def _begun(request: Request, folder: Path, runtime: str) -> _Entry:
     bundle = open_bundle(folder)
     texts = request.texts or sentences(bundle, request.sentences)
-    spec = Spec(folder, runtime, request.voice, request.plan, request.seed)
-    worker = Remote(spec)
+    worker = Remote(request.spec(folder, runtime))
     loaded = time.perf_counter() - worker.started
     return _Entry(bundle, runtime, worker, texts, loaded + worker.ask("first_audio", texts[0]))
 
@@ -214,6 +229,7 @@ def _summed(
         recipes={name: variant.recipe for name, variant in variants.items()},
         bytes=sum(manifest.files[file].bytes for file in files),
         threads=described["threads"],
+        providers=described["providers"],
         pinned=request.plan.pinned,
         masks=ask("masks"),
         load_seconds=described["load_seconds"],
@@ -251,7 +267,7 @@ def _operators(
     request: Request, entry: _Entry, step: Step
 ) -> tuple[dict[str, dict[str, float]], str]:
     step(f"{entry.worker.name}: operators")
-    spec = Spec(entry.bundle.folder, entry.runtime, request.voice, request.plan, request.seed, True)
+    spec = request.spec(entry.bundle.folder, entry.runtime, profile=True)
     worker = Remote(spec)
     try:
         worker.ask("speak", entry.texts[0])

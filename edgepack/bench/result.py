@@ -77,7 +77,8 @@ class Subject(Record, frozen=True):
     `cold_first_audio_seconds` from the start of a process, files in the page cache.
     `speed` is the first subject's median RTF by this one's: above 1 is faster than the first.
     `energy` is a record of `runtime.energy`, its figures medians of windows.
-    `operators` is seconds by stage and operator type, `operators_missing` why there are none.
+    `providers` says where each network ran. `operators` is seconds by stage and operator type,
+    `operators_missing` why there are none.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Subject(Record, frozen=True):
     recipes: dict[str, str]
     bytes: int
     threads: int
+    providers: dict[str, str]
     pinned: bool
     masks: dict[str, int]
     load_seconds: float

@@ -26,6 +26,8 @@ class Spec:
     plan: CpuPlan
     seed: int
     profile: bool = False
+    provider: str = "auto"
+    allow_fallback: bool = False
 
 
 def serve(pipe: Connection, spec: Spec) -> None:
@@ -52,6 +54,7 @@ class _Subject:
     """A loaded bundle; its public methods are the requests."""
 
     def __init__(self, spec: Spec) -> None:
+        from edgepack.runtime.gpu.placement import Wanted
         from edgepack.runtime.memory import return_large_blocks, rss_bytes
         from edgepack.runtime.synthesizer import Settings, Synthesizer
 
@@ -67,7 +70,12 @@ class _Subject:
 
         start = time.perf_counter()
         self.synthesizer = Synthesizer.load(
-            spec.bundle, spec.runtime, plan=spec.plan, profile=spec.profile, on_stage=on_stage
+            spec.bundle,
+            spec.runtime,
+            plan=spec.plan,
+            profile=spec.profile,
+            wanted=Wanted(spec.provider, spec.allow_fallback),
+            on_stage=on_stage,
         )
         self.load_seconds = time.perf_counter() - start
         self.loaded_bytes = rss_bytes()
@@ -83,7 +91,14 @@ class _Subject:
             "threads": self.synthesizer.loaded.host.threads,
             "load_seconds": self.load_seconds,
             "loaded_bytes": self.loaded_bytes,
+            "providers": self._providers(),
         }
+
+    def _providers(self) -> dict[str, str]:
+        """Where each network runs."""
+        placement = self.synthesizer.loaded.host.placement
+        used = placement.used if placement else {}
+        return {stage: placed.provider for stage, placed in used.items()}
 
     def speak(self, text: str) -> dict[str, Any]:
         """An utterance, whole."""

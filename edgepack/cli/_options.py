@@ -31,6 +31,22 @@ def engine_options(command: Decorated) -> Decorated:
     )(command)
 
 
+def provider_options(command: Decorated) -> Decorated:
+    """`--provider` and `--allow-fallback`."""
+    command = click.option(
+        "--allow-fallback",
+        is_flag=True,
+        help="Go on where a network is not on the provider that the bundle promises, and say so.",
+    )(command)
+    return click.option(
+        "--provider",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="Of ONNX Runtime: auto (the bundle's), tensorrt, cuda or cpu.",
+    )(command)
+
+
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0),

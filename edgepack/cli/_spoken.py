@@ -28,7 +28,8 @@ def record(
 
     host = synthesizer.loaded.host
     manifest = synthesizer.loaded.bundle.manifest
-    warnings = [*speech.faults, *plan.notes]
+    placement = host.placement
+    warnings = [*speech.faults, *plan.notes, *(placement.warnings() if placement else ())]
     if manifest.quality and manifest.quality.failed:
         failed = "; ".join(manifest.quality.failed)
         warnings.append(f"this bundle failed its exam and was built all the same: {failed}")
@@ -49,6 +50,7 @@ def record(
         "mode": speech.mode,
         "runtime": host.runtime,
         "runtime_version": engine(host.runtime).version(),
+        "providers": placement.record() if placement else None,
         "threads": host.threads,
         "cpus": list(observed.cpus or plan.cpus),
         "pinning": {

@@ -11,6 +11,7 @@ from edgepack.cli._options import (
     energy_option,
     measuring_options,
     output_options,
+    provider_options,
     seed_option,
 )
 from edgepack.errors import UsageError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     help="Compute threads.  [default: one a core of the plan]",
 )
 @cpu_options
+@provider_options
 @energy_option
 @click.option(
     "--baseline",
@@ -96,6 +98,8 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
         baseline_seconds=options["baseline"],
         long_text=not options["no_long"],
         profile=options["profile"],
+        provider=options["provider"],
+        allow_fallback=options["allow_fallback"],
     )
     with report.progress("bench", shown=shown) as step:
         result = measure.run(request, step, Machine())

@@ -184,6 +184,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "reused": built.reused,
         "seconds": dict(built.seconds),
         "peak_rss_bytes": dict(built.peaks),
+        "smoke_test": _smoke_test(built),
         "stages": {
             name: {
                 "parameters": stage.parameters,
@@ -212,9 +213,27 @@ def _show(built: "Built") -> None:
     manifest = built.bundle.manifest
     total = report.size(sum(f.bytes for f in manifest.files.values()))
     bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
+    smoke = _smoke_test(built)
     for runtime, peak in built.peaks.items():
+        if smoke:
+            report.line(f"smoke test: {smoke['said']}, {report.size(peak)} of memory")
+            continue
         report.line(f"speaking with {runtime} took {report.size(peak)} of memory on this machine")
     state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
     report.line(f"{built.bundle.folder} {state}")
     text = _GREETINGS.get(manifest.languages[0], "你好,世界")
     report.line(f'try: edgepack run {built.bundle.folder} "{text}" -o out.wav')
+    if built.plan.profile.gpu:
+        report.line("without its GPU, to see that it speaks: the same with --provider cpu")
+
+
+def _smoke_test(built: "Built") -> dict[str, Any] | None:
+    """That a bundle for a GPU spoke on this machine's CPU, which stands in for its device."""
+    if not built.plan.profile.gpu or built.reused:
+        return None
+    runtimes = ", ".join(built.peaks)
+    return {
+        "runtimes": list(built.peaks),
+        "provider": "cpu",
+        "said": f"spoke 10 s with {runtimes} on this machine's CPU; its GPU was not used or tested",
+    }

@@ -42,6 +42,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     classes = ", ".join(f"{k}: {cpus}" for k, cpus in kinds.items()) or "all alike"
     quota = found["quota_cpus"]
     memory = found["memory_bytes"]
+    gpu = found["gpu"]
+    parts = {"L4T": "l4t", "TensorRT": "tensorrt", "CUDA": "cuda", "GPU": "gpu"}
+    stack = ", ".join(f"{name} {gpu[key]}" for name, key in parts.items() if gpu[key])
     return [
         f"{found['cpu'] or found['architecture']}: CPU {found['cpus']} on {found['cores']} cores, "
         f"{classes}; this process may use {found['allowed']}",
@@ -51,4 +54,5 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"memory: {report.size(memory) if memory else 'not known'}; "
         f"frequency governor: {found['governor'] or 'not known'}; {found['system']}, "
         f"Python {found['python']}",
+        f"ONNX Runtime's providers: {', '.join(gpu['providers']) or 'none'}; {stack or 'no GPU'}",
     ]

@@ -13,6 +13,7 @@ from edgepack.cli._options import (
     energy_option,
     engine_options,
     output_options,
+    provider_options,
     seed_option,
 )
 from edgepack.errors import ResourceError, UsageError
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
 )
 @energy_option
 @cpu_options
+@provider_options
 @engine_options
 @output_options
 def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -> None:
@@ -112,6 +114,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.cli import _spoken
     from edgepack.runtime import energy
     from edgepack.runtime.cpu import affinity
+    from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
     from edgepack.runtime.meter import Machine
     from edgepack.runtime.synthesizer import Settings, Synthesizer
@@ -141,6 +144,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             watchers=[recorder] if recorder else [],
             plan=plan,
             memory=options["memory"],
+            wanted=Wanted(options["provider"], options["allow_fallback"], step),
         )
         loaded = time.perf_counter() - start
         meters = energy.select(options["energy"], machine, opened.manifest.device)

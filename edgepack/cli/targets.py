@@ -9,7 +9,7 @@ from edgepack.cli._options import output_options
 
 if TYPE_CHECKING:
     from edgepack.manifest import Limit
-    from edgepack.target import TargetProfile
+    from edgepack.target import Gpu, TargetProfile
 
 
 @click.command(short_help="List the target profiles, or explain one.")
@@ -61,6 +61,8 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
     for stage, precision in profile.precision.items():
         which = "every other stage" if stage == "default" else stage
         yield f"precision: {precision} for {which}"
+    if profile.gpu:
+        yield from _gpu(profile.gpu)
     if profile.packaging:
         packaging = profile.packaging
         yield (
@@ -80,6 +82,23 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
         yield f"gates at {level}: {', '.join(ends)}"
     if not profile.enrolment:
         yield "enrolment networks: left out where the bundle has voices"
+
+
+def _gpu(gpu: "Gpu") -> Iterator[str]:
+    others = [f"{provider} for {stage}" for stage, provider in gpu.providers.items()]
+    yield f"GPU: {gpu.architecture or 'any'}; {', '.join(others)}".replace(
+        "for default", "for every other stage"
+    )
+    yield (
+        f"lengths: {gpu.text.least} to {gpu.text.most} text and {gpu.speech.least} to "
+        f"{gpu.speech.most} speech tokens; workspace of {gpu.workspace_mb} MiB"
+    )
+    for release in gpu.releases:
+        yield (
+            f"JetPack {release.jetpack}: L4T {release.l4t}, CUDA {release.cuda}, "
+            f"TensorRT {release.tensorrt}, cuDNN {release.cudnn}, "
+            f"ONNX Runtime {release.onnxruntime} or newer"
+        )
 
 
 def _ends(limit: "Limit") -> str:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgepack.cli._options import PATH, engine_options, output_options
+from edgepack.cli._options import PATH, engine_options, output_options, provider_options
 from edgepack.errors import GateError
 
 if TYPE_CHECKING:
     from edgepack.bundle import Bundle
+    from edgepack.runtime.gpu.placement import Wanted
+    from edgepack.runtime.loading import Host
     from edgepack.verification.reference import Row
     from edgepack.verification.selftest import Outcome
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Compare with recorded vectors: lm.npz, flow.npz, hift.npz, tts.npz.",
 )
+@provider_options
 @engine_options
 @output_options
 def command(
@@ -30,6 +33,8 @@ def command(
     against: Path | None,
     runtime: str | None,
     threads: int | None,
+    provider: str,
+    allow_fallback: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -43,31 +48,42 @@ def command(
     from edgepack import report
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import quality_table
+    from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
     from edgepack.verification.gates import failures
 
     opened = open_bundle(bundle)
-    runtimes = [choose(opened, runtime, threads).runtime] if runtime else opened.runtimes()
+    runtimes = [runtime] if runtime else opened.runtimes()
     shown = not quiet and not as_json
     failed: list[str] = []
     results: dict[str, Any] = {}
     for name in runtimes:
         with report.progress("verify", shown=shown) as step:
             step(f"self-test in {name}")
-            outcomes = _self_test(opened, name, threads)
+            wanted = Wanted(provider, allow_fallback, step)
+            host = choose(opened, name, threads, wanted=wanted)
+            outcomes = _self_test(opened, host)
             rows: list[Row] = []
             if opened.manifest.quality:
                 step(f"exam in {name}")
-            values = _exam(opened, name, threads)
+            values = _exam(opened, name, threads, wanted)
             if against:
                 step(f"comparing with {against} in {name}")
-                rows = _against(bundle, name, threads, against)
+                rows = _against(bundle, name, threads, wanted, against)
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
         quality = opened.manifest.quality
         missed = failures(values, quality.limits) if quality else []
         failed += [f"{name} {words}" for words in missed]
-        results[name] = {**_record(outcomes, rows), "exam": values, "failed_gates": missed}
+        placement = host.placement
+        results[name] = {
+            **_record(outcomes, rows),
+            "exam": values,
+            "failed_gates": missed,
+            "providers": placement.record() if placement else None,
+        }
+        for warning in placement.warnings() if placement and shown else ():
+            report.warn(f"{name}: {warning}")
         if shown:
             _show(name, outcomes, rows)
             if quality:
@@ -81,14 +97,15 @@ def command(
         report.line(f"{bundle}: all checks passed in {', '.join(runtimes)}")
 
 
-def _self_test(bundle: "Bundle", runtime: str, threads: int | None) -> "list[Outcome]":
-    from edgepack.runtime.loading import choose
+def _self_test(bundle: "Bundle", host: "Host") -> "list[Outcome]":
     from edgepack.verification import selftest
 
-    return selftest.run(bundle, choose(bundle, runtime, threads))
+    return selftest.run(bundle, host)
 
 
-def _exam(bundle: "Bundle", runtime: str, threads: int | None) -> dict[str, float]:
+def _exam(
+    bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted"
+) -> dict[str, float]:
     """Metrics of the bundle's exam; none if it has none."""
     from edgepack.runtime.loading import load
     from edgepack.verification import exam, gates
@@ -97,14 +114,16 @@ def _exam(bundle: "Bundle", runtime: str, threads: int | None) -> dict[str, floa
     if quality is None:
         return {}
     questions = exam.read(bundle.path(quality.exam))
-    return gates.examine(load(bundle.folder, runtime, threads), questions)
+    return gates.examine(load(bundle.folder, runtime, threads, wanted=wanted), questions)
 
 
-def _against(bundle: Path, runtime: str, threads: int | None, folder: Path) -> "list[Row]":
+def _against(
+    bundle: Path, runtime: str, threads: int | None, wanted: "Wanted", folder: Path
+) -> "list[Row]":
     from edgepack.runtime.loading import load
     from edgepack.verification import reference
 
-    return reference.run(load(bundle, runtime, threads), folder)
+    return reference.run(load(bundle, runtime, threads, wanted=wanted), folder)
 
 
 def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:

@@ -73,6 +73,28 @@ def values(tensor: ir.TensorProtocol) -> np.ndarray:
     return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
 
 
+def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A small weight of a finished graph, registered once by its name."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        graph.register_initializer(
+            ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+        )
+    return graph.initializers[name]
+
+
+def drop_unread(graph: ir.Graph) -> None:
+    """Remove weights that no node reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses():
+            del graph.initializers[name]
+
+
 def unlinked(model: Path, folder: Path) -> Path:
     """The model, or a copy in `folder` if its weights have a second name, which onnx_ir refuses."""
     files = parts(model)

@@ -13,7 +13,7 @@ import numpy as np
 from edgepack.errors import GateError, UsageError
 from edgepack.manifest import Flow
 from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Session
+from edgepack.runtime.session import Session, run_kept
 
 Grid = Callable[[np.ndarray], np.ndarray]
 
@@ -103,10 +103,10 @@ class FlowDecoder:
         constant = {"mu": mu, "spk": spk, "cond": cond, "chunk": np.array([chunk], np.int64)}
         for t, width in time_steps(steps or self.settings.steps, self.settings.schedule):
             if observe:
-                observe(x, t)
+                observe(np.asarray(x), t)
             now = {"x": x, "t": np.array([t], np.float32), "dt": np.array([width], np.float32)}
-            x = self.estimator.run({**constant, **now})["next"]
-        return x
+            x = run_kept(self.estimator, {**constant, **now}, ("next",))["next"]
+        return np.asarray(x)
 
     def mel(
         self,
@@ -118,13 +118,12 @@ class FlowDecoder:
         steps: int | None = None,
     ) -> np.ndarray:
         """Mel spectrogram [1, mels, frames] of `tokens`, without the prompt's frames."""
-        encoded = self.encoder.run(
-            self.encoder_feeds(
-                [*condition.tokens, *tokens], condition.speaker, final=final, chunked=chunked
-            )
+        feeds = self.encoder_feeds(
+            [*condition.tokens, *tokens], condition.speaker, final=final, chunked=chunked
         )
+        encoded = run_kept(self.encoder, feeds, ("mu", "spk"))
         mu, spk = encoded["mu"], encoded["spk"]
-        cond = np.zeros_like(mu)
+        cond = np.zeros(mu.shape, np.float32)
         prompt = 0
         if condition.mel is not None:
             prompt = len(condition.mel)

@@ -17,9 +17,11 @@ from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.enrol import Enroller, Model
 from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.gpu.guard import Guarded
+from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader
 from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Session, engine
+from edgepack.runtime.session import Options, Placeable, Session, engine
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
 from edgepack.runtime.vocoder import Vocoder
@@ -31,21 +33,28 @@ _MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
 _MAPPED_PRECISIONS = frozenset({"fp32", "fp16"})
 # Called once an utterance: what they compute with need not be resident all at once.
 _TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
+# Called with equal shapes several times in a row.
+_REPEATED = frozenset({"flow_estimator"})
 # Called a few times an utterance: giving memory back costs a small network more than a large one.
 _TRANSIENT_IF_LARGE, _LARGE_BYTES = frozenset({"flow_estimator"}), 32 << 20
 
 _ONNX_ENGINE = "ort"
+TWIN = ".fp32.onnx"  # the file of a network that computes in fp32 with the same weights
 MEMORY = ("all", "low")
 
 
 @dataclass(frozen=True)
 class Host:
-    """Where networks run: an engine by name, its compute threads, and the plan they come from."""
+    """Where networks run: an engine by name, its compute threads, and the plan they come from.
+
+    Without a placement they run on the CPU.
+    """
 
     runtime: str
     threads: int
     plan: CpuPlan | None = field(default=None, compare=False)
     profile: bool = False
+    placement: Placement | None = field(default=None, compare=False)
 
     def options(
         self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
@@ -55,6 +64,8 @@ class Host:
         large = stage in _TRANSIENT_IF_LARGE and size > _LARGE_BYTES
         transient = large or stage in _TRANSIENT
         options = Options(self.threads, mapped, transient, taps, profile=self.profile)
+        if self.placement and (on := self.placement.accelerator(stage)):
+            return replace(options, accelerator=replace(on, repeated=stage in _REPEATED))
         if not self.plan or not self.plan.pinned:
             return replace(options, spin=bool(self.plan and self.plan.spin))
         plan = self.plan
@@ -108,9 +119,13 @@ def with_session(loaded: Loaded, stage: str, session: Session) -> Loaded:
 
 
 def choose(
-    bundle: Bundle, runtime: str | None, threads: int | None = None, plan: CpuPlan | None = None
+    bundle: Bundle,
+    runtime: str | None,
+    threads: int | None = None,
+    plan: CpuPlan | None = None,
+    wanted: Wanted = AS_PROMISED,
 ) -> Host:
-    """The named runtime or the bundle's first, on the CPUs of a plan.
+    """The named runtime or the bundle's first, on the CPUs of a plan, and the provider wanted.
 
     Without a plan, on those this process may use, with `threads` threads or one a core.
     """
@@ -118,7 +133,8 @@ def choose(
     if runtime and runtime not in runtimes:
         raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
     plan = plan or current(Wish(threads=threads))
-    return Host(runtime or runtimes[0], plan.threads, plan)
+    chosen = runtime or runtimes[0]
+    return Host(chosen, plan.threads, plan, placement=place(bundle, chosen, wanted))
 
 
 def open_stage(
@@ -131,7 +147,18 @@ def open_stage(
         bundle.check(variant.files)
     size = sum(bundle.manifest.files[file].bytes for file in variant.files)
     options = host.options(name, variant.precision, size, taps)
-    return engine(host.runtime).open(bundle.path(variant.files[0]), stage.states, options)
+    opened = partial(engine(host.runtime).open, states=stage.states, options=options)
+    path = bundle.path(variant.files[0])
+    session = opened(path)
+    if not host.placement or not isinstance(session, Placeable):
+        return session
+    host.placement.settle(name, session.placed)
+    twin = next((f for f in variant.files if f.endswith(TWIN)), None)
+    if twin is None or options.accelerator is None:
+        return session
+    exact = replace(options, accelerator=options.accelerator.without("tensorrt"))
+    again = partial(opened, bundle.path(twin), options=exact)
+    return Guarded(name, session, again, host.placement.reruns)
 
 
 def load(
@@ -143,6 +170,7 @@ def load(
     plan: CpuPlan | None = None,
     memory: str = "all",
     profile: bool = False,
+    wanted: Wanted = AS_PROMISED,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Loaded:
     """Check and load a bundle; `watchers` see every call of a network.
@@ -152,7 +180,7 @@ def load(
     of `residency` at a time.
     """
     bundle = open_bundle(folder)
-    host = replace(choose(bundle, runtime, threads, plan), profile=profile)
+    host = replace(choose(bundle, runtime, threads, plan, wanted), profile=profile)
     manifest = bundle.manifest
     if memory not in MEMORY:
         raise UsageError(discovery.unknown("memory", memory, MEMORY))

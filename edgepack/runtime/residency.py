@@ -1,11 +1,12 @@
 """Networks that are in memory only while they are needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.session import Feeds, Session, run_kept
 
 _TOGETHER = ("speech_lm", "text_embedding", "speech_embedding")
 
@@ -46,6 +47,10 @@ class OnDemand:
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Load the network if it is not there, release those of other groups, and run it."""
         return self._session().run(feeds)
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """The same; outputs of `keep` may stay on a device."""
+        return run_kept(self._session(), feeds, keep)
 
     def reset(self) -> None:
         """Empty the caches; what is not loaded has none."""

@@ -1,10 +1,10 @@
 """What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,72 @@ class Profiled(Protocol):
         ...
 
 
+@runtime_checkable
+class Keeping(Protocol):
+    """A session of which outputs can stay where they were computed, such as on a GPU."""
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """As `run`, but outputs of `keep` may be other than arrays.
+
+        `np.asarray` makes them some, and sessions of the same engine take them as they are.
+        """
+        ...
+
+
+def run_kept(session: Session, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+    """Run a session, with the outputs `keep` left where they are if it can do that."""
+    if isinstance(session, Keeping):
+        return session.run_kept(feeds, keep)
+    return dict(session.run(feeds))
+
+
+@runtime_checkable
+class Rewindable(Protocol):
+    """A session whose last call can be made by another one instead."""
+
+    def before(self) -> dict[str, np.ndarray]:
+        """The caches as they were before the last call, by the name of their output."""
+        ...
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Put such caches in the place of its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a network runs: the provider of its main operators, and operators by provider."""
+
+    provider: str
+    nodes: Mapping[str, int]
+
+
+@runtime_checkable
+class Placeable(Protocol):
+    """A session that knows where it runs."""
+
+    @property
+    def placed(self) -> Placed:
+        """Where it runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Execution providers in order of preference, each with its options.
+
+    `repeated` is for a network that is called several times in a row with inputs of equal shapes.
+    """
+
+    providers: tuple[tuple[str, Mapping[str, str]], ...]
+    repeated: bool = False
+
+    def without(self, name: str) -> "Accelerator":
+        """The same without one provider, such as one that may compute in fp16 at will."""
+        left = tuple(p for p in self.providers if p[0] != name)
+        return Accelerator(left, self.repeated)
+
+
 @dataclass(frozen=True)
 class Options:
     """How to load a network.
@@ -51,7 +117,7 @@ class Options:
     threads wait busily. `mapped` keeps the weights in the page cache instead of a repacked copy: it
     loads at once and suits a network that reads each weight once a call. `transient` gives the
     memory of inner values back after each call. `taps` are inner values to return as outputs too.
-    `profile` has the engine time its operators.
+    `profile` has the engine time its operators. With an `accelerator` it runs there.
     """
 
     threads: int
@@ -62,6 +128,7 @@ class Options:
     kind: str = ""
     spin: bool = False
     profile: bool = False
+    accelerator: Accelerator | None = None
 
 
 class Engine(Protocol):

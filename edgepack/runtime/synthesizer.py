@@ -15,6 +15,8 @@ from edgepack.runtime.coverage import Coverage
 from edgepack.runtime.cpu.plan import CpuPlan
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.flow import Condition, change_speed
+from edgepack.runtime.gpu.placement import AS_PROMISED, Wanted
+from edgepack.runtime.gpu.warm_up import warm_up
 from edgepack.runtime.loading import Loaded, load, open_coverage, open_enroller
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance, mode_of
@@ -44,12 +46,14 @@ class Synthesizer:
         plan: CpuPlan | None = None,
         memory: str = "all",
         profile: bool = False,
+        wanted: Wanted = AS_PROMISED,
         on_stage: Callable[[str], None] = lambda stage: None,
     ) -> "Synthesizer":
         """Check and load a bundle for one of its runtimes, by default its first.
 
         `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
-        networks are loaded when they are needed and released after. The others are `load`'s.
+        networks are loaded when they are needed and released after. `wanted` is a provider of
+        a GPU (`runtime.gpu.placement`). The others are `load`'s.
         """
         clock = Clock()
         loaded = load(
@@ -60,8 +64,11 @@ class Synthesizer:
             plan=plan,
             memory=memory,
             profile=profile,
+            wanted=wanted,
             on_stage=on_stage,
         )
+        if not loaded.low_memory and loaded.host.placement and loaded.host.placement.accelerated:
+            warm_up(loaded)
         return Synthesizer(loaded, clock)
 
     @property

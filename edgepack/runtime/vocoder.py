@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgepack.manifest import Vocoder as Settings
-from edgepack.runtime.session import Session
+from edgepack.runtime.session import Session, run_kept
 
 
 class Sound(NamedTuple):
@@ -34,9 +34,10 @@ class Vocoder:
         self, mel: np.ndarray, noise: np.ndarray, known_source: np.ndarray | None = None
     ) -> Sound:
         """Audio of a mel [1, mels, T]; `known_source` replaces the excitation's first samples."""
-        excited = self.excitation.run({"mel": mel, "noise": noise})
+        excited = run_kept(self.excitation, {"mel": mel, "noise": noise}, ("source",))
         source = excited["source"]
         if known_source is not None:
-            source = np.concatenate([known_source, source[:, :, known_source.shape[2] :]], 2)
+            rest = np.asarray(source)[:, :, known_source.shape[2] :]
+            source = np.concatenate([known_source, rest], 2)
         audio = self.generator.run({"mel": mel, "source": source})["audio"]
-        return Sound(audio, source, excited["f0"])
+        return Sound(audio, np.asarray(source), excited["f0"])

@@ -2,13 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.session import Feeds, Session, run_kept
 
 Watcher = Callable[[str, float, Feeds, dict[str, np.ndarray]], None]
 
@@ -23,8 +24,12 @@ class Watched:
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the session and tell of it."""
+        return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """The same; outputs of `keep` may stay on a device, and watchers see them as they are."""
         start = time.perf_counter()
-        outputs = self.session.run(feeds)
+        outputs = run_kept(self.session, feeds, keep)
         seconds = time.perf_counter() - start
         for watcher in self.watchers:
             watcher(self.stage, seconds, feeds, outputs)

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgepack.report import Step
 from edgepack.runtime.flow import Condition
+from edgepack.runtime.gpu.placement import ON_CPU
 from edgepack.runtime.loading import load
 from edgepack.runtime.memory import peak_rss_bytes, return_large_blocks
 from edgepack.verification import selftest
@@ -23,7 +24,7 @@ def peak(folder: Path, runtime: str, threads: int, step: Step) -> int:
     """
     step(f"{runtime}: memory")
     return_large_blocks()
-    loaded = load(folder, runtime, threads)
+    loaded = load(folder, runtime, threads, wanted=ON_CPU)
     manifest, decoder = loaded.bundle.manifest, loaded.decoder
     count = SECONDS * manifest.sample_rate // (manifest.vocoder.frame * manifest.flow.ratio)
     tokens = (np.arange(count) * _SPREAD % manifest.language_model.speech_tokens).tolist()

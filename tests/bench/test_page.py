@@ -40,7 +40,7 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
     return Subject(
         name=name, bundle="bundles/x", target="intel-cpu", language="zh", runtime="ort",
         runtime_version="1.32.0", recipes=dict.fromkeys(STAGES, "nbits8"), bytes=580_000_000,
-        threads=2, pinned=True, masks={"0-1": 5}, load_seconds=1.0,
+        threads=2, providers={"speech_lm": "cpu"}, pinned=True, masks={"0-1": 5}, load_seconds=1.0,
         cold_first_audio_seconds=2.5 * scale, spoken=tuple(spoken),
         real_time_factor=Percentiles(p50=0.8 * scale, p90=0.9, p95=1.0, count=3),
         first_audio=Percentiles(p50=0.4 * scale, p90=0.5 * scale, p95=0.6 * scale, count=3),

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU, for `.onnx` and `.ort` files."""
+"""ONNX Runtime, for `.onnx` and `.ort` files: on the CPU, or with providers of a GPU."""
 
 import json
 import tempfile
@@ -12,11 +12,13 @@ import numpy as np
 
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.session import Feeds, Options, Session
+from edgepack.runtime.session import Feeds, Options, Placed, Session
+from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 
 
@@ -35,7 +37,9 @@ class _OrtSession:
         cached = {state.output for state in states}
         self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
         self._fetched = [*self._outputs, *(state.output for state in states)]
+        self._types = {value.name: _TYPES.get(value.type) for value in session.get_inputs()}
         self._caches: dict[str, Any] = {}
+        self.placed = Placed("cpu", {})
         self.reset()
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -50,7 +54,9 @@ class _OrtSession:
         return {name: v.numpy() for name, v in zip(self._outputs, outputs, strict=True)}
 
     def reset(self) -> None:
-        self._caches = {s.input: _value(np.zeros(s.shape, np.float32)) for s in self._states}
+        self._caches = {
+            s.input: _value(np.zeros(s.shape, self._types[s.input])) for s in self._states
+        }
 
     def operators(self) -> dict[str, float]:
         """Ends the profile, which can be read once."""
@@ -115,14 +121,19 @@ class _Ort:
                 settings.add_session_config_entry(
                     "session.model_external_initializers_file_folder_path", str(path.parent)
                 )
-            session = onnxruntime.InferenceSession(
-                model, settings, providers=["CPUExecutionProvider"]
-            )
+            if not options.accelerator:
+                session = onnxruntime.InferenceSession(
+                    model, settings, providers=["CPUExecutionProvider"]
+                )
         except (UnsupportedError, ModuleNotFoundError):
             raise
         except Exception as error:  # the engine's own exceptions share no base class
             raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
         how = onnxruntime.RunOptions()
+        if options.accelerator:
+            session = open_session(model, path, settings, options.accelerator)
+            repeated = options.accelerator.repeated
+            return OrtGpuSession(session, states, how, repeated=repeated)
         if options.transient:
             how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return _OrtSession(session, states, how)

@@ -1,0 +1,145 @@
+"""What `trt.json` says of a bundle: each network's provider, its options, the shapes to expect."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgepack.errors import UsageError
+from edgepack.family import HostSettings
+from edgepack.hub import HubStage
+from edgepack.manifest import Variant
+from edgepack.recipe import named
+from edgepack.runtime.gpu.description import (
+    CACHE,
+    FILE,
+    SCHEMA,
+    Description,
+    StageOnGpu,
+    encode,
+)
+from edgepack.runtime.gpu.placement import RUNTIME
+from edgepack.target import Gpu, Span
+
+_ISLANDS = ".islands.json"
+_KINDS = ("alone", "growing", "exact", "angles")
+# In fp32 all bits count; the search for the fastest convolution would be made for every length.
+_CUDA = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
+def write(
+    folder: Path,
+    stages: Sequence[HubStage],
+    variants: Mapping[str, Mapping[str, Variant]],
+    host: HostSettings,
+    gpu: Gpu,
+) -> None:
+    """Write the description of a bundle's networks to its folder."""
+    found = {stage.name: _stage(folder, stage, variants[stage.name], host, gpu) for stage in stages}
+    described = Description(
+        schema=SCHEMA, architecture=gpu.architecture, releases=gpu.releases, stages=found
+    )
+    (folder / FILE).write_bytes(encode(described))
+
+
+def _stage(
+    folder: Path, stage: HubStage, variants: Mapping[str, Variant], host: HostSettings, gpu: Gpu
+) -> StageOnGpu:
+    variant = variants[RUNTIME]
+    islands = next((file for file in variant.files if file.endswith(_ISLANDS)), "")
+    counts = json.loads((folder / islands).read_text("utf-8")) if islands else {}
+    digest = hashlib.sha256()
+    for file in variant.files:
+        digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    provider = gpu.provider(stage.name)
+    options = {"cuda": _CUDA} if provider != "cpu" else {}
+    if provider == "tensorrt":
+        shapes = _shapes(stage, host, gpu)
+        options["tensorrt"] = _tensorrt(stage.name, variant, gpu, shapes)
+    return StageOnGpu(
+        provider=provider,
+        files=variant.files,
+        model=digest.hexdigest(),
+        precision=variant.precision,
+        fp16_nodes=counts.get("fp16_nodes", 0),
+        fp32_nodes=counts.get("fp32_nodes", 0),
+        islands=islands,
+        options=options,
+    )
+
+
+def _tensorrt(
+    name: str, variant: Variant, gpu: Gpu, shapes: Mapping[str, Sequence[Sequence[int]]]
+) -> dict[str, str]:
+    """Options of the TensorRT provider.
+
+    It may compute anything in fp16 once it may at all, so the operators that islands are for are
+    left to CUDA.
+    """
+    recipe = named(RUNTIME, variant.recipe)
+    profiles = {
+        f"trt_profile_{key}_shapes": ",".join(
+            f"{value}:{'x'.join(map(str, ends[position]))}" for value, ends in shapes.items()
+        )
+        for position, key in enumerate(("min", "opt", "max"))
+    }
+    half = variant.precision in ("fp16", "int8")
+    kept = sorted({str(k) for kind in _KINDS for k in _listed(recipe.options.get(kind, []))})
+    return {
+        "trt_fp16_enable": str(int(half)),
+        "trt_int8_enable": str(int(variant.precision == "int8")),
+        "trt_layer_norm_fp32_fallback": str(int(half)),
+        "trt_op_types_to_exclude": ",".join(kept if recipe.method == "islands" else []),
+        "trt_max_workspace_size": str(gpu.workspace_mb << 20),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": f"{CACHE}/{name}",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": CACHE,
+        **profiles,
+    }
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _shapes(stage: HubStage, host: HostSettings, gpu: Gpu) -> dict[str, list[list[int]]]:
+    """Least, usual and greatest shape of every input that has an axis that changes."""
+    found = {}
+    for value in ir.load(stage.model).graph.inputs:
+        axes = [n if isinstance(n, int) else str(n.value) for n in value.shape or ()]
+        if all(isinstance(n, int) for n in axes):
+            continue
+        ends = [[_length(stage.name, n, which, host, gpu) for n in axes] for which in range(3)]
+        found[str(value.name)] = ends
+    return found
+
+
+def _length(stage: str, axis: int | str, which: int, host: HostSettings, gpu: Gpu) -> int:
+    """The least (0), usual (1) or greatest (2) length of an axis of a network."""
+    if isinstance(axis, int):
+        return axis
+    text, speech = _end(gpu.text, which), _end(gpu.speech, which)
+    frames = speech * host.flow.ratio
+    rows = (1, 1, text + speech)[which]
+    lengths = {
+        "n + look_ahead": speech + host.flow.look_ahead,
+        "T": frames,
+        "frames": frames,
+        "samples": frames * host.vocoder.frame,
+        "n": rows,
+        "past": (0, text + speech // 2, text + speech)[which],
+    }
+    if axis not in lengths:
+        raise UsageError(f"{stage}: no length is known for its axis {axis!r}")
+    return int(lengths[axis])
+
+
+def _end(span: Span, which: int) -> int:
+    return (span.least, span.usual, span.most)[which]

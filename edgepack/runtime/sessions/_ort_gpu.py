@@ -1,0 +1,259 @@
+"""ONNX Runtime's TensorRT and CUDA providers: values stay on the GPU, repeated calls are a graph.
+
+Source: onnxruntime's I/O binding and CUDA graphs.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgepack.errors import IntegrityError
+from edgepack.manifest import State
+from edgepack.runtime.session import Accelerator, Feeds, Placed
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
+# Operators that make a network slow where they run; others may be on the CPU, as shapes are.
+_MAIN = frozenset(
+    {
+        "Attention", "Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm",
+        "LayerNormalization", "MatMul", "MatMulNBits", "SkipLayerNormalization", "Softmax",
+    }
+)  # fmt: skip
+_SINCE = {"use_tf32": (1, 18)}  # the first versions that know an option
+_NOT_CAPTURED = "-1"
+
+
+class OnGpu:
+    """A value on the GPU; `np.asarray` fetches it."""
+
+    def __init__(self, value: "onnxruntime.OrtValue") -> None:
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.value.shape())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value.numpy(), dtype)
+
+
+def open_session(
+    model: "str | bytes", path: Path, settings: "onnxruntime.SessionOptions", on: Accelerator
+) -> "onnxruntime.InferenceSession":
+    """Load a network with an accelerator's providers, and the CPU for what none of them takes."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA of Python packages, which no linker would find
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    version = tuple(int(n) for n in onnxruntime.__version__.split(".")[:2])
+    providers: list[Any] = []
+    for name, options in on.providers:
+        known = {k: v for k, v in options.items() if version >= _SINCE.get(k, (0, 0))}
+        if name == "cuda" and on.repeated and _captures():
+            known["enable_cuda_graph"] = "1"
+        providers.append((_PROVIDERS[name], known))
+    try:
+        return onnxruntime.InferenceSession(
+            model, settings, providers=[*providers, "CPUExecutionProvider"]
+        )
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # the engine's own exceptions share no base class
+        raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
+
+
+def _captures() -> bool:
+    """Whether a captured graph can be given back when shapes change."""
+    import onnxruntime
+
+    return hasattr(onnxruntime.InferenceSession, "release_captured_graph")
+
+
+def placed(session: "onnxruntime.InferenceSession") -> Placed:
+    """Where a session's operators are; only its providers if ONNX Runtime does not say."""
+    names = {full: name for name, full in _PROVIDERS.items()} | {"CPUExecutionProvider": "cpu"}
+    registered = [names[n] for n in session.get_providers() if n in names]
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return Placed(registered[0], {})
+    nodes: Counter[str] = Counter()
+    main: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        name = names.get(part.ep_name, part.ep_name)
+        for node in part.get_nodes():
+            nodes[name] += 1
+            main[name] += node.op_type in _MAIN
+    decisive = main if main.total() else nodes
+    if not decisive:
+        return Placed(registered[0], {})
+    provider = "cpu" if main["cpu"] else decisive.most_common(1)[0][0]
+    return Placed(provider, dict(nodes))
+
+
+class OrtGpuSession:
+    """A network on the GPU: caches never leave it, other outputs only when they are looked at."""
+
+    def __init__(
+        self,
+        session: "onnxruntime.InferenceSession",
+        states: Sequence[State],
+        how: "onnxruntime.RunOptions",
+        *,
+        repeated: bool,
+        device: str = "cuda",
+    ) -> None:
+        import onnxruntime
+
+        self._ort = onnxruntime
+        self._device = device
+        self._session = session
+        self._how = how
+        self._states = states
+        cached = {state.output for state in states}
+        self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
+        self._types = {value.name: _TYPES[value.type] for value in session.get_inputs()}
+        self.placed = placed(session)
+        captures = repeated and self.placed.provider != "tensorrt" and not states and _captures()
+        self._repeated = _Repeated(self) if captures else None
+        self._caches: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        self.reset()
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        if self._repeated:
+            return self._repeated.run(feeds)
+        binding = self._session.io_binding()
+        for name, feed in feeds.items():
+            self.bind(binding, name, feed)
+        for name, value in self._caches.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, self._device if name in keep else "cpu")
+        for state in self._states:
+            binding.bind_output(state.output, self._device)
+        self._session.run_with_iobinding(binding, self._how)
+        results = binding.get_outputs()
+        fresh = results[len(self._outputs) :]
+        self._before = self._caches
+        self._caches = {s.input: value for s, value in zip(self._states, fresh, strict=True)}
+        given = zip(self._outputs, results[: len(self._outputs)], strict=True)
+        return {name: OnGpu(v) if name in keep else v.numpy() for name, v in given}
+
+    def bind(self, binding: Any, name: str, feed: Any) -> None:
+        """Feed an array, or a value that is on the GPU already."""
+        if isinstance(feed, OnGpu):
+            binding.bind_ortvalue_input(name, feed.value)
+        else:
+            binding.bind_cpu_input(name, np.ascontiguousarray(feed))
+
+    def reset(self) -> None:
+        self._caches = {
+            s.input: self._stored(np.zeros(s.shape, self._types[s.input])) for s in self._states
+        }
+        self._before = self._caches
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {s.output: self._caches[s.input].numpy() for s in self._states}
+
+    def before(self) -> dict[str, np.ndarray]:
+        return {s.output: self._before[s.input].numpy() for s in self._states}
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        self._caches = {
+            s.input: self._stored(caches[s.output].astype(self._types[s.input]))
+            for s in self._states
+        }
+
+    def _stored(self, array: np.ndarray) -> Any:
+        """A value on the GPU; an empty one has no place there."""
+        where = (self._device, 0) if array.size else ()
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
+
+
+class _Repeated:
+    """Calls with inputs of equal shapes: the second is captured as a CUDA graph, others replay it.
+
+    A graph reads and writes fixed buffers; there is one at a time.
+    """
+
+    def __init__(self, owner: OrtGpuSession) -> None:
+        self._owner = owner
+        self._ort = owner._ort
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._inputs: dict[str, Any] = {}
+        self._outputs: dict[str, Any] = {}
+        self._binding: Any = None
+        self._number = 0
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """Outputs on the GPU, copies that later calls leave alone."""
+        shapes = {name: tuple(feed.shape) for name, feed in feeds.items()}
+        if shapes != self._shapes:
+            return self._first(feeds, shapes)
+        for name, feed in feeds.items():
+            value = feed.value if isinstance(feed, OnGpu) else np.ascontiguousarray(feed)
+            self._inputs[name].update_inplace(value)
+        if self._binding is None:
+            self._bind()
+        self._run(str(self._number))
+        return {name: OnGpu(self._copy(value)) for name, value in self._outputs.items()}
+
+    def _first(self, feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        """A call of new shapes: as any other, and it shows what the outputs' are."""
+        owner = self._owner
+        if self._binding is not None:
+            owner._session.release_captured_graph(self._number)
+            self._number += 1
+        binding, self._binding = owner._session.io_binding(), None
+        for name, feed in feeds.items():
+            owner.bind(binding, name, feed)
+        for name in owner._outputs:
+            binding.bind_output(name, owner._device)
+        self._run(_NOT_CAPTURED, binding)
+        results = dict(zip(owner._outputs, binding.get_outputs(), strict=True))
+        self._shapes = shapes
+        self._inputs = {
+            name: self._ort.OrtValue.ortvalue_from_shape_and_type(
+                list(shape), owner._types[name], owner._device, 0
+            )
+            for name, shape in shapes.items()
+        }
+        self._outputs = {name: self._like(value) for name, value in results.items()}
+        return {name: OnGpu(value) for name, value in results.items()}
+
+    def _bind(self) -> None:
+        self._binding = self._owner._session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def _run(self, graph: str, binding: Any = None) -> None:
+        how = self._ort.RunOptions()
+        how.add_run_config_entry("gpu_graph_id", graph)
+        self._owner._session.run_with_iobinding(binding or self._binding, how)
+
+    def _like(self, value: Any) -> Any:
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(
+            value.shape(), np.float32, self._owner._device, 0
+        )
+
+    def _copy(self, value: Any) -> Any:
+        copied = self._like(value)
+        copied.update_inplace(value)
+        return copied

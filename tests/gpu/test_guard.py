@@ -1,0 +1,110 @@
+"""What is not finite in float16 is repeated in float32, once, and counted."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgepack.runtime.gpu.guard import Guarded
+from edgepack.runtime.session import Feeds, run_kept
+
+
+class Half:
+    """A running sum that overflows as float16 does; its cache is in float16."""
+
+    def __init__(self) -> None:
+        self.sum: np.ndarray = np.zeros(1, np.float16)
+        self.last = self.sum
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        self.last = self.sum
+        with np.errstate(over="ignore"):
+            self.sum = self.sum + feeds["x"].astype(np.float16)
+        return {"y": self.sum.astype(np.float32), "n": np.array([1])}
+
+    def reset(self) -> None:
+        self.sum = self.last = np.zeros(1, np.float16)
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {"sum": self.sum}
+
+    def before(self) -> dict[str, np.ndarray]:
+        return {"sum": self.last}
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        self.sum = caches["sum"]
+
+
+class Full(Half):
+    """The same without overflow."""
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        self.last = self.sum
+        self.sum = self.sum.astype(np.float32) + feeds["x"]
+        return {"y": self.sum, "n": np.array([1])}
+
+
+class Stateless:
+    """Twice the input, with a largest value."""
+
+    def __init__(self, largest: float) -> None:
+        self.largest = largest
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        doubled = 2 * feeds["x"]
+        return {"y": np.where(doubled > self.largest, np.nan, doubled)}
+
+    def reset(self) -> None:
+        pass
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+def x(value: float) -> Feeds:
+    return {"x": np.array([value], np.float32)}
+
+
+def test_what_is_finite_is_left_alone() -> None:
+    reruns: Counter[str] = Counter()
+    guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), reruns)
+    assert guarded.run(x(2))["y"] == 4
+    assert guarded.twin is None
+    assert not reruns
+
+
+def test_one_call_is_repeated_and_the_next_is_not() -> None:
+    opened: list[Stateless] = []
+
+    def open_twin() -> Stateless:
+        opened.append(Stateless(1e9))
+        return opened[-1]
+
+    reruns: Counter[str] = Counter()
+    guarded = Guarded("a", Stateless(10), open_twin, reruns)
+    assert [float(guarded.run(x(v))["y"][0]) for v in (2, 20, 3, 30)] == [4, 40, 6, 60]
+    assert reruns == {"a": 2}
+    assert len(opened) == 1
+
+
+def test_what_fails_in_fp32_too_is_handed_on() -> None:
+    reruns: Counter[str] = Counter()
+    guarded = Guarded("a", Stateless(10), lambda: Stateless(10), reruns)
+    assert np.isnan(guarded.run(x(20))["y"]).all()
+    assert reruns == {"a": 1}
+
+
+def test_caches_go_on_in_fp32_until_they_are_emptied() -> None:
+    reruns: Counter[str] = Counter()
+    guarded = Guarded("lm", Half(), Full, reruns)
+    assert [float(guarded.run(x(v))["y"][0]) for v in (60000, 60000, 1)] == [60000, 120000, 120001]
+    assert guarded.caches()["sum"] == 120001
+    assert reruns == {"lm": 1}
+    guarded.reset()
+    assert guarded.run(x(5))["y"] == 5
+    assert guarded.caches()["sum"].dtype == np.float16
+
+
+def test_outputs_that_stay_are_looked_at_too() -> None:
+    guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), Counter())
+    assert run_kept(guarded, x(20), ("y",))["y"] == 40

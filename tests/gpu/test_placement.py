@@ -1,0 +1,173 @@
+"""Which provider a network gets, what is promised, and what a fallback says."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import Build
+
+from edgepack.bundle import open_bundle
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.runtime.gpu import description, placement
+from edgepack.runtime.gpu.description import Description, StageOnGpu
+from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted
+from edgepack.runtime.gpu.stack import Stack
+from edgepack.runtime.session import Placed
+
+STACK = Stack("36.4.3", "10.3.0", "12.6", "sm_87", "1.20.0")
+ALL = ("tensorrt", "cuda", "cpu")
+
+
+def on_gpu(provider: str) -> StageOnGpu:
+    options = {
+        "tensorrt": {"trt_fp16_enable": "1", "trt_engine_cache_path": "{cache}/a"},
+        "cuda": {"use_tf32": "0"},
+    }
+    return StageOnGpu(
+        provider=provider, files=("a.onnx",), model="abc", precision="fp16", fp16_nodes=2,
+        fp32_nodes=1, islands="", options=options,
+    )  # fmt: skip
+
+
+PROMISES = Description(
+    schema=description.SCHEMA,
+    architecture="sm_87",
+    releases=(),
+    stages={"a": on_gpu("tensorrt"), "b": on_gpu("cuda")},
+)
+
+
+def placed(available: Sequence[str] = ALL, wanted: Wanted = AS_PROMISED) -> Placement:
+    return Placement(wanted, PROMISES, STACK, available)
+
+
+@pytest.fixture(autouse=True)
+def _engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def names(made: Placement, stage: str) -> list[str]:
+    found = made.accelerator(stage)
+    return [name for name, _ in found.providers] if found else []
+
+
+def test_the_order_is_tensorrt_then_cuda() -> None:
+    assert names(placed(), "a") == ["tensorrt", "cuda"]
+    assert names(placed(), "b") == ["cuda"]
+    assert names(placed(), "unheard of") == []
+
+
+def test_options_name_this_devices_engine_folder(tmp_path: Path) -> None:
+    found = placed().accelerator("a")
+    assert found
+    options = dict(found.providers)["tensorrt"]
+    engines = Path(options["trt_engine_cache_path"])
+    assert engines.is_relative_to(tmp_path / "edgepack/engines")
+    assert engines.name == "a"
+    assert engines.parent.is_dir()
+
+
+def test_building_an_engine_is_announced_once() -> None:
+    said: list[str] = []
+    made = placed(wanted=Wanted(announce=said.append))
+    found = made.accelerator("a")
+    assert said == ["a: building a TensorRT engine, minutes, but only once"]
+    assert found
+    Path(dict(found.providers)["tensorrt"]["trt_engine_cache_path"]).mkdir()
+    made.accelerator("a")
+    assert len(said) == 1
+
+
+def test_a_provider_that_is_missing_is_an_error() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        placed(["cpu"]).accelerator("b")
+    message = str(caught.value)
+    assert message.startswith("b: cuda is not in this ONNX Runtime 1.20.0, which has cpu")
+    assert message.endswith("or give --allow-fallback or --provider cpu")
+
+
+def test_a_fallback_that_is_allowed_is_reported_with_its_networks() -> None:
+    made = placed(["cpu"], Wanted(allow_fallback=True))
+    for stage in ("a", "b"):
+        assert made.accelerator(stage) is None
+        made.settle(stage, Placed("cpu", {"cpu": 9}))
+    warnings = made.warnings()
+    assert len(warnings) == 2
+    assert warnings[0].startswith("fallback: a: tensorrt is not in this ONNX Runtime")
+    assert made.record()["stages"]["a"] == {
+        "promised": "tensorrt", "used": "cpu", "operators": {"cpu": 9},
+    }  # fmt: skip
+
+
+def test_tensorrt_may_be_replaced_by_cuda() -> None:
+    made = placed(["cuda", "cpu"], Wanted(allow_fallback=True))
+    assert names(made, "a") == ["cuda"]
+    with pytest.raises(UnsupportedError, match="tensorrt is not in this"):
+        placed(["cuda", "cpu"]).accelerator("a")
+
+
+def test_a_network_that_ended_up_elsewhere_is_an_error() -> None:
+    with pytest.raises(UnsupportedError, match=r"a: tensorrt was not used but cuda \(operators: 7"):
+        placed().settle("a", Placed("cuda", {"cuda": 7}))
+    allowed = placed(wanted=Wanted(allow_fallback=True))
+    allowed.settle("a", Placed("cuda", {"cuda": 7}))
+    assert "a: tensorrt was not used but cuda" in allowed.warnings()[0]
+
+
+def test_the_cpu_as_asked_for_is_no_fallback() -> None:
+    made = placed(wanted=Wanted("cpu"))
+    assert names(made, "a") == []
+    made.settle("a", Placed("cpu", {}))
+    assert not made.accelerated
+    assert made.warnings() == ["a bundle for a GPU on the CPU, as asked for: a smoke test, slow"]
+
+
+def test_reruns_are_reported() -> None:
+    made = placed()
+    made.reruns["a"] += 2
+    assert made.warnings() == ["a: 2 calls were not finite in fp16 and were repeated in fp32"]
+    assert made.record()["fp32_reruns"] == {"a": 2}
+
+
+def test_a_bundle_for_no_gpu_is_on_the_cpu(bundle: Build) -> None:
+    opened = open_bundle(bundle("tiny"))
+    made = placement.place(opened, "ort", Wanted())
+    assert made.promises is None
+    assert not made.accelerated
+    assert made.warnings() == []
+    asked = placement.place(opened, "ort", Wanted("cuda", allow_fallback=True))
+    assert asked.provider("flow_estimator") == "cuda"
+
+
+def test_other_engines_have_no_gpu(bundle: Build) -> None:
+    with pytest.raises(UsageError, match="openvino computes on the CPU"):
+        placement.place(open_bundle(bundle("tiny")), "openvino", Wanted("cuda"))
+
+
+def test_a_provider_that_is_none(bundle: Build) -> None:
+    with pytest.raises(UsageError, match="did you mean 'cuda'"):
+        placement.place(open_bundle(bundle("tiny")), "ort", Wanted("cud"))
+
+
+def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / description.FILE
+    path.write_bytes(description.encode(PROMISES))
+    assert description.parse(path) == PROMISES
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1]", "\xff", description.encode(PROMISES).decode().replace("trt/1", "trt/9")],
+)
+def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / description.FILE
+    path.write_text(text, "latin-1")
+    with pytest.raises(IntegrityError, match=r"trt\.json"):
+        description.parse(path)
+
+
+def test_what_is_wanted_of_a_gpu_that_is_not_the_bundles() -> None:
+    made = replace(placed(), stack=replace(STACK, gpu="sm_72"))
+    with pytest.raises(UnsupportedError, match="this GPU is sm_72"):
+        made.require_fit()

@@ -1,0 +1,92 @@
+"""The GPU session, on the CPU as its device: binding, caches, repeated calls."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from contracts import STATES, job, totals
+
+from edgepack.backend import backend
+from edgepack.manifest import State
+from edgepack.runtime.session import Keeping, Placeable, Rewindable
+from edgepack.runtime.sessions._ort_gpu import OnGpu, OrtGpuSession
+
+X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
+
+
+def opened(path: Path, states: Sequence[State], *, repeated: bool = False) -> OrtGpuSession:
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(str(path), settings)
+    return OrtGpuSession(session, states, onnxruntime.RunOptions(), repeated=repeated, device="cpu")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return backend("ort").convert(job(totals(tmp_path), tmp_path / "out", "onnx", "fp32"))[0]
+
+
+def test_it_offers_what_the_runtime_asks_for(network: Path) -> None:
+    session = opened(network, STATES)
+    assert isinstance(session, Keeping)
+    assert isinstance(session, Placeable)
+    assert isinstance(session, Rewindable)
+    assert session.placed.provider == "cpu"
+    assert sum(session.placed.nodes.values()) > 1
+
+
+def test_caches_grow_and_are_forgotten(network: Path) -> None:
+    session = opened(network, STATES)
+    first = session.run({"x": X[:, :2]})["y"]
+    session.run({"x": X[:, 2:]})
+    np.testing.assert_array_equal(session.caches()["present"], X)
+    np.testing.assert_array_equal(session.before()["present"], X[:, :2])
+    session.reset()
+    np.testing.assert_array_equal(session.run({"x": X[:, :2]})["y"], first)
+
+
+def test_a_call_can_be_made_again_by_another(network: Path) -> None:
+    one, other = opened(network, STATES), opened(network, STATES)
+    one.run({"x": X[:, :2]})
+    wanted = one.run({"x": X[:, 2:]})["y"]
+    other.restore(one.before())
+    np.testing.assert_array_equal(other.run({"x": X[:, 2:]})["y"], wanted)
+
+
+def test_a_kept_output_feeds_another_call(network: Path) -> None:
+    session = opened(network, STATES)
+    kept = session.run_kept({"x": X}, ("y",))["y"]
+    assert isinstance(kept, OnGpu)
+    assert kept.shape == (1, 600)
+    assert np.asarray(kept).shape == (1, 600)
+    assert isinstance(session.run_kept({"x": X}, ())["y"], np.ndarray)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    from edgepack.graph.net import Net
+
+    net = Net("plain")
+    x = net.input("x", [1, "n", 2])
+    net.output("next", net.op.Add(net.op.Mul(x, 2.0), 1.0), [1, "n", 2])
+    return net.finish(()).save(tmp_path)
+
+
+def test_repeated_calls_of_changing_shapes(plain: Path) -> None:
+    session = opened(plain, (), repeated=True)
+    for length in (3, 3, 3, 5, 5, 3, 4):
+        x = X[:, :length] * length
+        np.testing.assert_array_equal(session.run({"x": x})["next"], 2 * x + 1)
+
+
+def test_results_of_repeated_calls_stay_and_feed_the_next(plain: Path) -> None:
+    session = opened(plain, (), repeated=True)
+    x = wanted = X[:, :3]
+    kept = []
+    for _ in range(5):
+        x, wanted = session.run_kept({"x": x}, ("next",))["next"], 2 * wanted + 1
+        kept.append((x, wanted))
+    for found, right in kept:
+        np.testing.assert_array_equal(np.asarray(found), right)
