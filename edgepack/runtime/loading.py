@@ -256,6 +256,7 @@ def open_enroller(bundle: Bundle, host: Host) -> Enroller:
             f"{bundle.folder}: has no enrolment networks; build it from a checkpoint that has them"
         )
 
+    on_cpu = replace(host, placement=None)  # once a voice: no GPU is promised for it
     runner = engine(host.runtime)
     runner = runner if runner.reads_onnx else engine(_ONNX_ENGINE)
 
@@ -263,7 +264,7 @@ def open_enroller(bundle: Bundle, host: Host) -> Enroller:
         carried = models[name]
         bundle.check([carried.file])
         path = bundle.path(carried.file)
-        return Model(carried, runner.open(path, (), host.options(name)))
+        return Model(carried, runner.open(path, (), on_cpu.options(name)))
 
     manifest = bundle.manifest
     return Enroller(

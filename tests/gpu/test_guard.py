@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgepack.runtime.gpu.guard import Guarded
+from edgepack.errors import UnsupportedError
+from edgepack.runtime.gpu.guard import Guarded, Reruns
 from edgepack.runtime.session import Feeds, run_kept
 
 
@@ -66,11 +67,11 @@ def x(value: float) -> Feeds:
 
 
 def test_what_is_finite_is_left_alone() -> None:
-    reruns: Counter[str] = Counter()
+    reruns = Reruns()
     guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), reruns)
     assert guarded.run(x(2))["y"] == 4
     assert guarded.twin is None
-    assert not reruns
+    assert not reruns.total()
 
 
 def test_one_call_is_repeated_and_the_next_is_not() -> None:
@@ -80,31 +81,49 @@ def test_one_call_is_repeated_and_the_next_is_not() -> None:
         opened.append(Stateless(1e9))
         return opened[-1]
 
-    reruns: Counter[str] = Counter()
+    reruns = Reruns()
     guarded = Guarded("a", Stateless(10), open_twin, reruns)
     assert [float(guarded.run(x(v))["y"][0]) for v in (2, 20, 3, 30)] == [4, 40, 6, 60]
-    assert reruns == {"a": 2}
+    assert reruns.not_finite == {"a": 2}
     assert len(opened) == 1
 
 
 def test_what_fails_in_fp32_too_is_handed_on() -> None:
-    reruns: Counter[str] = Counter()
+    reruns = Reruns()
     guarded = Guarded("a", Stateless(10), lambda: Stateless(10), reruns)
     assert np.isnan(guarded.run(x(20))["y"]).all()
-    assert reruns == {"a": 1}
+    assert reruns.not_finite == {"a": 1}
 
 
 def test_caches_go_on_in_fp32_until_they_are_emptied() -> None:
-    reruns: Counter[str] = Counter()
+    reruns = Reruns()
     guarded = Guarded("lm", Half(), Full, reruns)
     assert [float(guarded.run(x(v))["y"][0]) for v in (60000, 60000, 1)] == [60000, 120000, 120001]
     assert guarded.caches()["sum"] == 120001
-    assert reruns == {"lm": 1}
+    assert reruns.not_finite == {"lm": 1}
     guarded.reset()
     assert guarded.run(x(5))["y"] == 5
     assert guarded.caches()["sum"].dtype == np.float16
 
 
 def test_outputs_that_stay_are_looked_at_too() -> None:
-    guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), Counter())
+    guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), Reruns())
     assert run_kept(guarded, x(20), ("y",))["y"] == 40
+
+
+class Refusing(Half):
+    """Refuses what is over a hundred, as cuDNN refuses some lengths."""
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        if feeds["x"][0] > 100:
+            raise UnsupportedError("lm: no convolution")
+        return super().run(feeds)
+
+
+def test_a_refused_call_is_repeated_from_the_same_caches() -> None:
+    reruns = Reruns()
+    guarded = Guarded("lm", Refusing(), Full, reruns)
+    assert [float(guarded.run(x(v))["y"][0]) for v in (60, 200, 1)] == [60, 260, 261]
+    assert reruns == Reruns(refused=Counter(lm=1))
+    guarded.reset()
+    assert guarded.run(x(5))["y"] == 5

@@ -125,9 +125,13 @@ def test_the_cpu_as_asked_for_is_no_fallback() -> None:
 
 def test_reruns_are_reported() -> None:
     made = placed()
-    made.reruns["a"] += 2
-    assert made.warnings() == ["a: 2 calls were not finite in fp16 and were repeated in fp32"]
-    assert made.record()["fp32_reruns"] == {"a": 2}
+    made.reruns.not_finite["a"] += 2
+    made.reruns.refused["b"] += 1
+    assert made.warnings() == [
+        "a: 2 calls were not finite in fp16 and were repeated in fp32",
+        "b: 1 calls were refused in fp16 by the GPU's libraries and were repeated in fp32",
+    ]
+    assert made.record()["fp32_reruns"] == {"not_finite": {"a": 2}, "refused": {"b": 1}}
 
 
 def test_a_bundle_for_no_gpu_is_on_the_cpu(bundle: Build) -> None:

@@ -20,7 +20,8 @@ def opened(path: Path, states: Sequence[State], *, repeated: bool = False) -> Or
     settings = onnxruntime.SessionOptions()
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = onnxruntime.InferenceSession(str(path), settings)
-    return OrtGpuSession(session, states, onnxruntime.RunOptions(), repeated=repeated, device="cpu")
+    how = onnxruntime.RunOptions()
+    return OrtGpuSession(session, states, how, name="totals", repeated=repeated, device="cpu")
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,14 +206,14 @@ def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
     from edgepack.runtime import residency
 
     there: list[set[str]] = []
-    run = residency.OnDemand.run
+    run = residency.OnDemand.run_kept
 
-    def watched(self: residency.OnDemand, feeds: Feeds) -> dict[str, np.ndarray]:
-        outputs = run(self, feeds)
+    def watched(self: residency.OnDemand, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        outputs = run(self, feeds, keep)
         there.append({s.group for s in self.residency.sessions if s.loaded is not None})
         return outputs
 
-    monkeypatch.setattr(residency.OnDemand, "run", watched)
+    monkeypatch.setattr(residency.OnDemand, "run_kept", watched)
     low = Synthesizer.load(bundle("demo"), "ort", 2, memory="low")
     speech = low.speak(SENTENCES)
     assert all(len(groups) == 1 for groups in there)

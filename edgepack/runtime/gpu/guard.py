@@ -1,13 +1,30 @@
-"""Calls that are not finite in float16 are repeated in float32, once, and counted."""
+"""Calls that float16 does not serve are repeated in float32, once, and counted."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from edgepack.errors import UnsupportedError
 from edgepack.runtime.session import Feeds, Rewindable, Session, run_kept
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """Calls that were repeated in float32, by stage.
+
+    Outputs were `not_finite`, or the GPU `refused` the call, such as cuDNN does with some
+    convolutions of some lengths.
+    """
+
+    not_finite: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def total(self) -> int:
+        """All of them."""
+        return self.not_finite.total() + self.refused.total()
 
 
 @dataclass
@@ -20,7 +37,7 @@ class Guarded:
     stage: str
     session: Session
     opened: Callable[[], Session]
-    reruns: Counter[str]
+    reruns: Reruns
     twin: Session | None = None
     in_twin: bool = False
 
@@ -32,16 +49,26 @@ class Guarded:
         """The same; outputs of `keep` stay on the device."""
         if self.in_twin and self.twin:
             return run_kept(self.twin, feeds, keep)
-        outputs = run_kept(self.session, feeds, keep)
+        try:
+            outputs = run_kept(self.session, feeds, keep)
+        except UnsupportedError:
+            self.reruns.refused[self.stage] += 1
+            return self._again(self.session.caches(), feeds, keep)
         if _finite(outputs):
             return outputs
-        self.reruns[self.stage] += 1
+        self.reruns.not_finite[self.stage] += 1
+        before = self.session.before() if isinstance(self.session, Rewindable) else {}
+        return self._again(before, feeds, keep)
+
+    def _again(
+        self, caches: Mapping[str, np.ndarray], feeds: Feeds, keep: Collection[str]
+    ) -> dict[str, Any]:
+        """The call in the twin, from the caches that it began with."""
         self.twin = self.twin or self.opened()
         self.twin.reset()
-        if isinstance(self.session, Rewindable) and isinstance(self.twin, Rewindable):
-            before = self.session.before()
-            self.twin.restore(before)
-            self.in_twin = bool(before)
+        if caches and isinstance(self.twin, Rewindable):
+            self.twin.restore(caches)
+            self.in_twin = True
         return run_kept(self.twin, feeds, keep)
 
     def reset(self) -> None:

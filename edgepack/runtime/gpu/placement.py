@@ -4,7 +4,6 @@ A bundle for a GPU promises a provider for each network. Another one than promis
 unless it is allowed, and is always reported.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from edgepack.report import Step, silent
 from edgepack.runtime.gpu import cache, description
 from edgepack.runtime.gpu import stack as stacks
 from edgepack.runtime.gpu.description import CACHE, Description
+from edgepack.runtime.gpu.guard import Reruns
 from edgepack.runtime.gpu.stack import Stack
 from edgepack.runtime.meter import Machine
 from edgepack.runtime.session import Accelerator, Placed, engine
@@ -51,7 +51,7 @@ class Placement:
     stack: Stack
     available: Collection[str]
     used: dict[str, Placed] = field(default_factory=dict)
-    reruns: Counter[str] = field(default_factory=Counter)
+    reruns: Reruns = field(default_factory=Reruns)
     fallbacks: dict[str, list[str]] = field(default_factory=dict)  # stages by reason
 
     def provider(self, stage: str) -> str:
@@ -120,7 +120,10 @@ class Placement:
                 }
                 for stage, placed in self.used.items()
             },
-            "fp32_reruns": dict(self.reruns),
+            "fp32_reruns": {
+                "not_finite": dict(self.reruns.not_finite),
+                "refused": dict(self.reruns.refused),
+            },
             "warnings": self.warnings(),
         }
 
@@ -132,10 +135,14 @@ class Placement:
             found.append(f"fallback: {networks}{reason}")
         if self.promises and self.wanted.provider == CPU:
             found.append("a bundle for a GPU on the CPU, as asked for: a smoke test, slow")
-        for stage, count in self.reruns.items():
-            found.append(
-                f"{stage}: {count} calls were not finite in fp16 and were repeated in fp32"
-            )
+        for counts, problem in (
+            (self.reruns.not_finite, "not finite in fp16"),
+            (self.reruns.refused, "refused in fp16 by the GPU's libraries"),
+        ):
+            found += [
+                f"{stage}: {count} calls were {problem} and were repeated in fp32"
+                for stage, count in counts.items()
+            ]
         return found
 
     def _promised(self, stage: str) -> str:

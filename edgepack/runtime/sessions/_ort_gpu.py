@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import IntegrityError
+from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.manifest import State
 from edgepack.runtime.session import Accelerator, Feeds, Placed
 
@@ -21,6 +21,7 @@ _PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionPro
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
 # Operators that make a network slow where they run; others may be on the CPU, as shapes are.
@@ -111,12 +112,14 @@ class OrtGpuSession:
         states: Sequence[State],
         how: "onnxruntime.RunOptions",
         *,
+        name: str,
         repeated: bool,
         device: str = "cuda",
     ) -> None:
         import onnxruntime
 
         self._ort = onnxruntime
+        self._name = name
         self._device = device
         self._session = session
         self._how = how
@@ -146,13 +149,21 @@ class OrtGpuSession:
             binding.bind_output(name, self._device if name in keep else "cpu")
         for state in self._states:
             binding.bind_output(state.output, self._device)
-        self._session.run_with_iobinding(binding, self._how)
+        self.compute(binding, self._how)
         results = binding.get_outputs()
         fresh = results[len(self._outputs) :]
         self._before = self._caches
         self._caches = {s.input: value for s, value in zip(self._states, fresh, strict=True)}
         given = zip(self._outputs, results[: len(self._outputs)], strict=True)
         return {name: OnGpu(v) if name in keep else v.numpy() for name, v in given}
+
+    def compute(self, binding: Any, how: "onnxruntime.RunOptions") -> None:
+        """One call; raises UnsupportedError if the GPU or its libraries refuse it."""
+        try:
+            self._session.run_with_iobinding(binding, how)
+        except Exception as error:  # the engine's own exceptions share no base class
+            reason = str(error).strip().splitlines()[0]
+            raise UnsupportedError(f"{self._name}: the GPU refuses a call: {reason}") from None
 
     def bind(self, binding: Any, name: str, feed: Any) -> None:
         """Feed an array, or a value that is on the GPU already."""
@@ -246,7 +257,7 @@ class _Repeated:
     def _run(self, graph: str, binding: Any = None) -> None:
         how = self._ort.RunOptions()
         how.add_run_config_entry("gpu_graph_id", graph)
-        self._owner._session.run_with_iobinding(binding or self._binding, how)
+        self._owner.compute(binding or self._binding, how)
 
     def _like(self, value: Any) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(

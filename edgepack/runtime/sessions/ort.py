@@ -133,7 +133,7 @@ class _Ort:
         if options.accelerator:
             session = open_session(model, path, settings, options.accelerator)
             repeated = options.accelerator.repeated
-            return OrtGpuSession(session, states, how, repeated=repeated)
+            return OrtGpuSession(session, states, how, name=path.stem, repeated=repeated)
         if options.transient:
             how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return _OrtSession(session, states, how)
