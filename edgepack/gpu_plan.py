@@ -25,10 +25,12 @@ from edgepack.target import Gpu, Span
 
 _ISLANDS = ".islands.json"
 _KINDS = ("alone", "growing", "exact", "angles")
-# In fp32 all bits count; the search for the fastest convolution would be made for every length.
+# In fp32 all bits count. Every utterance has a new length, and cuDNN's heuristics take longer to
+# prepare a convolution for one than they save, and find none for some lengths in fp16.
 _CUDA = {
     "use_tf32": "0",
-    "cudnn_conv_algo_search": "HEURISTIC",
+    "cudnn_conv_algo_search": "DEFAULT",
+    "cudnn_conv1d_pad_to_nc1d": "1",
     "arena_extend_strategy": "kSameAsRequested",
 }
 

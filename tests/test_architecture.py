@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "trim": {"language", "runtime"},
     "recipe": set(),
     "choices": set(),
-    "calibration": {"language", "hub", "runtime", "verification"},
+    "calibration": {"graph", "language", "hub", "runtime", "verification"},
     "auction": {"backend", "calibration", "recipe", "runtime", "verification"},
     "trial": {
         "assembly", "backend", "calibration", "hub", "isolation", "plan", "recipe", "runtime",

@@ -24,7 +24,7 @@ AUTO, CPU = "auto", "cpu"
 ORDER = ("tensorrt", "cuda", CPU)
 RUNTIME = "ort"
 # For a bundle that was not built for a GPU.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ _MAIN = frozenset(
         "LayerNormalization", "MatMul", "MatMulNBits", "SkipLayerNormalization", "Softmax",
     }
 )  # fmt: skip
-_SINCE = {"use_tf32": (1, 18)}  # the first versions that know an option
+_SINCE = {"use_tf32": (1, 18), "cudnn_conv1d_pad_to_nc1d": (1, 13)}  # first versions to know them
 _NOT_CAPTURED = "-1"
+_ERRORS = 3  # not that each convolution is one of cuDNN's fallbacks, as was asked for
 
 
 class OnGpu:
@@ -58,6 +59,7 @@ def open_session(
 
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA of Python packages, which no linker would find
+    onnxruntime.set_default_logger_severity(_ERRORS)
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     version = tuple(int(n) for n in onnxruntime.__version__.split(".")[:2])
     providers: list[Any] = []
@@ -67,9 +69,11 @@ def open_session(
             known["enable_cuda_graph"] = "1"
         providers.append((_PROVIDERS[name], known))
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             model, settings, providers=[*providers, "CPUExecutionProvider"]
         )
+        session.disable_fallback()  # else a call that fails is made on the CPU without a word
+        return session
     except ModuleNotFoundError:
         raise
     except Exception as error:  # the engine's own exceptions share no base class
