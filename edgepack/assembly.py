@@ -18,6 +18,7 @@ from edgepack.hub import REFEREE, HubStage
 from edgepack.isolation import isolated
 from edgepack.manifest import (
     FORMAT,
+    Calibrated,
     Carried,
     Manifest,
     MelSpectrogram,
@@ -128,6 +129,7 @@ def describe(
     wanted: Plan,
     folder: Path,
     variants: Variants,
+    solvers: Mapping[str, Calibrated],
 ) -> Manifest:
     """Write what is not a network to `folder`, and return the manifest of it all."""
     (folder / _TOKENIZER).write_text(contents.text.tokenizer, "utf-8")
@@ -144,7 +146,7 @@ def describe(
     speakers = {name: _voice(name, voice, folder) for name, voice in contents.voices.items()}
     trim = _trim(contents, variants[TEXT_TABLE], folder)
     if wanted.profile.packaging and wanted.profile.packaging.contract:
-        host_contract.write(folder, contents.stages, variants, host, _TOKENIZER, speakers)
+        host_contract.write(folder, contents.stages, variants, host, _TOKENIZER, speakers, solvers)
     if wanted.profile.gpu:
         gpu_plan.write(folder, contents.stages, variants, host, wanted.profile.gpu)
     return Manifest(
@@ -161,6 +163,7 @@ def describe(
         normalizers=normalizers,
         stages={stage.name: _stage(stage, variants[stage.name]) for stage in contents.stages},
         enrolment=dict(enrolment),
+        solvers=dict(solvers),
         tokenizer=_TOKENIZER,
         voices=speakers,
         self_test=selftest.FILE,

@@ -1,6 +1,6 @@
 """Recipes that are fixed beforehand, from a bundle that was built or a file that was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,14 +9,18 @@ import yaml
 
 from edgepack.bundle import MANIFEST, open_bundle
 from edgepack.errors import UsageError
-from edgepack.manifest import Offer
+from edgepack.manifest import Manifest, Offer, Solver
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Recipe names by runtime and stage (`default` for every other stage), and their offers."""
+    """Recipe names by runtime and stage (`default` for every other stage), and their offers.
+
+    `solvers` are tables by runtime; None is the checkpoint's own solver.
+    """
 
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    solvers: Mapping[str, Solver | None] = field(default_factory=dict)
     offers: Mapping[tuple[str, str], Sequence[Offer]] = field(default_factory=dict)
 
     def name(self, runtime: str, stage: str) -> str | None:
@@ -31,14 +35,14 @@ def read_choices(path: Path) -> Choices:
     Raises UsageError for anything else.
     """
     if path.is_dir() or path.name == MANIFEST:
-        stages = open_bundle(path if path.is_dir() else path.parent).manifest.stages
+        manifest = _manifest(path)
         names: dict[str, dict[str, str]] = {}
         offers = {}
-        for stage, record in stages.items():
+        for stage, record in manifest.stages.items():
             for runtime, variant in record.variants.items():
                 names.setdefault(runtime, {})[stage] = variant.recipe
                 offers[runtime, stage] = variant.offers
-        return Choices(names, offers)
+        return Choices(names, {r: _table(manifest, r) for r in names}, offers)
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         return Choices(msgspec.convert(tree, dict[str, dict[str, str]]))
@@ -46,3 +50,35 @@ def read_choices(path: Path) -> Choices:
         raise UsageError(
             f"{path}: not a recipe file such as 'ort: {{speech_lm: nbits8}}' ({error})"
         ) from None
+
+
+def read_solvers(path: Path, runtimes: Iterable[str]) -> dict[str, Solver | None]:
+    """Tables of a bundle folder, or one for every runtime of a JSON file `{"steps": [...]}`.
+
+    Raises UsageError for anything else.
+    """
+    if path.is_dir() or path.name == MANIFEST:
+        manifest = _manifest(path)
+        return {runtime: _table(manifest, runtime) for runtime in runtimes}
+    try:
+        table = msgspec.json.decode(path.read_bytes(), type=Solver)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"solver {str(path)!r}: not auto, reference, calibrated, a bundle or a JSON file with "
+            f"steps ({error})"
+        ) from None
+    times = [step.time for step in table.steps]
+    if not times or times[0] != 0.0 or times != sorted(set(times)) or times[-1] >= 1.0:
+        raise UsageError(f"{path}: times have to rise from 0 and stay below 1")
+    if any(not step.conditional or (step.guided and not step.free) for step in table.steps):
+        raise UsageError(f"{path}: a step lacks the weight of a velocity that it computes")
+    return dict.fromkeys(runtimes, table)
+
+
+def _manifest(path: Path) -> Manifest:
+    return open_bundle(path if path.is_dir() else path.parent).manifest
+
+
+def _table(manifest: Manifest, runtime: str) -> Solver | None:
+    found = manifest.solvers.get(runtime)
+    return found.solver if found else None

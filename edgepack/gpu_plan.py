@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgepack.errors import UsageError
 from edgepack.family import HostSettings
+from edgepack.graph.net import BATCH
 from edgepack.hub import HubStage
 from edgepack.manifest import Variant
 from edgepack.recipe import named
@@ -25,6 +26,7 @@ from edgepack.target import Gpu, Span
 
 _ISLANDS = ".islands.json"
 _KINDS = ("alone", "growing", "exact", "angles")
+_ROWS = (1, 2, 2)  # of the estimator: with guidance it has two
 # In fp32 all bits count. Every utterance has a new length, and cuDNN's heuristics take longer to
 # prepare a convolution for one than they save, and find none for some lengths in fp16.
 _CUDA = {
@@ -136,6 +138,7 @@ def _length(stage: str, axis: int | str, which: int, host: HostSettings, gpu: Gp
         "frames": frames,
         "samples": frames * host.vocoder.frame,
         "n": rows,
+        BATCH: _ROWS[which],
         "past": (0, text + speech // 2, text + speech)[which],
     }
     if axis not in lengths:

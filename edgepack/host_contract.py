@@ -1,7 +1,7 @@
 """`host_loop.json`: what a program in another language needs to drive a bundle's networks.
 
 It says the same as the manifest, spelled out: types and shapes of every input and output, the ODE's
-time steps as numbers, caches by runtime. docs/host-loop.md explains it.
+steps as numbers and caches by runtime. docs/host-loop.md explains it.
 """
 
 import json
@@ -15,12 +15,12 @@ import onnx_ir as ir
 from edgepack.backend import backend
 from edgepack.family import HostSettings
 from edgepack.hub import HubStage
-from edgepack.manifest import Variant
-from edgepack.runtime.flow import time_steps
+from edgepack.manifest import Calibrated, Variant
 from edgepack.runtime.session import engine
+from edgepack.runtime.solver import euler
 
 FILE = "host_loop.json"
-SCHEMA = "edgepack.host-loop/1"
+SCHEMA = "edgepack.host-loop/2"
 
 
 def write(
@@ -30,20 +30,24 @@ def write(
     host: HostSettings,
     tokenizer: str,
     voices: Mapping[str, str],
+    solvers: Mapping[str, Calibrated],
 ) -> None:
     """Write the contract of a bundle to its folder."""
     runtimes = sorted({runtime for by_runtime in variants.values() for runtime in by_runtime})
+    tables = {r: solvers[r].solver if r in solvers else euler(host.flow) for r in runtimes}
     flow = msgspec.to_builtins(host.flow)
-    steps = time_steps(flow.pop("steps"), flow.pop("schedule"))
+    for told in ("steps", "schedule", "guidance"):  # by the tables
+        del flow[told]
     document = {
         "schema": SCHEMA,
         "engines": {runtime: engine(runtime).version() for runtime in runtimes},
         "caches": {runtime: backend(runtime).caches for runtime in runtimes},
+        "rows": {r: "any" if engine(r).batches else "one" for r in runtimes},
         "sample_rate": host.sample_rate,
         "networks": {stage.name: _network(stage, variants[stage.name]) for stage in stages},
         "text": {"tokenizer": tokenizer, "end_of_prompt": host.end_of_prompt},
         "language_model": msgspec.to_builtins(host.language_model),
-        "flow": {**flow, "steps": [[float(t), float(width)] for t, width in steps]},
+        "flow": {**flow, "solvers": {r: msgspec.to_builtins(t.steps) for r, t in tables.items()}},
         "vocoder": msgspec.to_builtins(host.vocoder),
         "stream": msgspec.to_builtins(host.stream),
         "voices": dict(voices),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,16 +165,73 @@ class LanguageModel(Struct, frozen=True):
 
 
 class Flow(Struct, frozen=True):
-    """How tokens become a mel spectrogram: ODE steps, time grid, look-ahead and chunk in tokens."""
+    """How tokens become a mel spectrogram: ODE steps, time grid, look-ahead and chunk in tokens.
+
+    `guidance` is the rate of classifier-free guidance.
+    """
 
     steps: int
     schedule: str
+    guidance: float
     look_ahead: int
     chunk: int
     ratio: int
     mels: int
     noise_seed: int
     noise_frames: int
+
+
+class SolverStep(Struct, frozen=True):
+    """One step of the flow decoder's ODE, from `time` in [0, 1) to that of the next step, or 1.
+
+    The next state is `keep` x + `start` x₀ + Σ `conditional` v₀ + Σ `free` v₁: x₀ is the noise, v₀
+    the latest velocities under the utterance's conditions, this step's first, v₁ the latest
+    unconditional ones that were computed. A `guided` step computes one.
+    """
+
+    time: float
+    guided: bool
+    conditional: tuple[float, ...]
+    free: tuple[float, ...]
+    keep: float = 1.0
+    start: float = 0.0
+
+
+class Solver(Struct, frozen=True):
+    """A table of steps: see `runtime.solver`."""
+
+    steps: tuple[SolverStep, ...]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the estimator for one row, conditional and unconditional."""
+        return len(self.steps) + sum(step.guided for step in self.steps)
+
+
+class Accuracy(Struct, frozen=True):
+    """How far a solver is from the exact trajectory of the fp32 networks, in dB.
+
+    Root mean square over frames and bands of the log-mel, mean over `utterances` that calibration
+    never saw.
+    """
+
+    evaluations: int
+    decibel: float
+
+
+class Calibrated(Struct, frozen=True):
+    """The solver of one runtime, fitted to its estimator when the bundle was built.
+
+    `limit` is what its error may be, `curve` that of the best table for each number of
+    evaluations, `euler` that of the original's solver with the fp32 networks.
+    """
+
+    solver: Solver
+    accuracy: Accuracy
+    euler: Accuracy
+    limit: float
+    utterances: int
+    curve: tuple[Accuracy, ...]
 
 
 class Vocoder(Struct, frozen=True):
@@ -254,6 +311,7 @@ class Manifest(Struct, frozen=True):
     """Everything a device needs to know about a bundle.
 
     `languages` are codes in order of preference, those of every language unless `trim` is there.
+    `solvers` are by runtime; one without has the checkpoint's own.
     """
 
     format: int
@@ -274,6 +332,7 @@ class Manifest(Struct, frozen=True):
     end_of_prompt: str
     language_model: LanguageModel
     flow: Flow
+    solvers: dict[str, Calibrated]
     vocoder: Vocoder
     stream: Stream
     prompt_mel: MelSpectrogram

@@ -20,17 +20,21 @@ from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
 from edgepack.bundle import Bundle
+from edgepack.calibration.solver import Bound
 from edgepack.conversion import Conversion, convert, examine
 from edgepack.errors import GateError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
-from edgepack.manifest import Limit, Quality, Variant, encode
+from edgepack.manifest import Calibrated, Limit, Quality, Solver, Variant, encode
 from edgepack.plan import BuildRequest, Plan, Source, open_source, plan, source_key
 from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
+from edgepack.runtime.loading import Host
+from edgepack.runtime.solver import REFERENCE, euler
+from edgepack.solving import Solving, solve
 from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare
-from edgepack.verification import exam, gates
+from edgepack.verification import exam, gates, trajectories
 from edgepack.verification.footprint import peak
 
 
@@ -78,7 +82,13 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
             trial = None
             if _needs_trial(missing, contents.stages):
                 clock = Lap(seconds)
-                trial = prepare(request, source, contents, source_key(request, source), step)
+                key, names = source_key(request, source), [s.name for s in contents.stages]
+                solving = any(
+                    p.solver(runtime, names) != REFERENCE
+                    for p in missing
+                    for runtime in p.profile.runtimes
+                )
+                trial = prepare(request, source, contents, key, step, solving=solving)
                 clock.lap("calibration")
             for wanted in missing:
                 built[wanted.target] = _make(
@@ -99,6 +109,9 @@ def _existing(wanted: Plan, *, force: bool) -> Built | None:
     }
     fixed = {at: wanted.choices.name(*at) for at in chosen}
     same = all(name in (None, chosen[at]) for at, name in fixed.items())
+    for runtime, table in wanted.choices.solvers.items():
+        found_table = found.manifest.solvers.get(runtime)
+        same = same and (found_table.solver if found_table else None) == table
     if found.manifest.build != wanted.key or not same:
         raise UsageError(
             f"{wanted.folder}: holds a bundle of other inputs or tools; "
@@ -164,10 +177,14 @@ def _make(
                 variants[stage][runtime] = msgspec.structs.replace(variant, offers=tuple(known))
                 errors[stage, runtime] = error
             clock.lap(runtime)
-        examined = trial and _approximate(variants)
+        solvers = _solvers(wanted, contents, source, variants, folder, trial, step)
+        if solvers and trial and trial.solving:
+            shutil.copyfile(trial.solving / trajectories.FILE, folder / trajectories.FILE)
+            clock.lap("solver")
+        examined = trial and (_approximate(variants) or solvers)
         if trial and examined:
             shutil.copyfile(trial.exam, folder / exam.FILE)
-        manifest = describe(request, source, contents, wanted, folder, variants)
+        manifest = describe(request, source, contents, wanted, folder, variants, solvers)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         budget.require_size(manifest, profile)
         peaks = {
@@ -176,7 +193,7 @@ def _make(
         }
         budget.require_memory(wanted.target, profile, peaks)
         if examined:
-            quality = _quality(folder, list(profile.runtimes), limits, step)
+            quality = _quality(folder, list(profile.runtimes), limits, solvers, step)
             clock.lap("exam")
             if quality.failed and not request.allow_failed_gate:
                 raise GateError(
@@ -186,6 +203,38 @@ def _make(
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
     return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
+
+
+def _solvers(
+    wanted: Plan,
+    contents: Contents,
+    source: Source,
+    variants: Mapping[str, Mapping[str, Variant]],
+    folder: Path,
+    trial: Trial | None,
+    step: Step,
+) -> dict[str, Calibrated]:
+    """The solver of each runtime that is to have another than the checkpoint's own."""
+    names = [stage.name for stage in contents.stages]
+    host = source.family.host(source.checkpoint)
+    policy = wanted.profile.solver
+    bound = Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
+    found = {}
+    for runtime in wanted.profile.runtimes:
+        table = wanted.solver(runtime, names)
+        if table == REFERENCE or trial is None or trial.solving is None:
+            continue
+        work = Solving(
+            Host(runtime, _threads()),
+            folder,
+            {stage: of_runtime[runtime] for stage, of_runtime in variants.items()},
+            host.flow,
+            trial.solving,
+            bound,
+            table if isinstance(table, Solver) else None,
+        )
+        found[runtime] = isolated(solve, work, step=step)
+    return found
 
 
 def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
@@ -198,19 +247,27 @@ def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
 
 
 def _quality(
-    folder: Path, runtimes: Sequence[str], limits: Mapping[str, Limit], step: Step
+    folder: Path,
+    runtimes: Sequence[str],
+    limits: Mapping[str, Limit],
+    solvers: Mapping[str, Calibrated],
+    step: Step,
 ) -> Quality:
-    """The exam of a finished bundle in each of its runtimes."""
+    """The exam of a finished bundle in each of its runtimes, and what its solvers missed."""
     values = {
         runtime: isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
         for runtime in runtimes
     }
-    failed = tuple(
+    failed = [
         f"{runtime}: {words}"
         for runtime, found in values.items()
         for words in gates.failures(found, limits)
-    )
-    return Quality(exam=exam.FILE, limits=dict(limits), values=values, failed=failed)
+    ]
+    for runtime, solver in solvers.items():
+        error = {gates.SOLVER_ERROR: solver.accuracy.decibel}
+        missed = gates.failures(error, {gates.SOLVER_ERROR: gates.solver_limit(solver)})
+        failed += [f"{runtime}: {words}" for words in missed]
+    return Quality(exam=exam.FILE, limits=dict(limits), values=values, failed=tuple(failed))
 
 
 def _lots(
@@ -236,11 +293,10 @@ def _lots(
 
 
 def _needs_trial(plans: Sequence[Plan], stages: Sequence[HubStage]) -> bool:
-    """Whether any network of any plan may be quantized, or needs recorded inputs otherwise."""
+    """Whether any plan needs recorded speech: for networks that approximate, or for a solver."""
+    names = [stage.name for stage in stages]
     return any(
-        named(runtime, name).quantized or named(runtime, name).calibrated
+        p.approximates(runtime, names) or p.solver(runtime, names) != REFERENCE
         for p in plans
         for runtime in p.profile.runtimes
-        for stage in stages
-        for name in p.recipes(runtime, stage.name)
     )

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import edgepack
 from edgepack import language, recipe, target, voices
 from edgepack.bundle import stored
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
-from edgepack.choices import Choices, read_choices
+from edgepack.choices import Choices, read_choices, read_solvers
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.family import Family, recognise
+from edgepack.manifest import Solver
 from edgepack.recipe import PRECISIONS
+from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE
 from edgepack.target import TargetProfile
 
 DEMO = "demo"
@@ -68,7 +70,8 @@ class BuildRequest:
     `languages` are codes, none for all of them; the words of the text file `keep_text` stay too.
     `voices` are added to those of the checkpoint. `keep_enrolment` overrules a target that leaves
     the enrolment networks out. `calibration` is a folder of the user's own sentences. `recipe`
-    is a bundle or a YAML file that fixes how networks are converted. `allow_failed_gate` writes a
+    is a bundle or a YAML file that fixes how networks are converted. `solver` is auto (the
+    target's choice), reference, calibrated, or the path of tables. `allow_failed_gate` writes a
     bundle that failed its exam.
     """
 
@@ -83,6 +86,7 @@ class BuildRequest:
     keep_enrolment: bool = False
     calibration: Path | None = None
     recipe: Path | None = None
+    solver: str = AUTO
     allow_failed_gate: bool = False
     force: bool = False
 
@@ -119,6 +123,20 @@ class Plan:
             return [fixed]
         precision = self.profile.stage_precision(stage)
         return recipe.candidates(runtime, stage, precision, self.profile.features)
+
+    def approximates(self, runtime: str, stages: Iterable[str]) -> bool:
+        """Whether any network may compute with less than fp32 in a runtime."""
+        recipes = (recipe.named(runtime, n) for s in stages for n in self.recipes(runtime, s))
+        return any(r.quantized or r.calibrated for r in recipes)
+
+    def solver(self, runtime: str, stages: Iterable[str]) -> Solver | str:
+        """The solver a runtime is to have: REFERENCE, CALIBRATED, or a fixed table."""
+        if runtime in self.choices.solvers:
+            return self.choices.solvers[runtime] or REFERENCE
+        use = self.profile.solver.use
+        if use != AUTO:
+            return use
+        return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
 
 
 def open_source(model: str) -> Source:
@@ -201,9 +219,16 @@ def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str,
     precision = profile.precision
     if request.precision != "auto":
         precision = {"default": request.precision}
-    profile = msgspec.structs.replace(profile, runtimes=chosen, precision=precision)
+    solver = profile.solver
+    if request.solver in (REFERENCE, CALIBRATED):
+        solver = msgspec.structs.replace(solver, use=request.solver)
+    profile = msgspec.structs.replace(profile, runtimes=chosen, precision=precision, solver=solver)
     identity = {**inputs, "target": name, "profile": msgspec.to_builtins(profile)}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     folder = "-".join([source.name, name, *request.languages])
     choices = read_choices(request.recipe) if request.recipe else Choices()
+    if request.solver in (REFERENCE, CALIBRATED):
+        choices = replace(choices, solvers={})
+    elif request.solver != AUTO:
+        choices = replace(choices, solvers=read_solvers(Path(request.solver), chosen))
     return Plan(name, profile, request.output / folder, key, choices)

@@ -1,5 +1,6 @@
 """Recipes: how a back end stores and computes a network, as data in `recipes/RUNTIME.yaml`."""
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
@@ -19,7 +20,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `precision` is of the weights. `method` is what the back end does with `options`. `stages`
     are those it is for, none for every one. `isa` are instruction sets of which a target must
     have one, `not_isa` those it must not have; a target with a GPU has "cuda", and with one that
-    multiplies integers "cuda_int8". `calibrated` recipes need recorded inputs.
+    multiplies integers "cuda_int8". `calibrated` recipes need recorded inputs. `leave` are regular
+    expressions for names of weights that stay in floating point.
     """
 
     summary: str
@@ -30,6 +32,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     isa: tuple[str, ...] = ()
     not_isa: tuple[str, ...] = ()
     calibrated: bool = False
+    leave: tuple[str, ...] = ()
+
+    def leaves(self, weight: str) -> bool:
+        """Whether a weight of this name stays in floating point."""
+        return any(re.search(pattern, weight) for pattern in self.leave)
 
     @property
     def quantized(self) -> bool:

@@ -121,6 +121,19 @@ class Gpu(Record, frozen=True):
         return self.providers.get(stage, self.providers["default"])
 
 
+class SolverPolicy(Record, frozen=True):
+    """How the flow decoder's ODE is solved.
+
+    With `use` auto a solver is calibrated if any network is approximate; reference is the
+    checkpoint's own. `evaluations` is the budget of a calibrated one, `decibel` its largest error,
+    none for that of the original's solver.
+    """
+
+    use: Literal["auto", "reference", "calibrated"] = "auto"
+    evaluations: int = 10
+    decibel: float | None = None
+
+
 class TargetProfile(Record, frozen=True):
     """What a device runs: its runtimes in order of preference, and the precision of each stage.
 
@@ -142,6 +155,7 @@ class TargetProfile(Record, frozen=True):
     packaging: Packaging | None = None
     energy: Energy | None = None
     gpu: Gpu | None = None
+    solver: SolverPolicy = SolverPolicy()
     gates: dict[str, dict[str, Limit]] = {}
     enrolment: bool = True
 
@@ -220,7 +234,7 @@ def _suggestion(message: str) -> str:
     unknown = re.search(r"unknown field `(\w+)`", message)
     parts = (
         TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
-        Gpu, Span, Release,
+        Gpu, Span, Release, SolverPolicy,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []

@@ -1,5 +1,6 @@
 """What quantization is tried with: the fp32 networks as a bundle, recorded inputs, an exam."""
 
+import hashlib
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from edgepack import bundle
 from edgepack.assembly import Contents, all_voices, describe
 from edgepack.backend import Job, backend
 from edgepack.calibration.corpus import Corpus, of_folder, of_languages
+from edgepack.calibration.exact import record
 from edgepack.calibration.observe import observe
 from edgepack.errors import GateError, UsageError
 from edgepack.hub import REFEREE
@@ -25,19 +27,30 @@ _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
 
 @dataclass(frozen=True)
 class Trial:
-    """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the exam's file."""
+    """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the exam's file.
+
+    `solving` is a folder of exact trajectories, if a solver is to be fitted.
+    """
 
     reference: Path
     samples: Path
     exam: Path
+    solving: Path | None = None
 
 
 def prepare(
-    request: BuildRequest, source: Source, contents: Contents, key: str, step: Step
+    request: BuildRequest,
+    source: Source,
+    contents: Contents,
+    key: str,
+    step: Step,
+    *,
+    solving: bool = False,
 ) -> Trial:
     """Speak with the hub: record inputs of its networks (or find them), then the exam.
 
-    Raises UsageError if there is no voice to speak with.
+    With `solving` exact trajectories for a solver are recorded too. Raises UsageError if there is
+    no voice to speak with.
     """
     corpus = _corpus(request, contents)
     prompts = [VoiceRequest(f"prompt {name}", wav, text) for name, wav, text in corpus.prompts]
@@ -54,10 +67,21 @@ def prepare(
         )
     reference = contents.folder / "reference"
     _bundle(request, source, replace(contents, voices=speakers, enrolment={}), reference)
-    samples = isolated(observe, reference, corpus.calibration, f"{key}{corpus.sha256}", step=step)
+    key = _recording_key(key, corpus, contents)
+    samples = isolated(observe, reference, corpus.calibration, key, step=step)
     path = contents.folder / exam.FILE
     isolated(write_exam, reference, corpus.exam, path, step=step)
-    return Trial(reference, samples, path)
+    if not solving:
+        return Trial(reference, samples, path)
+    sentences = corpus.calibration, corpus.exam
+    followed = isolated(record, reference, *sentences, key, step=step)
+    return Trial(reference, samples, path, followed)
+
+
+def _recording_key(key: str, corpus: Corpus, contents: Contents) -> str:
+    """Stands for the checkpoint, what is spoken, and what networks are given."""
+    taken = [(stage.name, stage.inputs, stage.outputs) for stage in contents.stages]
+    return hashlib.sha256(f"{key}{corpus.sha256}{taken}".encode()).hexdigest()
 
 
 def _corpus(request: BuildRequest, contents: Contents) -> Corpus:
@@ -87,7 +111,7 @@ def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: P
         variant = Variant(files=files, precision="fp32", limit=limit, recipe="fp32")
         variants[stage.name] = {REFEREE: variant}
     plan = Plan("reference", profile, folder, "")
-    manifest = describe(request, source, contents, plan, folder, variants)
+    manifest = describe(request, source, contents, plan, folder, variants, {})
     (folder / bundle.MANIFEST).write_bytes(encode(manifest))
 
 

@@ -69,3 +69,12 @@ def safetensors(path: Path) -> dict[str, np.ndarray]:
         kind = {"F32": np.float32, "I64": np.int64}[entry["dtype"]]
         found[name] = np.frombuffer(data[first:last], kind).reshape(entry["shape"])
     return found
+
+
+def start_noise(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """MT19937 words, 24 bits of each as a uniform number, Box-Muller over two rows of eight."""
+    words = np.random.RandomState(seed).randint(0, 2**32, np.prod(shape), np.uint32)
+    lanes = ((words & 0xFFFFFF).astype(np.float32) * np.float32(2.0**-24)).reshape(-1, 2, 8)
+    radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - lanes[:, 0]))
+    angle = np.float32(2 * np.pi) * lanes[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).reshape(shape)

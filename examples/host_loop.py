@@ -11,82 +11,10 @@ import json
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from host_files import Tokenizer, safetensors
-
-Arrays = dict[str, np.ndarray]
-
-
-class Ort:
-    """A network in ONNX Runtime: caches are outputs that become inputs."""
-
-    def __init__(self, path: Path, caches: list[dict[str, Any]]) -> None:
-        import onnxruntime
-
-        self.session = onnxruntime.InferenceSession(str(path))
-        self.names = [output.name for output in self.session.get_outputs()]
-        self.caches = caches
-        self.reset()
-
-    def reset(self) -> None:
-        self.held = {c["input"]: np.zeros(c["shape"], np.float32) for c in self.caches}
-
-    def run(self, **feeds: np.ndarray) -> Arrays:
-        found = dict(zip(self.names, self.session.run(None, feeds | self.held), strict=True))
-        self.held = {c["input"]: found.pop(c["output"]) for c in self.caches}
-        return found
-
-
-class LiteRt:
-    """A network in LiteRT: caches are inputs with slots, of which `used` are filled."""
-
-    slots = 1024
-    shapes: dict[str, tuple[int, ...]] = {}  # noqa: RUF012
-
-    def __init__(self, path: Path, caches: list[dict[str, Any]]) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self.net = Interpreter(str(path), num_threads=2)
-        self.inputs = {d["name"]: d for d in self.net.get_input_details()}
-        self.outputs = {d["name"]: d["index"] for d in self.net.get_output_details()}
-        self.caches = caches
-        self.reset()
-
-    def reset(self) -> None:
-        self.used = 0
-        shapes = {c["input"]: [n or self.slots for n in c["shape"]] for c in self.caches}
-        self.held = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-
-    def run(self, **feeds: np.ndarray) -> Arrays:
-        new = feeds["embeddings"].shape[1] if self.caches else 0
-        if self.caches:
-            feeds |= self.held | {"used": np.array([self.used])}
-        shapes = {name: value.shape for name, value in feeds.items()}
-        if shapes != self.shapes:
-            for name, shape in shapes.items():
-                self.net.resize_tensor_input(self.inputs[name]["index"], shape)
-            self.net.allocate_tensors()
-            self.shapes = shapes
-        for name, value in feeds.items():
-            self.net.set_tensor(self.inputs[name]["index"], value)
-        self.net.invoke()
-        found = {name: self.net.get_tensor(index) for name, index in self.outputs.items()}
-        for cache in self.caches:
-            rows = found.pop(cache["output"])
-            self.held[cache["input"]][:, :, self.used : self.used + new] = rows
-        self.used += new
-        return found
-
-
-def start_noise(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """MT19937 words, 24 bits of each as a uniform number, Box-Muller over two rows of eight."""
-    words = np.random.RandomState(seed).randint(0, 2**32, np.prod(shape), np.uint32)
-    lanes = ((words & 0xFFFFFF).astype(np.float32) * np.float32(2.0**-24)).reshape(-1, 2, 8)
-    radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - lanes[:, 0]))
-    angle = np.float32(2 * np.pi) * lanes[:, 1]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).reshape(shape)
+from host_engines import Arrays, LiteRt, Ort
+from host_files import Tokenizer, safetensors, start_noise
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -99,6 +27,7 @@ class Host:
 
     def __init__(self, bundle: Path, runtime: str, seed: int, voice: str = "") -> None:
         self.loop = json.loads((bundle / "host_loop.json").read_text("utf-8"))
+        self.runtime = runtime
         kind = Ort if self.loop["caches"][runtime] == "grown" else LiteRt
         networks = self.loop["networks"].items()
         self.net = {k: kind(bundle / n["files"][runtime], n["caches"]) for k, n in networks}
@@ -171,11 +100,35 @@ class Host:
         frames = mu.shape[2]
         given = {"mu": mu, "spk": encoded["spk"], "cond": np.zeros_like(mu)}
         given["cond"][0, :, :known] = self.prompt_mel.T
-        given["chunk"] = np.array([flow["chunk"] * flow["ratio"] if chunked else frames], np.int64)
-        x = np.ascontiguousarray(self.noise[:, :, :frames])
-        for t, width in np.array(flow["steps"], np.float32)[:, :, None]:
-            x = self.net["flow_estimator"].run(x=x, t=t, dt=width, **given)["next"]
-        return np.ascontiguousarray(x[:, :, known:])
+        chunk = np.array([flow["chunk"] * flow["ratio"] if chunked else frames], np.int64)
+        return np.ascontiguousarray(self.solve(given, chunk, frames)[:, :, known:])
+
+    def solve(self, given: Arrays, chunk: np.ndarray, frames: int) -> np.ndarray:
+        """The ODE from the noise to the mel; velocities are kept, the latest first."""
+        steps = self.flow["solvers"][self.runtime]
+        times = np.array([step["time"] for step in steps], np.float32)
+        shifts = self.net["flow_time"].run(t=times)["shift"]
+        none = {name: np.zeros_like(value) for name, value in given.items()}
+        both = {name: np.concatenate([value, none[name]]) for name, value in given.items()}
+        pair = [both] if self.loop["rows"][self.runtime] == "any" else [given, none]
+        x = start = np.ascontiguousarray(self.noise[:, :, :frames])
+        own, free = list[np.ndarray](), list[np.ndarray]()
+        for step, shift in zip(steps, shifts, strict=True):
+            guided = step["guided"]
+            weights = np.array([step["conditional"][0], *step["free"][:guided]], np.float32)
+            found = []
+            for at, rows in enumerate(pair if guided else [given]):
+                own_weights = weights[at:][: len(rows["mu"])]
+                now = {"x": x, "shift": shift[None], "step": own_weights, "chunk": chunk, **rows}
+                found.append(self.net["flow_estimator"].run(**now))
+            velocity = np.concatenate([each["velocity"] for each in found])
+            moved = found[0]["next"] + (weights[1] * velocity[1:] if len(found) > 1 else 0)
+            past = list(zip(step["conditional"][1:], own, strict=False))
+            past += zip(step["free"][guided:], free, strict=False)
+            past += [(step["keep"] - 1, x), (step["start"], start)]
+            x = sum((np.float32(weight) * value for weight, value in past if weight), moved)
+            own, free = [velocity[:1], *own], [velocity[1:], *free] if guided else free
+        return x
 
     def sound(self, mel: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Audio [1, n] and excitation [1, 1, n] of a mel, which begins with `known` excitation."""

@@ -5,12 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import random_checkpoint
-from support import DATA, Build, Checkpoints
+from support import DATA, INT8, RUNTIMES, Build, Checkpoints
 
+from edgepack.bundle import Bundle, open_bundle
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
 from edgepack.target import load
@@ -65,14 +67,27 @@ def bundle(shared: Path, checkpoints: Checkpoints) -> Build:
     """Builds (once) and returns the bundle of a model for a target. Not to be changed."""
 
     def get(model: str, target: str = "intel-cpu", precision: str = "auto") -> Path:
+        formats = list(load(target).runtimes)
         output = shared / f"{model}-{target}-{precision}"
-        output.mkdir(exist_ok=True)
-        with alone(output):
-            found = [path.parent for path in output.glob("*/manifest.json")]
-            if not found:
-                formats = list(load(target).runtimes)
-                request = BuildRequest(checkpoints(model), [target], output, formats, precision)
-                found = [build(request)[0].bundle.folder]
-        return found[0]
+        return built(BuildRequest(checkpoints(model), [target], output, formats, precision))
 
     return get
+
+
+def built(request: BuildRequest) -> Path:
+    """The bundle of a request; whichever process of the tests needs it first builds it."""
+    request.output.mkdir(exist_ok=True)
+    with alone(request.output):
+        found = [path.parent for path in request.output.glob("*/manifest.json")]
+        return found[0] if found else build(request)[0].bundle.folder
+
+
+@pytest.fixture(scope="session")
+def small(shared: Path) -> Bundle:
+    """The demo voice at INT8, zh, in every runtime, without an auction. Not to be changed."""
+    recipe = shared / "int8.yaml"
+    recipe.write_text(INT8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        request = BuildRequest("demo", ["intel-cpu"], shared / "int8", RUNTIMES, precision="int8")
+        return open_bundle(built(replace(request, recipe=recipe, languages=["zh"])))

@@ -36,7 +36,8 @@ LAYERS: dict[str, set[str]] = {
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
     "host_contract": {"backend", "family", "hub", "runtime"},
-    "gpu_plan": {"family", "hub", "recipe", "runtime", "target"},
+    "gpu_plan": {"family", "graph", "hub", "recipe", "runtime", "target"},
+    "solving": {"calibration", "runtime", "verification"},
     "grammars": set(),
     "isolation": set(),
     "checkpoint": set(),
@@ -53,7 +54,7 @@ LAYERS: dict[str, set[str]] = {
     "carried": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
-    "plan": {"choices", "recipe", "target", "language", "checkpoint", "family"},
+    "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
@@ -61,7 +62,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
-        "verification", "recipe", "auction", "conversion", "trial", "budget",
+        "verification", "recipe", "auction", "conversion", "trial", "budget", "calibration",
+        "solving",
     },
     "cli": {
         "target", "language", "runtime", "verification", "inspection", "plan", "pipeline", "bench",

@@ -34,7 +34,7 @@ def phone(bundle: Build) -> Path:
 
 
 def test_it_is_short_and_knows_nothing_of_this_package() -> None:
-    for name in ("host_loop.py", "host_files.py"):
+    for name in ("host_loop.py", "host_files.py", "host_engines.py"):
         text = (EXAMPLES / name).read_text("utf-8")
         assert len(text.splitlines()) < 250
         assert "import edgepack" not in text
@@ -95,15 +95,17 @@ def test_the_contract_says_what_the_files_are(phone: Path) -> None:
 
     manifest = open_bundle(phone).manifest
     loop = json.loads((phone / "host_loop.json").read_text("utf-8"))
-    assert loop["schema"] == "edgepack.host-loop/1"
+    assert loop["schema"] == "edgepack.host-loop/2"
     assert set(loop["networks"]) == set(manifest.stages)
-    assert len(loop["flow"]["steps"]) == manifest.flow.steps
+    assert set(loop["flow"]["solvers"]) == {"ort", "tflite"}
+    assert len(loop["flow"]["solvers"]["ort"]) == manifest.flow.steps
+    assert loop["rows"] == {"ort": "any", "tflite": "one"}
     for name, network in loop["networks"].items():
         assert set(network["files"]) == {"ort", "tflite"}
         details = Interpreter(str(phone / network["files"]["tflite"])).get_input_details()
         found = {d["name"]: [n if n > 0 else None for n in d["shape_signature"]] for d in details}
         for value in network["inputs"]:
-            axes = [n if isinstance(n, int) else None for n in value["shape"]]
+            axes = [n if isinstance(n, int) else {"B": 1}.get(n) for n in value["shape"]]
             assert found[value["name"]] == axes, (name, value["name"])
 
 

@@ -44,11 +44,27 @@ def quantized_weights(model: "openvino.Model") -> int:
 def _compressed(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model":
     options = job.recipe.options
     mode = nncf.CompressWeightsMode(options["mode"])
+    left = _left(nncf, job, model)
     if mode in (nncf.CompressWeightsMode.INT8_SYM, nncf.CompressWeightsMode.INT8_ASYM):
-        return nncf.compress_weights(model, mode=mode)
+        return nncf.compress_weights(model, mode=mode, ignored_scope=left)
     return nncf.compress_weights(
-        model, mode=mode, group_size=options["group"], ratio=1.0, all_layers=True
+        model,
+        mode=mode,
+        group_size=options["group"],
+        ratio=1.0,
+        all_layers=True,
+        ignored_scope=left,
     )
+
+
+def _left(nncf: Any, job: Job, model: "openvino.Model") -> Any:
+    """The operators whose weight the recipe leaves in floating point."""
+    names = [
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if any(job.recipe.leaves(i.get_node().get_friendly_name()) for i in node.input_values())
+    ]
+    return nncf.IgnoredScope(names=names)
 
 
 def _calibrated(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model":
@@ -60,6 +76,7 @@ def _calibrated(nncf: Any, job: Job, model: "openvino.Model") -> "openvino.Model
         nncf.Dataset(calls),
         preset=nncf.QuantizationPreset(job.recipe.options["preset"]),
         subset_size=len(calls),
+        ignored_scope=_left(nncf, job, model),
     )
 
 

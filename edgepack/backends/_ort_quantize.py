@@ -70,6 +70,7 @@ def _blocks(job: Job, model: Path, target: Path) -> None:
         block_size=_block(model, int(cast(int, options["block"]))),
         is_symmetric=options["symmetric"],
         accuracy_level=options["accuracy"],
+        nodes_to_exclude=_left(job, model),
     )
     quantizer.process()
     raw = target.with_suffix(".raw.onnx")
@@ -99,6 +100,7 @@ def _dynamic(job: Job, model: Path, target: Path) -> None:
         per_channel=True,
         reduce_range=bool(job.recipe.options["reduce_range"]),
         weight_type=_type(job.recipe.options["weights"]),
+        nodes_to_exclude=_left(job, model),
         use_external_data_format=True,
         extra_options={"MatMulConstBOnly": True},
     )
@@ -132,6 +134,7 @@ def _static(job: Job, model: Path, target: Path) -> None:
         reduce_range=bool(options["reduce_range"]),
         activation_type=_type(options["activations"]),
         weight_type=_type(options["weights"]),
+        nodes_to_exclude=_left(job, model),
         use_external_data_format=True,
         extra_options={
             "ActivationSymmetric": options["activations"] == "int8",
@@ -141,6 +144,15 @@ def _static(job: Job, model: Path, target: Path) -> None:
         },
     )
     _rewrite(raw, target)
+
+
+def _left(job: Job, model: Path) -> list[str]:
+    """Names of the nodes whose weight the recipe leaves in floating point."""
+    return [
+        str(node.name)
+        for node in ir.load(model).graph
+        if any(value is not None and job.recipe.leaves(str(value.name)) for value in node.inputs)
+    ]
 
 
 def _type(name: Any) -> Any:

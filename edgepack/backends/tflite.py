@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _quantize(job: Job, model: Path, target: Path) -> None:
     """Write the model with the weights that the recipe asks for."""
     from ai_edge_quantizer import quantizer
 
-    done = quantizer.Quantizer(str(model), _recipe(job))
+    done = quantizer.Quantizer(str(model), _recipe(job, model))
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         result = done.quantize()
@@ -56,8 +57,11 @@ def _quantize(job: Job, model: Path, target: Path) -> None:
         require_quantized(job, quantized_weights(target))
 
 
-def _recipe(job: Job) -> list[dict[str, Any]]:
-    """The recipe in the words of ai-edge-quantizer, for every operator that it can quantize."""
+def _recipe(job: Job, model: Path) -> list[dict[str, Any]]:
+    """The recipe in the words of ai-edge-quantizer, for every operator that it can quantize.
+
+    Weights that stay in floating point are of operators whose outputs are named here.
+    """
     from ai_edge_quantizer import qtyping, recipe_manager
 
     options = job.recipe.options
@@ -85,7 +89,26 @@ def _recipe(job: Job) -> list[dict[str, Any]]:
     if job.recipe.method not in add:
         raise UnsupportedError(f"LiteRT has no method {job.recipe.method!r}")
     add[job.recipe.method](**everything, num_bits=options["bits"], granularity=granularity)
+    for name in _left(job, model):
+        manager.add_quantization_config(
+            regex=f"(^|;){re.escape(name)}(;|$)",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key="no_quantize",
+        )
     return manager.get_quantization_recipe()
+
+
+def _left(job: Job, model: Path) -> list[str]:
+    """Outputs of the operators that read a weight which the recipe leaves in floating point."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    (graph, *_) = flatbuffer_utils.read_model(str(model)).subgraphs
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    return [
+        names[operator.outputs[0]]
+        for operator in graph.operators
+        if any(index >= 0 and job.recipe.leaves(names[index]) for index in operator.inputs)
+    ]
 
 
 def quantized_weights(model: Path) -> int:

@@ -47,7 +47,7 @@ class Request:
     of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
     are measured before and after if there is a meter. `long_text` also speaks a long text once,
     `profile` also times operators, in a process of its own. `provider` and `allow_fallback` are
-    those of `runtime.gpu.placement`.
+    those of `runtime.gpu.placement`, `solver` is one of `runtime.solver.NAMES`.
     """
 
     subjects: tuple[tuple[Path, str], ...]
@@ -64,6 +64,7 @@ class Request:
     profile: bool = False
     provider: str = "auto"
     allow_fallback: bool = False
+    solver: str = "auto"
 
     def spec(self, folder: Path, runtime: str, *, profile: bool = False) -> Spec:
         """What a worker for one of the subjects loads."""
@@ -76,6 +77,7 @@ class Request:
             profile,
             self.provider,
             self.allow_fallback,
+            self.solver,
         )
 
 

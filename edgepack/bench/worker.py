@@ -28,6 +28,7 @@ class Spec:
     profile: bool = False
     provider: str = "auto"
     allow_fallback: bool = False
+    solver: str = "auto"
 
 
 def serve(pipe: Connection, spec: Spec) -> None:
@@ -79,7 +80,7 @@ class _Subject:
         )
         self.load_seconds = time.perf_counter() - start
         self.loaded_bytes = rss_bytes()
-        self.settings = Settings(voice=spec.voice, seed=spec.seed)
+        self.settings = Settings(voice=spec.voice, seed=spec.seed, solver=spec.solver)
         self.spec = spec
 
     def described(self) -> dict[str, Any]:

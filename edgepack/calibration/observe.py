@@ -1,14 +1,12 @@
 """The fp32 networks speak sentences while their inputs are recorded."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from edgepack.calibration.cache import recorded
 from edgepack.calibration.samples import Reservoir
 from edgepack.hub import REFEREE
 from edgepack.report import Step
@@ -22,12 +20,13 @@ _LIMITS: Mapping[str, int] = {
     "speech_embedding": 64,
     "speech_lm": 64,
     "flow_encoder": 16,
+    "flow_time": 8,
     "flow_estimator": 32,
     "hift_source": 8,
     "hift": 8,
 }
 _TOKENS, _LONGEST = 800, 100  # speech tokens in all, and of one sentence
-_DONE = "done"
+_KIND = "calibration"
 
 
 @dataclass(frozen=True)
@@ -48,33 +47,21 @@ class _Observed:
         return self.session.caches()
 
 
-def cache_folder(key: str) -> Path:
-    """Where recordings of a key are kept on this machine (XDG_CACHE_HOME)."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "edgepack", "calibration", key[:32])
-
-
 def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> Path:
     """Record what the bundle `reference` gives its networks when it speaks.
 
     Voices take turns. It stops after 800 speech tokens. Recordings of the same key are used
-    again; new ones appear whole or not at all. Returns their folder.
+    again. Returns their folder.
     """
-    target = cache_folder(key)
-    if (target / _DONE).is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".recording-") as temporary:
-        folder = Path(temporary, "calls")
+
+    def record(folder: Path) -> None:
         loaded = load(reference, REFEREE)
         for stage, limit in _LIMITS.items():
             kept = Reservoir(folder, stage, limit)
             loaded = with_session(loaded, stage, _Observed(session_of(loaded, stage), kept))
         _speak(loaded, sentences, step)
-        (folder / _DONE).touch()
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
-    return target
+
+    return recorded(_KIND, key, record)
 
 
 def _speak(loaded: Loaded, sentences: Sequence[str], step: Step) -> None:

@@ -55,6 +55,15 @@ seed_option = click.option(
     help="The same seed gives the same audio.",
 )
 
+solver_option = click.option(
+    "--solver",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Of the flow decoder: auto (calibrated if the bundle has it), reference (the original's) "
+    "or calibrated.",
+)
+
 energy_option = click.option(
     "--energy",
     default="auto",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from edgepack.runtime.cpu.affinity import Observed
     from edgepack.runtime.cpu.plan import CpuPlan
     from edgepack.runtime.speech import Speech
-    from edgepack.runtime.synthesizer import Synthesizer
+    from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 
 def record(
@@ -73,6 +73,17 @@ def record(
     }
 
 
+def solver_record(synthesizer: "Synthesizer", settings: "Settings") -> dict[str, Any]:
+    """The flow decoder's solver, and what it costs an utterance."""
+    loaded = synthesizer.loaded
+    solver = loaded.solver(settings.solver, settings.steps)
+    return {
+        "name": loaded.solver_name(solver),
+        "steps": len(solver.steps),
+        "evaluations": solver.evaluations,
+    }
+
+
 def show(found: Mapping[str, Any]) -> None:
     """The same in a few lines."""
     from edgepack.runtime.energy import sentence
@@ -94,7 +105,9 @@ def show(found: Mapping[str, Any]) -> None:
         f"{pinned}; all threads: {masks or 'not known'}"
     )
     report.line(
-        f"voice {found['voice']} ({found['mode']}), peak RSS {report.size(found['peak_rss_bytes'])}"
+        f"voice {found['voice']} ({found['mode']}), {found['solver']['name']} solver "
+        f"({found['solver']['evaluations']} evaluations), "
+        f"peak RSS {report.size(found['peak_rss_bytes'])}"
     )
     report.line(f"energy: {sentence(found['energy'])}")
 

@@ -16,6 +16,7 @@ def bundle_tables(title: str, manifest: Manifest, errors: Errors | None = None) 
     _stage_table(title, manifest, errors)
     _offer_table(manifest)
     _quality_table(manifest)
+    _solver_table(manifest)
     _trim_table(manifest)
 
 
@@ -84,6 +85,33 @@ def quality_table(
         report.line("pesq: not measured, as it is not installed (pip install 'edgepack[quality]')")
 
 
+def _solver_table(manifest: Manifest) -> None:
+    """Error over evaluations of what was fitted, and of the original's solver."""
+    if not manifest.solvers:
+        report.line(f"solver: the checkpoint's own, {manifest.flow.steps} guided steps")
+        return
+    counts = sorted({p.evaluations for s in manifest.solvers.values() for p in s.curve})
+    rows = []
+    for count in counts:
+        row = [str(count)]
+        for solver in manifest.solvers.values():
+            error = next((p.decibel for p in solver.curve if p.evaluations == count), None)
+            chosen = " chosen" if solver.accuracy.evaluations == count else ""
+            row.append("" if error is None else f"{error:.3f} dB{chosen}")
+        rows.append(row)
+    euler = next(iter(manifest.solvers.values())).euler
+    own = f"{euler.decibel:.3f} dB"
+    rows.append([f"{euler.evaluations}, the original's with fp32", *[own] * len(manifest.solvers)])
+    limits = [f"≤ {solver.limit:g} dB" for solver in manifest.solvers.values()]
+    rows.append(["limit", *limits])
+    report.table("solver: evaluations and error", ["evaluations", *manifest.solvers], rows)
+    for runtime, solver in manifest.solvers.items():
+        report.line(
+            f"{runtime} speaks with {solver.accuracy.evaluations} evaluations; errors are of "
+            f"{solver.utterances} utterances that calibration never saw"
+        )
+
+
 def _limit(limit: Limit | None) -> str:
     if limit is None:
         return "reported"
@@ -100,6 +128,11 @@ def offer_record(offer: Offer) -> dict[str, Any]:
 def quality_record(manifest: Manifest) -> dict[str, Any] | None:
     """The exam for the JSON document."""
     return None if manifest.quality is None else msgspec.to_builtins(manifest.quality)
+
+
+def solver_record(manifest: Manifest) -> dict[str, Any]:
+    """Solvers by runtime for the JSON document, with evaluations of each table; empty for none."""
+    return msgspec.to_builtins(manifest.solvers)
 
 
 def _trim_table(manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from edgepack.cli._options import (
     output_options,
     provider_options,
     seed_option,
+    solver_option,
 )
 from edgepack.errors import UsageError
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
 @seed_option
+@solver_option
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
@@ -100,6 +102,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
         profile=options["profile"],
         provider=options["provider"],
         allow_fallback=options["allow_fallback"],
+        solver=options["solver"],
     )
     with report.progress("bench", shown=shown) as step:
         result = measure.run(request, step, Machine())

@@ -62,6 +62,14 @@ _GREETINGS = {
     help="Convert as a bundle (its folder) or a YAML file says, without trying anything else.",
 )
 @click.option(
+    "--solver",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Of the flow decoder: auto (calibrated where networks are approximate), reference "
+    "(the checkpoint's own), calibrated, or a bundle or JSON file with a table.",
+)
+@click.option(
     "--allow-failed-gate",
     is_flag=True,
     help="Write a bundle that failed its exam; it and every run say so.",
@@ -110,6 +118,7 @@ def command(
     precision: str,
     calibration: Path | None,
     recipe: Path | None,
+    solver: str,
     allow_failed_gate: bool,
     languages: str,
     keep_text: Path | None,
@@ -141,6 +150,7 @@ def command(
         keep_enrolment,
         calibration,
         recipe,
+        solver,
         allow_failed_gate,
         force,
     )
@@ -171,7 +181,7 @@ def _planned(planned: "Plan") -> dict[str, Any]:
 
 
 def _built(built: "Built") -> dict[str, Any]:
-    from edgepack.cli._tables import offer_record, quality_record, trim_record
+    from edgepack.cli._tables import offer_record, quality_record, solver_record, trim_record
 
     manifest = built.bundle.manifest
     return {
@@ -180,6 +190,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "language": manifest.language,
         "trim": trim_record(manifest),
         "quality": quality_record(manifest),
+        "solvers": solver_record(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
         "seconds": dict(built.seconds),

@@ -15,6 +15,7 @@ from edgepack.cli._options import (
     output_options,
     provider_options,
     seed_option,
+    solver_option,
 )
 from edgepack.errors import ResourceError, UsageError
 
@@ -58,10 +59,11 @@ if TYPE_CHECKING:
     help="Speak these tokens (a JSON list) without the language model.",
 )
 @seed_option
+@solver_option
 @click.option(
     "--steps",
     type=click.IntRange(1, 1000),
-    help="ODE steps of the flow decoder.  [default: the checkpoint's]",
+    help="Steps of the reference solver.  [default: the checkpoint's]",
 )
 @click.option(
     "--speed",
@@ -126,6 +128,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         mode=options["mode"],
         instruction=options["instruct"],
         seed=options["seed"],
+        solver=options["solver"],
         steps=options["steps"],
         speed=options["speed"],
         strict=options["guard"] == "error",
@@ -169,6 +172,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             "output": str(options["output"]),
             "stream": options["stream"],
             "seed": options["seed"],
+            "solver": _spoken.solver_record(synthesizer, settings),
             "load_seconds": loaded,
         },
     )

@@ -25,12 +25,20 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Compare with recorded vectors: lm.npz, flow.npz, hift.npz, tts.npz.",
 )
+@click.option(
+    "--solver",
+    default="reference",
+    show_default=True,
+    metavar="NAME",
+    help="Of the flow decoder, for --against: reference (the original's) or calibrated.",
+)
 @provider_options
 @engine_options
 @output_options
 def command(
     bundle: Path,
     against: Path | None,
+    solver: str,
     runtime: str | None,
     threads: int | None,
     provider: str,
@@ -42,15 +50,16 @@ def command(
 
     The self-test repeats recorded calls of every network and compares with what the fp32
     reference answered when the bundle was built. A bundle with integer weights also repeats its
-    exam: sentences that the fp32 networks spoke, and the target's limits. With --against, every
-    array of the original implementation's vectors gets a row. What is off ends with exit code 1.
+    exam: sentences that the fp32 networks spoke, and the target's limits; one with a calibrated
+    solver measures it again. With --against, every array of the original implementation's vectors
+    gets a row. What is off ends with exit code 1.
     """
     from edgepack import report
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import quality_table
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
-    from edgepack.verification.gates import failures
+    from edgepack.verification.gates import SOLVER_ERROR, failures, limits_of
 
     opened = open_bundle(bundle)
     runtimes = [runtime] if runtime else opened.runtimes()
@@ -67,13 +76,17 @@ def command(
             if opened.manifest.quality:
                 step(f"exam in {name}")
             values = _exam(opened, name, threads, wanted)
+            calibrated = opened.manifest.solvers.get(name)
+            if calibrated:
+                step(f"solver in {name}")
+                values[SOLVER_ERROR] = _solver_error(opened, name, threads, wanted)
             if against:
                 step(f"comparing with {against} in {name}")
-                rows = _against(bundle, name, threads, wanted, against)
+                rows = _against(bundle, name, threads, wanted, against, solver)
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
-        quality = opened.manifest.quality
-        missed = failures(values, quality.limits) if quality else []
+        limits = limits_of(opened.manifest, name)
+        missed = failures(values, limits)
         failed += [f"{name} {words}" for words in missed]
         placement = host.placement
         results[name] = {
@@ -86,8 +99,8 @@ def command(
             report.warn(f"{name}: {warning}")
         if shown:
             _show(name, outcomes, rows)
-            if quality:
-                quality_table(f"exam in {name}", {name: values}, quality.limits)
+            if values:
+                quality_table(f"exam in {name}", {name: values}, limits)
     record = {"bundle": str(bundle), "passed": not failed, "runtimes": results}
     if failed:
         raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}", record)
@@ -117,13 +130,30 @@ def _exam(
     return gates.examine(load(bundle.folder, runtime, threads, wanted=wanted), questions)
 
 
+def _solver_error(bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted") -> float:
+    """The error of the bundle's calibrated solver on the utterances that it brings, in dB."""
+    from edgepack.runtime.loading import load
+    from edgepack.verification import trajectories
+    from edgepack.verification.gates import rounded
+
+    judged = trajectories.read(bundle.path(trajectories.FILE))
+    flow = load(bundle.folder, runtime, threads, wanted=wanted).flow
+    return rounded(trajectories.error(flow, flow.solver, judged))
+
+
 def _against(
-    bundle: Path, runtime: str, threads: int | None, wanted: "Wanted", folder: Path
+    bundle: Path,
+    runtime: str,
+    threads: int | None,
+    wanted: "Wanted",
+    folder: Path,
+    solver: str,
 ) -> "list[Row]":
     from edgepack.runtime.loading import load
     from edgepack.verification import reference
 
-    return reference.run(load(bundle, runtime, threads, wanted=wanted), folder)
+    loaded = load(bundle, runtime, threads, wanted=wanted)
+    return reference.run(loaded.with_solver(loaded.solver(solver)), folder)
 
 
 def _record(outcomes: "list[Outcome]", rows: "list[Row]") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgepack.graph.net import Graph
 from edgepack.graph.weights import Weights, stack
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Sampling, Stream, Vocoder
 from edgepack.networks.flow_encoder import FlowEncoderDims, flow_encoder
-from edgepack.networks.flow_unet import FlowUNetDims, flow_unet
+from edgepack.networks.flow_unet import FlowUNetDims, flow_time, flow_unet
 from edgepack.networks.hift import HiFTDims, hift, hift_source
 from edgepack.networks.speech_lm import SpeechLMDims, embedding_table, speech_lm
 from edgepack.voices import Prompt, Voice
@@ -97,6 +97,7 @@ class _CosyVoice2:
             flow=Flow(
                 steps=_FLOW_STEPS,
                 schedule="cosine" if solver.get("t_scheduler", str) == "cosine" else "linear",
+                guidance=solver.get("inference_cfg_rate", float),
                 look_ahead=flow.positive("pre_lookahead_len"),
                 chunk=flow.section("encoder").positive("static_chunk_size"),
                 ratio=flow.positive("token_mel_ratio"),
@@ -197,6 +198,11 @@ def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
     estimator.expect(act_fn="gelu")
     mels = config.positive("output_size")
     w = Weights.of("flow.pt", checkpoint.tensors("flow"))
+    unet = FlowUNetDims(
+        mels=mels,
+        heads=estimator.positive("num_heads"),
+        head_width=estimator.positive("attention_head_dim"),
+    )
     graphs = [
         flow_encoder(
             w,
@@ -212,15 +218,8 @@ def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
                 ratio=config.positive("token_mel_ratio"),
             ),
         ),
-        flow_unet(
-            w / "decoder" / "estimator",
-            FlowUNetDims(
-                mels=mels,
-                heads=estimator.positive("num_heads"),
-                head_width=estimator.positive("attention_head_dim"),
-                guidance=_solver(config).get("inference_cfg_rate", float),
-            ),
-        ),
+        flow_time(w / "decoder" / "estimator", unet),
+        flow_unet(w / "decoder" / "estimator", unet),
     ]
     w.assert_all_read([])
     yield from graphs

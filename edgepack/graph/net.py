@@ -15,6 +15,7 @@ from edgepack.graph.weights import Parameter
 OPSET = 18
 IR_VERSION = 10
 FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+BATCH = "B"  # the axis of rows that are computed independently of each other
 END = np.iinfo(np.int64).max  # a Slice up to the end of an axis
 Value = ir.Value
 Feeds = Mapping[str, np.ndarray]

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from edgepack import discovery
 from edgepack.errors import UnsupportedError
+from edgepack.graph.net import BATCH
 from edgepack.graph.storage import values
 from edgepack.lowering.model import Dims, Model, Tensor, Weight
 
@@ -154,9 +155,21 @@ def integers(values: Sequence[int]) -> np.ndarray:
     return np.array(values, np.int32)
 
 
+def _one_row(graph: ir.Graph) -> None:
+    """Give the axis of rows the length 1."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape(1 if str(n) == BATCH else n for n in value.shape)
+
+
 def lower(stage: str, source: Path, target: Path, signatures: Sequence[str]) -> None:
-    """Write an ONNX file as a LiteRT file; raises UnsupportedError for what the table has not."""
+    """Write an ONNX file as a LiteRT file; raises UnsupportedError for what the table has not.
+
+    Rows of a batch are computed one a call: XNNPACK's reshapes know one axis that changes, and that
+    is time.
+    """
     loaded = ir.load(source)
+    _one_row(loaded.graph)
     ShapeInferencePass(data_prop=True)(loaded)
     graph = loaded.graph
     for module in discovery.names(PACKAGE):

@@ -1,57 +1,95 @@
-"""One Euler step of the flow-matching decoder around its causal U-Net estimator.
+"""The velocity of the flow-matching decoder: a causal U-Net, and the embedding of its time.
 
 Source: cosyvoice/flow/decoder.py (`CausalConditionalDecoder`) and
 cosyvoice/flow/flow_matching.py (`CausalConditionalCFM`).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgepack.graph import layers
-from edgepack.graph.net import INT64, Graph, Net, Value
+from edgepack.graph.net import BATCH, INT64, Graph, Net, Value
 from edgepack.graph.weights import Weights, numbered
 
 _EPSILON = 1e-5
 _TIME_SCALE = 1000.0
+_LEVELS = ("down_blocks", "mid_blocks", "up_blocks")
 
 
 @dataclass(frozen=True)
 class FlowUNetDims:
-    """Dimensions of the estimator; `guidance` is the classifier-free guidance rate."""
+    """Dimensions of the estimator: mel bands, attention heads and their width."""
 
     mels: int
     heads: int
     head_width: int
-    guidance: float
+
+
+def flow_time(w: Weights, dims: FlowUNetDims) -> Graph:
+    """`t` [n] → `shift` [n, W]: what each time adds inside the residual blocks, one after another.
+
+    Sinusoids of 1000·t through two Linears, then each block's own Mish and Linear. It depends on
+    nothing else, so a solver's times are embedded once.
+    """
+    net = Net("flow_time")
+    op = net.op
+    t = net.input("t", ["n"])
+    width = 4 * dims.mels
+    half = width // 2
+    frequency = np.exp(np.arange(half, dtype=np.float32) * -(math.log(10000.0) / (half - 1)))
+    angle = op.Mul(
+        op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), net.constant("time_frequency", frequency)
+    )
+    e = op.Concat(op.Sin(angle), op.Cos(angle), axis=-1)
+    perceptron = w / "time_mlp"
+    e = layers.silu(net, layers.affine(net, e, perceptron / "linear_1", None, width))
+    time = layers.mish(net, net.tap("time_mlp", layers.affine(net, e, perceptron / "linear_2")))
+    shifts = [layers.affine(net, time, block / "mlp" / 1) for block in _residual_blocks(w)]
+    net.output("shift", op.Concat(*shifts, axis=1), ["n", sum(_widths(w))])
+    times = (np.array([0.0, 0.125, 0.7]), np.array([1.0]))
+    return net.finish(tuple({"t": value.astype(np.float32)} for value in times))
+
+
+def _residual_blocks(w: Weights) -> Iterator[Weights]:
+    """The U-Net's residual blocks in the order in which they run."""
+    for levels in _LEVELS:
+        for level in numbered(w, levels):
+            yield level / 0
+
+
+def _widths(w: Weights) -> list[int]:
+    """Channels of each residual block."""
+    return [(block / "mlp" / 1).get("bias", None).shape[0] for block in _residual_blocks(w)]
 
 
 def flow_unet(w: Weights, dims: FlowUNetDims) -> Graph:
-    """`x`, `mu`, `cond` [1, mels, T], `spk` [1, mels], `t`, `dt` [1] → `next` [1, mels, T].
+    """`x` [1, mels, T], `mu`, `cond` [B, mels, T], `spk` [B, mels] → `velocity` [B, mels, T].
 
-    `next = x + dt · v`, `v = (1 + r) v₀ - r v₁`: row 0 of the estimator's batch sees the
-    conditions, row 1 zeros (classifier-free guidance, Ho and Salimans, 2022). `velocity`
-    [2, mels, T] holds v₀ and v₁. `chunk` int64 [1] is the attention chunk in frames, T or more
-    for no mask.
+    Rows of the batch are different conditions for one state x: those of the utterance, and zeros
+    for classifier-free guidance (Ho and Salimans, 2022). `shift` [1, W] is `flow_time` of the
+    time. `next` [1, mels, T] is `x + Σ step_b · velocity_b`, with `step` [B]. `chunk` int64 [1] is
+    the attention chunk in frames, T or more for no mask.
     """
     net = Net("flow_estimator")
     op = net.op
-    wide: list[int | str] = [1, dims.mels, "T"]
-    x, mu, cond = (net.input(name, wide) for name in ("x", "mu", "cond"))
-    spk = net.input("spk", [1, dims.mels])
-    t, dt = net.input("t", [1]), net.input("dt", [1])
+    wide: list[int | str] = [BATCH, dims.mels, "T"]
+    x = net.input("x", [1, dims.mels, "T"])
+    mu, cond = (net.input(name, wide) for name in ("mu", "cond"))
+    spk, step = net.input("spk", [BATCH, dims.mels]), net.input("step", [BATCH])
+    shift = net.input("shift", [1, sum(_widths(w))])
     chunk = net.input("chunk", [1], INT64)
 
-    velocity = _estimate(net, _pair(net, x, mu, spk, cond), t, chunk, w, dims)
-    net.output("velocity", velocity, [2, dims.mels, "T"])
-    guided, free = op.Split(velocity, axis=0, num_outputs=2, _outputs=2)
-    v = op.Sub(op.Mul(guided, 1.0 + dims.guidance), op.Mul(free, dims.guidance))
-    net.output("next", op.Add(x, op.Mul(dt, v)), wide)
-    return net.finish(_calls(dims))
+    velocity = _estimate(net, _rows(net, x, mu, spk, cond), shift, chunk, w, dims)
+    net.output("velocity", velocity, wide)
+    moved = op.ReduceSum(op.Mul(velocity, op.Unsqueeze(step, [1, 2])), [0], keepdims=1)
+    net.output("next", op.Add(x, moved), [1, dims.mels, "T"])
+    return net.finish(_calls(dims, sum(_widths(w))))
 
 
-def _calls(dims: FlowUNetDims) -> tuple[dict[str, np.ndarray], ...]:
+def _calls(dims: FlowUNetDims, shifts: int) -> tuple[dict[str, np.ndarray], ...]:
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -59,38 +97,40 @@ def _calls(dims: FlowUNetDims) -> tuple[dict[str, np.ndarray], ...]:
 
     return tuple(
         {
-            **{name: draw(1, dims.mels, frames) for name in ("x", "mu", "cond")},
+            "x": draw(1, dims.mels, frames),
+            "mu": draw(1, dims.mels, frames),
+            "cond": draw(1, dims.mels, frames),
             "spk": draw(1, dims.mels),
-            "t": np.array([t], np.float32),
-            "dt": np.array([0.1], np.float32),
+            "shift": draw(1, shifts),
+            "step": np.array([0.1], np.float32),
             "chunk": np.array([chunk], np.int64),
         }
-        for frames, chunk, t in ((40, 40, 0.0), (57, 14, 0.7))
+        for frames, chunk in ((40, 40), (57, 14))
     )
 
 
-def _pair(net: Net, x: Value, mu: Value, spk: Value, cond: Value) -> Value:
-    """Both rows of the guidance batch, [2, T, 4·mels]: x, mu, spk, cond against x, 0, 0, 0."""
+def _rows(net: Net, x: Value, mu: Value, spk: Value, cond: Value) -> Value:
+    """The batch [B, T, 4·mels]: x, mu, spk and cond side by side."""
     op = net.op
-    frames = op.Add(op.Mul(x, 0.0), op.Unsqueeze(spk, [2]))
-    conditions = op.Concat(mu, frames, cond, axis=1)
-    rows = [op.Concat(x, c, axis=1) for c in (conditions, op.Mul(conditions, 0.0))]
-    return layers.channels_first(net, op.Concat(*rows, axis=0))
+    none = op.Mul(mu, 0.0)
+    rows = op.Concat(op.Add(none, x), mu, op.Add(none, op.Unsqueeze(spk, [2])), cond, axis=1)
+    return layers.channels_first(net, rows)
 
 
-def _estimate(net: Net, x: Value, t: Value, chunk: Value, w: Weights, dims: FlowUNetDims) -> Value:
-    """The U-Net over [2, T, 4·mels] → [2, mels, T].
+def _estimate(
+    net: Net, x: Value, shift: Value, chunk: Value, w: Weights, dims: FlowUNetDims
+) -> Value:
+    """The U-Net over [B, T, 4·mels] → [B, mels, T].
 
     Levels below the first halve the frame rate; the released networks have one level.
     """
     op = net.op
-    inputs = 4 * dims.mels
-    time = _time_embedding(net, t, w / "time_mlp", inputs)
-    downs, ups = numbered(w, "down_blocks"), numbered(w, "up_blocks")
+    shifts = iter(op.Split(shift, _widths(w), axis=1, _outputs=len(_widths(w))))
+    downs, mids, ups = (numbered(w, name) for name in _LEVELS)
     skips: list[Value] = []
 
     def block(name: str, x: Value, level: Weights, bias: Value) -> Value:
-        x = net.tap(f"{name}.0", _resnet(net, x, time, level / 0))
+        x = net.tap(f"{name}.0", _resnet(net, x, next(shifts), level / 0))
         for j, transformer in enumerate(numbered(level, "1")):
             x = net.tap(f"{name}.1.{j}", _transformer(net, x, bias, transformer, dims))
         return x
@@ -101,7 +141,7 @@ def _estimate(net: Net, x: Value, t: Value, chunk: Value, w: Weights, dims: Flow
         skips.append(x)
         last = i == len(downs) - 1
         x = net.tap(f"down_blocks.{i}.2", (_causal if last else _halve)(net, x, level / 2))
-    for i, level in enumerate(numbered(w, "mid_blocks")):
+    for i, level in enumerate(mids):
         x = block(f"mid_blocks.{i}", x, level, bias)
     for i, level in enumerate(ups):
         skip = skips.pop()
@@ -118,19 +158,6 @@ def _estimate(net: Net, x: Value, t: Value, chunk: Value, w: Weights, dims: Flow
     return layers.channels_first(net, x)
 
 
-def _time_embedding(net: Net, t: Value, w: Weights, width: int) -> Value:
-    """Sinusoids of 1000·t through two Linears → [1, 4·channels]."""
-    op = net.op
-    half = width // 2
-    frequency = np.exp(np.arange(half, dtype=np.float32) * -(math.log(10000.0) / (half - 1)))
-    angle = op.Mul(
-        op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), net.constant("time_frequency", frequency)
-    )
-    e = op.Concat(op.Sin(angle), op.Cos(angle), axis=-1)
-    e = layers.silu(net, layers.affine(net, e, w / "linear_1", None, width))
-    return net.tap("time_mlp", layers.affine(net, e, w / "linear_2"))
-
-
 def _causal(net: Net, x: Value, w: Weights) -> Value:
     """Convolution over the present frame and the `k - 1` before it."""
     taps = w.get("weight", None, None, None).shape[2]
@@ -143,12 +170,11 @@ def _causal_block(net: Net, x: Value, w: Weights) -> Value:
     return layers.mish(net, layers.layer_norm(net, x, w / "block" / 2, _EPSILON))
 
 
-def _resnet(net: Net, x: Value, time: Value, w: Weights) -> Value:
-    """Two causal blocks with the time embedding added between them, and a 1×1 shortcut."""
+def _resnet(net: Net, x: Value, shift: Value, w: Weights) -> Value:
+    """Two causal blocks with the time's shift added between them, and a 1×1 shortcut."""
     op = net.op
     h = _causal_block(net, x, w / "block1")
-    bias = layers.affine(net, layers.mish(net, time), w / "mlp" / 1)
-    h = _causal_block(net, op.Add(h, bias), w / "block2")
+    h = _causal_block(net, op.Add(h, shift), w / "block2")
     shortcut = layers.biased(w / "res_conv")
     return op.Add(h, layers.time_convolution(net, x, shortcut, 0, (None, None, 1)))
 

@@ -1,38 +1,21 @@
-"""Speech tokens → mel spectrogram: one encoder pass, then Euler steps of the ODE.
+"""Speech tokens → mel spectrogram: one encoder pass, then the steps of the ODE.
 
 Source: cosyvoice/flow/flow.py (`CausalMaskedDiffWithXvec.inference`) and flow_matching.py
 (`CausalConditionalCFM`); flow matching is from Lipman et al. (2023).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from edgepack.errors import GateError, UsageError
-from edgepack.manifest import Flow
+from edgepack.manifest import Flow, Solver
 from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Session, run_kept
-
-Grid = Callable[[np.ndarray], np.ndarray]
-
-_GRIDS: dict[str, Grid] = {
-    "linear": lambda s: s,
-    "cosine": lambda s: np.float32(1.0) - np.cos(s * np.float32(0.5 * np.pi)),
-}
-
-
-def time_steps(steps: int, schedule: str) -> list[tuple[np.float32, np.float32]]:
-    """Start and width of every Euler step, accumulated in float32 as the original does."""
-    grid = _GRIDS[schedule](np.linspace(0.0, 1.0, steps + 1, dtype=np.float32))
-    t, width, pairs = grid[0], grid[1] - grid[0], []
-    for step in range(1, steps + 1):
-        pairs.append((t, width))
-        t = np.float32(t + width)
-        if step < steps:
-            width = np.float32(grid[step + 1] - t)
-    return pairs
+from edgepack.runtime.session import Feeds, Session, run_kept
+from edgepack.runtime.solver import Observe, euler, integrate
 
 
 @dataclass(frozen=True)
@@ -48,12 +31,80 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class VelocityField:
+    """The velocity field of one utterance: its conditions, alone and beside their absence.
+
+    Conditions are inputs of the estimator, each with one row. `together` is whether the estimator
+    takes both rows of a guided step in one call.
+    """
+
+    estimator: Session
+    conditions: Feeds
+    chunk: np.ndarray
+    together: bool
+
+    @cached_property
+    def _absent(self) -> Feeds:
+        return {name: np.zeros_like(value) for name, value in self.conditions.items()}
+
+    @cached_property
+    def _both(self) -> Feeds:
+        parts = self.conditions, self._absent
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.conditions}
+
+    def step(self, x: Any, shift: np.ndarray, weights: np.ndarray) -> tuple[Any, Any]:
+        """`x + Σ weights · velocity` and the velocity [B, mels, T] at x, under as many conditions.
+
+        One weight is for the conditional row, two for that and the unconditional one. `shift`
+        [1, W] is the embedded time. Results may stay on a device.
+        """
+        if len(weights) == 1:
+            return self._rows(self.conditions, x, shift, weights)
+        if self.together:
+            return self._rows(self._both, x, shift, weights)
+        moved, conditional = self._rows(self.conditions, x, shift, weights[:1])
+        _, unconditional = self._rows(self._absent, x, shift, weights[1:])
+        velocity = np.concatenate([conditional, unconditional])
+        return moved + weights[1] * unconditional, velocity
+
+    def _rows(
+        self, conditions: Feeds, x: Any, shift: np.ndarray, weights: np.ndarray
+    ) -> tuple[Any, Any]:
+        now = {"x": x, "shift": shift, "step": weights, "chunk": self.chunk}
+        found = run_kept(self.estimator, {**conditions, **now}, ("next", "velocity"))
+        return found["next"], found["velocity"]
+
+
+@dataclass(frozen=True)
 class FlowDecoder:
-    """The flow-matching decoder: an encoder and an estimator whose graph is one Euler step."""
+    """The flow-matching decoder: an encoder, the embedding of times, and the estimator.
+
+    `table` is how the ODE is solved unless something else is asked for, None for the original's
+    solver. `together` is as in `VelocityField`.
+    """
 
     settings: Flow
     encoder: Session
+    time: Session
     estimator: Session
+    table: Solver | None = None
+    together: bool = True
+    _shifts: dict[Solver, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def solver(self) -> Solver:
+        """The table, or the original's solver."""
+        return self.table or euler(self.settings)
+
+    def shifts(self, solver: Solver) -> np.ndarray:
+        """The embedded times of a solver's steps, [steps, W]; computed once."""
+        if solver not in self._shifts:
+            self._shifts[solver] = self.embed([step.time for step in solver.steps])
+        return self._shifts[solver]
+
+    def embed(self, times: Sequence[float]) -> np.ndarray:
+        """Embedded times, [n, W]."""
+        return self.time.run({"t": np.array(times, np.float32)})["shift"]
 
     @cached_property
     def noise(self) -> np.ndarray:
@@ -87,26 +138,36 @@ class FlowDecoder:
         spk: np.ndarray,
         cond: np.ndarray,
         *,
-        steps: int | None = None,
+        solver: Solver | None = None,
         chunked: bool = False,
-        observe: Callable[[np.ndarray, np.float32], None] | None = None,
+        observe: Observe | None = None,
     ) -> np.ndarray:
         """Integrate from the fixed noise to the mel [1, mels, T]; `observe` sees each start."""
-        frames = mu.shape[2]
+        solver = solver or self.solver
+        shifts = self.shifts(solver)
+        velocity = self.velocity_field(mu, spk, cond, chunked=chunked)
+
+        def estimate(x: Any, number: int, weights: np.ndarray) -> tuple[Any, Any]:
+            return velocity.step(x, shifts[number : number + 1], weights)
+
+        return np.asarray(integrate(solver, self.start(mu.shape[2]), estimate, observe))
+
+    def start(self, frames: int) -> np.ndarray:
+        """The state at time 0, [1, mels, frames]."""
         if frames > self.noise.shape[2]:
             raise UsageError(
                 f"{frames} mel frames are more than the {self.noise.shape[2]} of the noise table; "
                 "use a shorter text or prompt"
             )
-        x = np.ascontiguousarray(self.noise[:, :, :frames])
-        chunk = self.settings.chunk * self.settings.ratio if chunked else frames
-        constant = {"mu": mu, "spk": spk, "cond": cond, "chunk": np.array([chunk], np.int64)}
-        for t, width in time_steps(steps or self.settings.steps, self.settings.schedule):
-            if observe:
-                observe(np.asarray(x), t)
-            now = {"x": x, "t": np.array([t], np.float32), "dt": np.array([width], np.float32)}
-            x = run_kept(self.estimator, {**constant, **now}, ("next",))["next"]
-        return np.asarray(x)
+        return np.ascontiguousarray(self.noise[:, :, :frames])
+
+    def velocity_field(
+        self, mu: np.ndarray, spk: np.ndarray, cond: np.ndarray, *, chunked: bool = False
+    ) -> VelocityField:
+        """The velocity field under these conditions: `mu`, `cond` [1, mels, T], `spk` [1, mels]."""
+        chunk = self.settings.chunk * self.settings.ratio if chunked else mu.shape[2]
+        conditions = {"mu": mu, "spk": spk, "cond": cond}
+        return VelocityField(self.estimator, conditions, np.array([chunk], np.int64), self.together)
 
     def mel(
         self,
@@ -115,16 +176,26 @@ class FlowDecoder:
         *,
         final: bool = True,
         chunked: bool = False,
-        steps: int | None = None,
+        solver: Solver | None = None,
     ) -> np.ndarray:
         """Mel spectrogram [1, mels, frames] of `tokens`, without the prompt's frames."""
+        mu, spk, cond = self.conditions(tokens, condition, final=final, chunked=chunked)
+        prompt = 0 if condition.mel is None else len(condition.mel)
+        mel = self.solve(mu, spk, cond, solver=solver, chunked=chunked)[:, :, prompt:]
+        if not np.isfinite(mel).all():
+            raise GateError("flow gave NaN or infinite mel values; the weights or the host are bad")
+        return np.ascontiguousarray(mel)
+
+    def conditions(
+        self, tokens: Sequence[int], condition: Condition, *, final: bool, chunked: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`mu`, `spk` and `cond` of prompt and text tokens, for `solve`."""
         feeds = self.encoder_feeds(
             [*condition.tokens, *tokens], condition.speaker, final=final, chunked=chunked
         )
-        encoded = run_kept(self.encoder, feeds, ("mu", "spk"))
-        mu, spk = encoded["mu"], encoded["spk"]
+        encoded = self.encoder.run(feeds)
+        mu = encoded["mu"]
         cond = np.zeros(mu.shape, np.float32)
-        prompt = 0
         if condition.mel is not None:
             prompt = len(condition.mel)
             if prompt != self.settings.ratio * len(condition.tokens):
@@ -133,10 +204,7 @@ class FlowDecoder:
                     f"expected {self.settings.ratio} frames a token"
                 )
             cond[0, :, :prompt] = condition.mel.T
-        mel = self.solve(mu, spk, cond, steps=steps, chunked=chunked)[:, :, prompt:]
-        if not np.isfinite(mel).all():
-            raise GateError("flow gave NaN or infinite mel values; the weights or the host are bad")
-        return np.ascontiguousarray(mel)
+        return mu, encoded["spk"], cond
 
 
 def change_speed(mel: np.ndarray, speed: float) -> np.ndarray:

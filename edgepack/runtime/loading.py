@@ -12,6 +12,7 @@ from safetensors.numpy import load as load_arrays
 from edgepack import discovery
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.manifest import Solver
 from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
@@ -22,6 +23,7 @@ from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader
 from edgepack.runtime.residency import Residency
 from edgepack.runtime.session import Options, Placeable, Session, engine
+from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
 from edgepack.runtime.vocoder import Vocoder
@@ -87,6 +89,31 @@ class Loaded:
     vocoder: Vocoder
     low_memory: bool = False
 
+    def solver_name(self, solver: Solver) -> str:
+        """CALIBRATED for the bundle's own table, REFERENCE for any other."""
+        return CALIBRATED if solver == self.flow.table else REFERENCE
+
+    def with_solver(self, solver: Solver) -> "Loaded":
+        """The same bundle with a solver to use unless another is asked for."""
+        return replace(self, flow=replace(self.flow, table=solver))
+
+    def solver(self, name: str = AUTO, steps: int | None = None) -> Solver:
+        """A solver of the flow decoder by its name; raises UsageError if it is not there.
+
+        A number of steps is one of the reference solver's.
+        """
+        if name not in NAMES:
+            raise UsageError(discovery.unknown("solver", name, NAMES))
+        if name == CALIBRATED and self.flow.table is None:
+            raise UsageError(
+                f"{self.bundle.folder}: has no calibrated solver for {self.host.runtime}; build it "
+                "with --solver calibrated, or use --solver reference"
+            )
+        if name == CALIBRATED and steps:
+            raise UsageError("--steps are of the reference solver; leave out one of both")
+        own = name == REFERENCE or steps
+        return euler(self.flow.settings, steps) if own else self.flow.solver
+
     @property
     def stream(self) -> ChunkedSynthesis:
         """Flow decoder and vocoder on a growing token sequence."""
@@ -99,6 +126,7 @@ _PLACES: dict[str, tuple[str, str]] = {
     "text_embedding": ("decoder", "text_embedding"),
     "speech_embedding": ("decoder", "speech_embedding"),
     "flow_encoder": ("flow", "encoder"),
+    "flow_time": ("flow", "time"),
     "flow_estimator": ("flow", "estimator"),
     "hift_source": ("vocoder", "excitation"),
     "hift": ("vocoder", "generator"),
@@ -196,6 +224,7 @@ def load(
             on_stage(name)
         return Watched(name, loaded, list(watchers)) if watchers else loaded
 
+    calibrated = manifest.solvers.get(host.runtime)
     # The largest network first: loading one needs more memory than having it.
     lm = session("speech_lm")
     return Loaded(
@@ -205,7 +234,14 @@ def load(
         SpeechDecoder(
             manifest.language_model, session("text_embedding"), session("speech_embedding"), lm
         ),
-        FlowDecoder(manifest.flow, session("flow_encoder"), session("flow_estimator")),
+        FlowDecoder(
+            manifest.flow,
+            session("flow_encoder"),
+            session("flow_time"),
+            session("flow_estimator"),
+            calibrated.solver if calibrated else None,
+            engine(host.runtime).batches,
+        ),
         Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
         low_memory=memory == "low",
     )

@@ -140,6 +140,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def batches(self) -> bool:
+        """Whether its files take several rows of a batch in one call."""
+        ...
+
+    @property
     def reads_onnx(self) -> bool:
         """Whether it runs `.onnx` files, such as the networks of a checkpoint taken over."""
         ...

@@ -17,16 +17,18 @@ class Settings:
     """How to speak.
 
     `mode` is one of MODES: auto is instruct where there is an instruction, else zero-shot for a
-    voice with a prompt and sft for one without. `steps` are ODE steps, None for the checkpoint's
-    own. `speed` above 1 is faster. `strict` makes a fault of the audio an error, otherwise it is
-    only reported. `strict_language` refuses text that is not in the bundle's languages. The same
-    `seed` gives the same audio.
+    voice with a prompt and sft for one without. `solver` is one of `runtime.solver.NAMES`: auto is
+    the calibrated one where the bundle has it. `steps` are the reference solver's, None for the
+    checkpoint's own number. `speed` above 1 is faster. `strict` makes a fault of the audio an
+    error, otherwise it is only reported. `strict_language` refuses text that is not in the bundle's
+    languages. The same `seed` gives the same audio.
     """
 
     voice: str | None = None
     mode: str = "auto"
     instruction: str | None = None
     seed: int = 0
+    solver: str = "auto"
     steps: int | None = None
     speed: float = 1.0
     strict: bool = True

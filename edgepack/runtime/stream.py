@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepack.manifest import Stream
+from edgepack.manifest import Solver, Stream
 from edgepack.runtime.flow import Condition, FlowDecoder
 from edgepack.runtime.vocoder import Vocoder
 
@@ -45,7 +45,7 @@ class ChunkedSynthesis:
         rng: np.random.Generator | None,
         first_hop: int | None = None,
         *,
-        steps: int | None = None,
+        solver: Solver | None = None,
     ) -> Iterator[Chunk]:
         """Chunks of `first_hop` tokens, then growing hops; the rest at the end in one chunk.
 
@@ -62,13 +62,13 @@ class ChunkedSynthesis:
             wanted = hop + (padding if offset == 0 else 0)
             if len(known) - offset < wanted + self.flow.settings.look_ahead:
                 continue
-            mel = self.flow.mel(known, condition, final=False, chunked=True, steps=steps)
+            mel = self.flow.mel(known, condition, final=False, chunked=True, solver=solver)
             chunk, tail = self.voice(self._fresh(mel, offset, tail), tail, rng, final=False)
             yield chunk
             offset += wanted
             hop = min(self.settings.max_hop, hop * self.settings.growth)
         if known:
-            mel = self.flow.mel(known, condition, steps=steps)
+            mel = self.flow.mel(known, condition, solver=solver)
             yield self.voice(self._fresh(mel, offset, tail), tail, rng, final=True)[0]
 
     def _fresh(self, mel: np.ndarray, offset: int, tail: Tail | None) -> np.ndarray:

@@ -172,7 +172,8 @@ class SpeechStream:
         tokens = sounding.known(self._decoding.tokens())
         rng = self.generator(number)
         overlap = self.loaded.stream.settings.mel_overlap
-        chunks = self.loaded.stream.run(tokens, self.condition, rng, steps=self.settings.steps)
+        solver = self.loaded.solver(self.settings.solver, self.settings.steps)
+        chunks = self.loaded.stream.run(tokens, self.condition, rng, solver=solver)
         for chunk in chunks:
             audio = chunk.audio[0]
             if self.settings.strict and not np.isfinite(audio).all():

@@ -256,7 +256,9 @@ class Synthesizer:
         flow, vocoder = self.loaded.flow, self.loaded.vocoder
         if not tokens:
             return np.zeros((1, flow.settings.mels, 0), np.float32), np.zeros(0, np.float32)
-        mel = flow.mel(tokens, condition, steps=settings.steps)
+        mel = flow.mel(
+            tokens, condition, solver=self.loaded.solver(settings.solver, settings.steps)
+        )
         if settings.speed != 1.0:
             mel = change_speed(mel, settings.speed)
         noise = vocoder.noise(mel.shape[2], _generator(settings, number))

@@ -3,8 +3,8 @@
 It is recorded at build time and travels in the bundle, so that a device can repeat it.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +107,8 @@ def _question(parts: dict[str, np.ndarray]) -> Question:
     return Question(Spoken(from_arrays(parts), **arrays), **expected)
 
 
-def speak(loaded: Loaded, sentences: Sequence[str], longest: int) -> Iterator[Spoken]:
-    """Speak sentences, cut to `longest` speech tokens, with each voice in turn.
+def decode(loaded: Loaded, sentences: Iterable[str], longest: int) -> Iterator[Spoken]:
+    """Sentences as speech tokens, at most `longest`, with each voice in turn; mel and audio empty.
 
     A sentence is one utterance: its first. The same networks give the same samples.
     """
@@ -117,16 +117,23 @@ def speak(loaded: Loaded, sentences: Sequence[str], longest: int) -> Iterator[Sp
     for number, sentence in enumerate(sentences):
         text = loaded.frontend.ids(loaded.frontend.utterances(sentence)[0])
         voice = known[names[number % len(names)]]
-        yield _spoken(loaded, voice, np.array(text, np.int64), number, longest)
+        yield _decoded(loaded, voice, np.array(text, np.int64), number, longest)
+
+
+def speak(loaded: Loaded, sentences: Sequence[str], longest: int) -> Iterator[Spoken]:
+    """The same with mel and audio."""
+    for number, spoken in enumerate(decode(loaded, sentences, longest)):
+        yield _sounded(loaded, spoken, number)
 
 
 def again(loaded: Loaded, exam: Exam, number: int) -> Spoken:
     """A sentence of the exam spoken freely by other networks, with the same random numbers."""
     spoken = exam[number].spoken
-    return _spoken(loaded, spoken.voice, spoken.text, number, LONGEST)
+    found = _decoded(loaded, spoken.voice, spoken.text, number, LONGEST)
+    return _sounded(loaded, found, number)
 
 
-def _spoken(loaded: Loaded, voice: Voice, text: np.ndarray, number: int, longest: int) -> Spoken:
+def _decoded(loaded: Loaded, voice: Voice, text: np.ndarray, number: int, longest: int) -> Spoken:
     decoder = loaded.decoder
     draws = np.random.default_rng([_SEED, number])
     sampler = repetition_aware(decoder.settings.sampling, inverse_cdf(draws.random))
@@ -134,11 +141,14 @@ def _spoken(loaded: Loaded, voice: Voice, text: np.ndarray, number: int, longest
     found = decoder.generate(text.tolist(), sampler, *_prompt(voice), limit)
     tokens, _ = decoder.collect(found)
     mel = np.zeros((1, loaded.flow.settings.mels, 0), np.float32)
-    audio = np.zeros(0, np.float32)
-    if tokens:
-        mel = loaded.flow.mel(tokens, condition(voice))
-        audio = vocode(loaded, mel, number)
-    return Spoken(voice, text, np.array(tokens, np.int64), mel, audio)
+    return Spoken(voice, text, np.array(tokens, np.int64), mel, np.zeros(0, np.float32))
+
+
+def _sounded(loaded: Loaded, spoken: Spoken, number: int) -> Spoken:
+    if not len(spoken.tokens):
+        return spoken
+    mel = loaded.flow.mel(spoken.tokens.tolist(), condition(spoken.voice))
+    return replace(spoken, mel=mel, audio=vocode(loaded, mel, number))
 
 
 def _prompt(voice: Voice) -> tuple[list[int], list[int]]:

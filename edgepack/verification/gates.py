@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edgepack.manifest import Limit
+from edgepack.manifest import Calibrated, Limit, Manifest
 from edgepack.runtime.loading import Loaded
+from edgepack.runtime.solver import euler
 from edgepack.verification import quality
 from edgepack.verification.exam import Exam, again, condition, follow, vocode
 
@@ -19,6 +20,7 @@ Values = Mapping[str, float]
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
 _CLIPPED = 0.999
+SOLVER_ERROR = "solver_error"  # dB, see `verification.trajectories`
 _HUGE = 1e300  # JSON has no infinity
 
 
@@ -47,11 +49,12 @@ def language_model(loaded: Loaded, exam: Exam) -> Values:
 
 
 def flow(loaded: Loaded, exam: Exam) -> Values:
-    """Mel error at equal tokens and noise: `mel_l1` in nepers, `mel_lsd` in dB."""
+    """Mel error at equal tokens, noise and solver: `mel_l1` in nepers, `mel_lsd` in dB."""
     errors, distances = [], []
     for question in exam:
         spoken = question.spoken
-        mel = loaded.flow.mel(spoken.tokens.tolist(), condition(spoken.voice))
+        given = spoken.tokens.tolist(), condition(spoken.voice)
+        mel = loaded.flow.mel(*given, solver=euler(loaded.flow.settings))
         errors.append(float(np.abs(mel - spoken.mel).mean()))
         distances.append(quality.log_spectral_distance(mel[0], spoken.mel[0]))
     return {"mel_l1": float(np.mean(errors)), "mel_lsd": float(np.mean(distances))}
@@ -109,6 +112,7 @@ OF_STAGE: Mapping[str, Part] = {
     "speech_embedding": language_model,
     "speech_lm": language_model,
     "flow_encoder": flow,
+    "flow_time": flow,
     "flow_estimator": flow,
     "hift_source": vocoder,
     "hift": vocoder,
@@ -131,6 +135,19 @@ def failures(values: Values, limits: Mapping[str, Limit]) -> list[str]:
         if metric in limits and not low <= value <= high:
             failed.append(f"{metric} is {value:.3g}, {_words(limit)}")
     return failed
+
+
+def limits_of(manifest: Manifest, runtime: str) -> dict[str, Limit]:
+    """Limits of a bundle's exam in one runtime, that of its solver among them."""
+    limits = dict(manifest.quality.limits) if manifest.quality else {}
+    if solver := manifest.solvers.get(runtime):
+        limits[SOLVER_ERROR] = solver_limit(solver)
+    return limits
+
+
+def solver_limit(solver: Calibrated) -> Limit:
+    """How far a solver may be from exact trajectories, in dB."""
+    return Limit(high=solver.limit)
 
 
 def _words(limit: Limit) -> str:

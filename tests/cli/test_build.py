@@ -9,8 +9,8 @@ from support import Checkpoints
 from cli import Cli, contents
 
 STAGES = {
-    "speech_lm", "text_embedding", "speech_embedding", "flow_encoder", "flow_estimator",
-    "hift_source", "hift",
+    "speech_lm", "text_embedding", "speech_embedding", "flow_encoder", "flow_time",
+    "flow_estimator", "hift_source", "hift",
 }  # fmt: skip
 
 

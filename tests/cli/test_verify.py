@@ -102,7 +102,7 @@ def test_a_missing_file_is_found(cli: Cli, changeable: Path) -> None:
 
 def test_a_newer_bundle_format_is_unsupported(cli: Cli, changeable: Path) -> None:
     manifest = changeable / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
     ran = cli("verify", changeable)
     assert ran.code == 3
     assert "update" in ran.message

@@ -1,7 +1,7 @@
 """Networks of other sizes than the recorded ones, in both runtimes, against the numpy reference."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -18,6 +18,7 @@ from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
 from edgepack.runtime.flow import Condition
 from edgepack.runtime.loading import Loaded, load
+from edgepack.runtime.solver import euler
 from edgepack.verification.selftest import relative_error
 
 LIMIT = 1e-4
@@ -175,11 +176,13 @@ def test_encoder(subject: Subject, count: int, chunked: bool, final: bool) -> No
 def test_estimator_step(subject: Subject, frames: int, chunk: int | None) -> None:
     x, mu, cond = subject.rng.standard_normal((3, 1, 80, frames), np.float32)
     spk = subject.rng.standard_normal((1, 80), np.float32)
-    t, dt = np.array([0.37], np.float32), np.array([0.25], np.float32)
-    feeds = {"x": x, "mu": mu, "cond": cond, "spk": spk, "t": t, "dt": dt}
-    feeds["chunk"] = np.array([chunk or frames])
-    outputs = subject.loaded.flow.estimator.run(feeds)
+    t = np.array([0.37], np.float32)
     rows = [np.concatenate([y, np.zeros_like(y)]) for y in (mu, spk, cond)]
+    shift = subject.loaded.flow.time.run({"t": t})["shift"]
+    velocities = subject.loaded.flow.velocity_field(mu, spk, cond, chunked=False)
+    velocities = replace(velocities, chunk=np.array([chunk or frames]))
+    weights = np.array([1.7 * 0.25, -0.7 * 0.25], np.float32)
+    moved, velocity = velocities.step(x, shift, weights)
     guided, free = flow.estimate(
         subject.tensors["flow"],
         np.concatenate([x, x]),
@@ -189,8 +192,11 @@ def test_estimator_step(subject: Subject, frames: int, chunk: int | None) -> Non
         heads=subject.size.estimator_heads,
         chunk=chunk,
     )
-    close(outputs["velocity"], np.stack([guided, free]))
-    close(outputs["next"], x + 0.25 * (1.7 * guided - 0.7 * free))
+    close(velocity, np.stack([guided, free]))
+    close(moved, x + 0.25 * (1.7 * guided - 0.7 * free))
+    moved, velocity = velocities.step(x, shift, np.array([0.5], np.float32))
+    close(velocity, guided[None])
+    close(moved, x + 0.5 * guided)
 
 
 @pytest.mark.parametrize(("final", "chunked"), [(True, False), (False, True)])
@@ -219,7 +225,8 @@ def test_solved_mel(subject: Subject, final: bool, chunked: bool) -> None:
         chunk=size.chunk * RATIO if chunked else None,
     )
     condition = Condition(embedding, prompt, prompt_mel)
-    mel = subject.loaded.flow.mel(tokens, condition, final=final, chunked=chunked, steps=4)
+    solver = euler(subject.loaded.flow.settings, 4)
+    mel = subject.loaded.flow.mel(tokens, condition, final=final, chunked=chunked, solver=solver)
     close(mel, wanted.end[:, :, len(prompt_mel) :])
 
 

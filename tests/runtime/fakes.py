@@ -16,7 +16,7 @@ Answer = Callable[[Feeds], Arrays]
 
 FRAME = 480
 FLOW = Flow(
-    steps=4, schedule="cosine", look_ahead=3, chunk=25, ratio=2, mels=4, noise_seed=0,
+    steps=4, schedule="cosine", guidance=0.7, look_ahead=3, chunk=25, ratio=2, mels=4, noise_seed=0,
     noise_frames=3200,
 )  # fmt: skip
 
@@ -64,15 +64,24 @@ def language_model(logits: Sequence[np.ndarray]) -> Fake:
     return model
 
 
-def flow_decoder(estimate: Answer = lambda feeds: {"next": feeds["mu"]}) -> FlowDecoder:
-    """A flow decoder whose `mu` is the tokens themselves, and so is its mel by default."""
+def at_once(feeds: Feeds) -> Arrays:
+    """An estimator whose next state is `mu`, whatever the step."""
+    return {"next": feeds["mu"][:1], "velocity": feeds["mu"]}
+
+
+def flow_decoder(estimate: Answer = at_once) -> FlowDecoder:
+    """A flow decoder whose `mu` is the tokens themselves, and so is its mel by default.
+
+    A time is embedded as itself.
+    """
 
     def encode(feeds: Feeds) -> Arrays:
         known = feeds["tokens"][0, : -FLOW.look_ahead]
         mu = np.tile(np.repeat(known, FLOW.ratio), (1, FLOW.mels, 1)).astype(np.float32)
         return {"mu": mu, "spk": feeds["speaker"]}
 
-    return FlowDecoder(FLOW, Fake(encode), Fake(estimate))
+    time = Fake(lambda feeds: {"shift": feeds["t"][:, None]})
+    return FlowDecoder(FLOW, Fake(encode), time, Fake(estimate))
 
 
 def vocoder() -> Vocoder:

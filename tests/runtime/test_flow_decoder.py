@@ -12,9 +12,10 @@ from repeatable import repeatable
 from support import GOLDEN, RECORDED
 
 from edgepack.errors import GateError, UsageError
-from edgepack.runtime.flow import Condition, change_speed, time_steps
+from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.noise import standard_normal
 from edgepack.runtime.session import Feeds
+from edgepack.runtime.solver import euler, time_steps
 
 SPEAKER = np.array([3.0, 4.0], np.float32)
 FRAMES = 9
@@ -25,7 +26,9 @@ def one(shape: tuple[int, ...], value: float = 1.0) -> np.ndarray:
 
 
 def constant_velocity(feeds: Feeds) -> Arrays:
-    return {"next": feeds["x"] + feeds["dt"] * 2}
+    """The same velocity under every condition."""
+    velocity = np.full((len(feeds["step"]), *feeds["x"].shape[1:]), 2, np.float32)
+    return {"next": feeds["x"] + feeds["step"].sum() * 2, "velocity": velocity}
 
 
 @pytest.mark.parametrize("steps", [5, 10])
@@ -81,9 +84,10 @@ def test_solver_integrates_from_the_fixed_noise(
     decoder = flow_decoder(constant_velocity)
     mu, cond = one((1, FLOW.mels, FRAMES)), one((1, FLOW.mels, FRAMES), 5)
     spk = one((1, FLOW.mels), 6)
-    seen: list[tuple[np.ndarray, np.float32]] = []
+    seen: list[tuple[np.ndarray, float]] = []
+    solver = euler(FLOW, steps)
     end = decoder.solve(
-        mu, spk, cond, steps=steps, chunked=chunked, observe=lambda x, t: seen.append((x, t))
+        mu, spk, cond, solver=solver, chunked=chunked, observe=lambda x, t: seen.append((x, t))
     )
     noise = standard_normal(0, (1, FLOW.mels, FLOW.noise_frames))[:, :, :FRAMES]
     np.testing.assert_allclose(end, noise + 2, atol=1e-5)
@@ -93,8 +97,9 @@ def test_solver_integrates_from_the_fixed_noise(
     for name, value in {"mu": mu, "spk": spk, "cond": cond}.items():
         given = fed(decoder.estimator, name)
         assert len(given) == count
-        assert all(np.array_equal(array, value) for array in given)
-    assert [t.tolist() for t in fed(decoder.estimator, "t")] == [[t] for t in times]
+        assert all(np.array_equal(a, np.concatenate([value, 0 * value])) for a in given)
+    assert fed(decoder.time, "t")[0].tolist() == times
+    assert [shift.tolist() for shift in fed(decoder.estimator, "shift")] == [[[t]] for t in times]
     assert fed(decoder.estimator, "chunk")[0].tolist() == [50 if chunked else FRAMES]
 
 
@@ -117,7 +122,8 @@ def test_prompt_conditions_the_mel_and_is_cut_off(final: bool, frames: int) -> N
     (cond, *_) = fed(decoder.estimator, "cond")
     assert np.array_equal(cond[0, :, :6], prompt.T)
     assert not cond[:, :, 6:].any()
-    assert fed(decoder.estimator, "spk")[0].tolist() == [[3, 4]]
+    assert not cond[1].any()
+    assert fed(decoder.estimator, "spk")[0].tolist() == [[3, 4], [0, 0]]
 
 
 def test_without_a_prompt_nothing_conditions_the_mel() -> None:
@@ -135,7 +141,8 @@ def test_prompt_mel_has_to_fit_its_tokens(frames: int) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_mel_that_is_not_finite_is_refused(bad: float) -> None:
-    decoder = flow_decoder(lambda feeds: {"next": one(feeds["x"].shape, bad)})
+    answer = {"velocity": one((2, FLOW.mels, 4))}
+    decoder = flow_decoder(lambda feeds: answer | {"next": one(feeds["x"].shape, bad)})
     with pytest.raises(GateError, match="flow gave NaN or infinite mel values"):
         decoder.mel([4, 5], Condition(SPEAKER))
 
@@ -146,7 +153,8 @@ def test_checkpoint_decides_seed_and_grid_of_the_solver() -> None:
     decoder.mel([1], Condition(SPEAKER))
     start, _ = fed(decoder.estimator, "x")
     assert np.array_equal(start, standard_normal(5, (1, 4, 3200))[:, :, :2])
-    assert fed(decoder.estimator, "dt") == [np.float32(0.5), np.float32(0.5)]
+    step = np.array([0.5 * 1.7, -0.5 * 0.7], np.float32)
+    assert all(np.array_equal(given, step) for given in fed(decoder.estimator, "step"))
 
 
 @repeatable

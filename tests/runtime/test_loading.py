@@ -14,6 +14,7 @@ from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.loading import Host, choose, load, open_enroller, open_stage
 from edgepack.runtime.session import Feeds, engine, engines
+from edgepack.runtime.solver import euler
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_watchers_see_every_network(demo: Bundle, runtime: str) -> None:
     decoder.decoder.run({"embeddings": decoder.prefix([5], [], [])})
     feeds = flow.encoder_feeds([1, 2], np.ones(192), final=True, chunked=False)
     encoded = flow.encoder.run(feeds)
-    mel = flow.solve(encoded["mu"], encoded["spk"], encoded["mu"], steps=1)
+    mel = flow.solve(encoded["mu"], encoded["spk"], encoded["mu"], solver=euler(flow.settings, 1))
     vocoder.synthesize(mel, vocoder.noise(mel.shape[2], None))
     assert set(seen) == set(loaded.bundle.manifest.stages)
     assert loaded.stream.settings == loaded.bundle.manifest.stream

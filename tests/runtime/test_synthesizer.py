@@ -12,6 +12,7 @@ from support import GOLDEN, RUNTIMES, Build
 from edgepack import voices
 from edgepack.errors import UsageError
 from edgepack.runtime import audio
+from edgepack.runtime.session import engine
 from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
 from edgepack.runtime.watch import Recorder
 from edgepack.verification.quality import mel_cepstral_distortion
@@ -154,7 +155,8 @@ def test_threads_do_not_change_what_is_said(folder: Path, ort: Subject) -> None:
 
 def test_speed_and_steps(subject: Subject) -> None:
     plain, fast = subject.speak(), subject.speak(speed=2.0, steps=3)
-    assert subject.recorder.counts["flow_estimator"] == 3
+    calls = 3 if engine(subject.synthesizer.loaded.host.runtime).batches else 6
+    assert subject.recorder.counts["flow_estimator"] == calls
     assert_heard(fast)
     assert fast.utterances[0].decoded == plain.utterances[0].decoded
     assert fast.utterances[0].mel.shape[2] == plain.utterances[0].mel.shape[2] // 2
@@ -171,7 +173,7 @@ def test_time_is_accounted_for_by_stage(ort: Subject) -> None:
     ort.speak()
     speech = ort.speak()
     stages = ort.synthesizer.loaded.bundle.manifest.stages
-    assert set(speech.stages) == set(stages)
+    assert set(speech.stages) | {"flow_time"} == set(stages)  # which is embedded once
     assert 0 < sum(speech.stages.values()) <= speech.seconds
     assert 0 < speech.first_audio_seconds <= speech.seconds
     assert speech.real_time_factor == speech.seconds / speech.audio_seconds

@@ -7,6 +7,7 @@ import numpy as np
 from edgepack import voices
 from edgepack.runtime.flow import Condition
 from edgepack.runtime.loading import Loaded
+from edgepack.runtime.solver import euler
 
 _TOKENS = 16
 _STEPS = 3  # the second call of a shape is captured, the third is as all others
@@ -27,6 +28,7 @@ def warm_up(loaded: Loaded) -> float:
     if manifest.voices:
         _, voice = voices.read(loaded.bundle, None)
         tokens = np.arange(_TOKENS) % manifest.language_model.speech_tokens
-        mel = loaded.flow.mel(tokens.tolist(), Condition(voice.speaker), steps=_STEPS)
+        solver = euler(manifest.flow, _STEPS)
+        mel = loaded.flow.mel(tokens.tolist(), Condition(voice.speaker), solver=solver)
         loaded.vocoder.synthesize(mel, loaded.vocoder.noise(mel.shape[2], None))
     return time.perf_counter() - start

@@ -71,6 +71,7 @@ class _OpenVinoSession:
 @dataclass(frozen=True)
 class _OpenVino:
     distribution: str = "openvino"
+    batches: bool = True
     reads_onnx: bool = True
 
     def version(self) -> str:

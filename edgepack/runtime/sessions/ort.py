@@ -88,6 +88,7 @@ def _value(array: np.ndarray) -> Any:
 @dataclass(frozen=True)
 class _Ort:
     distribution: str = "onnxruntime"
+    batches: bool = True
     reads_onnx: bool = True
 
     def version(self) -> str:

@@ -141,6 +141,7 @@ def _in_order(value: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class _LiteRt:
     distribution: str = "ai_edge_litert"
+    batches: bool = False
     reads_onnx: bool = False
 
     def version(self) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgepack.runtime.flow import Condition, FlowDecoder
+from edgepack.runtime.solver import euler
 from edgepack.verification.reference import Subject, Vectors
 
 _MODES = {"full": False, "stream": True}
 # Modules of the estimator whose outputs were recorded channels-first: convolutions.
+_TIME = "time_mlp"  # the one module of it that is in `flow_time`
 _CHANNELS_FIRST = re.compile(r"(down|mid|up)_blocks\.\d+\.[02]|final_block")
 
 
@@ -74,35 +76,35 @@ def _estimator(v: Vectors, subject: Subject, call: str) -> None:
     for mode, chunked in _MODES.items():
         prefix = f"{call}_{mode[0]}_tap."
         taps = [name.removeprefix(prefix) for name in v if name.startswith(prefix)]
+        of_time = [tap for tap in taps if tap == _TIME]
+        of_estimator = [tap for tap in taps if tap != _TIME]
         rows, inner = [], []
         for row in range(len(parts["x"])):
-            feeds = _step(parts, row, flow, frames, chunked=chunked)
+            time = {"t": parts["t"][row : row + 1]}
+            feeds = _step(parts, row, flow.time.run(time)["shift"])
+            chunk = flow.settings.chunk * flow.settings.ratio if chunked else frames
+            feeds["chunk"] = np.array([chunk], np.int64)
             rows.append(flow.estimator.run(feeds)["velocity"][0])
-            inner.append(subject.reveal("flow_estimator", feeds, taps))
+            found = subject.reveal("flow_estimator", feeds, of_estimator)
+            inner.append(found | subject.reveal("flow_time", time, of_time))
         v.compare(f"{call}_out_{mode}", np.stack(rows))
         for tap in taps:
-            values = [found[tap][0] for found in inner if found]
+            values = [found[tap][0] for found in inner if tap in found]
             view = _time_major if _CHANNELS_FIRST.match(tap) else np.asarray
             v.inner(prefix + tap, view(np.stack(values)) if values else None)
 
 
-def _step(
-    parts: Mapping[str, np.ndarray], row: int, flow: FlowDecoder, frames: int, *, chunked: bool
-) -> dict[str, np.ndarray]:
-    feeds = {name: parts[name][row : row + 1] for name in ("x", "mu", "cond", "t")}
-    chunk = flow.settings.chunk * flow.settings.ratio if chunked else frames
-    return feeds | {
-        "spk": parts["spks"][row : row + 1],
-        "dt": np.array([0.1], np.float32),
-        "chunk": np.array([chunk], np.int64),
-    }
+def _step(parts: Mapping[str, np.ndarray], row: int, shift: np.ndarray) -> dict[str, np.ndarray]:
+    feeds = {name: parts[name][row : row + 1] for name in ("x", "mu", "cond")}
+    spk = parts["spks"][row : row + 1]
+    return feeds | {"spk": spk, "shift": shift, "step": np.array([0.1], np.float32)}
 
 
 def _solver(v: Vectors, flow: FlowDecoder, steps: int, mode: str) -> None:
-    times: list[np.float32] = []
+    times: list[float] = []
     states: list[np.ndarray] = []
 
-    def observe(x: np.ndarray, t: np.float32) -> None:
+    def observe(x: np.ndarray, t: float) -> None:
         times.append(t)
         states.append(x[0])
 
@@ -110,7 +112,7 @@ def _solver(v: Vectors, flow: FlowDecoder, steps: int, mode: str) -> None:
         v["cfm_mu"],
         v["cfm_spks"],
         v["cfm_cond"],
-        steps=steps,
+        solver=euler(flow.settings, steps),
         chunked=_MODES[mode],
         observe=observe,
     )

@@ -1,0 +1,135 @@
+"""Which times a solver should stop at, and where it should look at the unconditional velocity.
+
+A search over tables that costs no evaluation of the estimator. Along exact trajectories all states
+and velocities are known, so what any table would do is a combination of them, as long as a
+solver's own state is close to the exact one; its error is a quadratic form of their inner products.
+A velocity that a solver sees is not the exact one: it is at its own state, and of a quantized
+estimator. That is a share `noise` of its power added to its product with itself, which keeps the
+search away from tables that take small differences of large numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepack.calibration.exact import Course
+
+CONDITIONAL, FREE = 3, 2  # velocities that a step may come back to
+NOISES = (0.01, 0.02, 0.03)  # relative, root mean square
+_RIDGE = 1e-9
+_FEWEST_GUIDED, _LEAST_STEPS = 2, 3
+_STARTS = (0.6, 0.8, 1.0)  # exponents of the first grids of a search
+_DECIBEL = 20.0 / np.log(10.0)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A table without weights: places of its steps among the times of courses, and guided steps."""
+
+    places: tuple[int, ...]
+    guided: frozenset[int]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the estimator for one row."""
+        return len(self.places) + len(self.guided)
+
+
+@dataclass(frozen=True)
+class Products:
+    """Mean inner products of states, conditional and unconditional velocities, [3N, 3N]."""
+
+    count: int
+    matrix: np.ndarray
+
+    @staticmethod
+    def of(courses: Sequence[Course]) -> "Products":
+        """Of frames that are judged; every utterance counts the same."""
+        count = len(courses[0].times)
+        matrix = np.zeros((3 * count, 3 * count))
+        for course in courses:
+            parts = (course.states, course.velocities[:, 0], course.velocities[:, 1])
+            rows = [part[:, :, course.known :].reshape(count, -1) for part in parts]
+            joined = np.concatenate(rows).astype(np.float64)
+            matrix += joined @ joined.T / joined.shape[1] / len(courses)
+        return Products(count, matrix)
+
+    def noisy(self, share: float) -> "Products":
+        """The same if velocities have independent errors of a relative size."""
+        matrix = self.matrix.copy()
+        of_velocities = np.arange(self.count, 3 * self.count)
+        matrix[of_velocities, of_velocities] *= 1.0 + share**2
+        return Products(self.count, matrix)
+
+    def error(self, outline: Outline) -> float:
+        """Predicted error of the best weights for an outline, in dB."""
+        count, size = self.count, 3 * self.count
+        ends = [*outline.places[1:], count - 1]
+        unit = np.eye(size)
+        x, start = unit[0], unit[0]
+        conditional: list[np.ndarray] = []
+        free: list[np.ndarray] = []
+        for number, (place, end) in enumerate(zip(outline.places, ends, strict=True)):
+            conditional = [unit[count + place], *conditional][:CONDITIONAL]
+            if number in outline.guided:
+                free = [unit[2 * count + place], *free][:FREE]
+            basis = np.array([*conditional, *free, x, *([start] if number else [])])
+            weights = solved(basis @ self.matrix @ basis.T, basis @ self.matrix @ (unit[end] - x))
+            x = x + weights @ basis
+        missed = x - unit[count - 1]
+        return float(_DECIBEL * np.sqrt(max(missed @ self.matrix @ missed, 0.0)))
+
+    def best(self, evaluations: int) -> Outline:
+        """The outline of least predicted error with that many evaluations."""
+        found: list[tuple[float, Outline]] = []
+        for guided in range(_FEWEST_GUIDED, evaluations // 2 + 1):
+            steps = evaluations - guided
+            for start in _STARTS if steps >= _LEAST_STEPS else ():
+                first = Outline(_places(self.count, steps, start), frozenset(range(guided)))
+                found.append(self._climbed(first))
+        return min(found, key=lambda pair: pair[0])[1]
+
+    def _climbed(self, outline: Outline) -> tuple[float, Outline]:
+        """The best outline that single moves lead to."""
+        error = self.error(outline)
+        while True:
+            tried = [(self.error(other), other) for other in _neighbours(outline, self.count)]
+            least, best = min(tried, key=lambda pair: pair[0])
+            if least >= error:
+                return error, outline
+            error, outline = least, best
+
+
+def solved(products: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Least-squares weights from normal equations, slightly ridged: a basis may be dependent."""
+    scale = np.sqrt(np.diag(products)) + np.finfo(float).tiny
+    normed = products / np.outer(scale, scale) + _RIDGE * np.eye(len(products))
+    return np.linalg.solve(normed, targets / scale) / scale
+
+
+def _places(count: int, steps: int, exponent: float) -> tuple[int, ...]:
+    """Places of a grid's steps among `count` times, all different."""
+    wanted = np.linspace(0.0, 1.0, steps, endpoint=False) ** exponent * (count - 1)
+    places: list[int] = []
+    for place in np.round(wanted).astype(int):
+        places.append(max(int(place), places[-1] + 1) if places else 0)
+    return tuple(places)
+
+
+def _neighbours(outline: Outline, count: int) -> list[Outline]:
+    """Outlines with one step at a neighbouring time, or one guided step a step later or earlier."""
+    found = []
+    for number in range(1, len(outline.places)):
+        for move in (-2, -1, 1, 2):
+            places = list(outline.places)
+            places[number] += move
+            if all(a < b for a, b in zip(places, [*places[1:], count - 1], strict=True)):
+                found.append(Outline(tuple(places), outline.guided))
+    for number in sorted(outline.guided - {0}):
+        for move in (-1, 1):
+            moved = number + move
+            if 0 < moved < len(outline.places) and moved not in outline.guided:
+                guided = outline.guided - {number} | {moved}
+                found.append(Outline(outline.places, guided))
+    return found

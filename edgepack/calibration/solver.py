@@ -1,0 +1,112 @@
+"""The solver of a bundle: the fewest evaluations that are as exact as the original's solver.
+
+The original takes ten Euler steps with guidance at each, twenty evaluations of its estimator, which
+is most of the time of a synthesis.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edgepack.calibration.exact import Course
+from edgepack.calibration.fit import fit
+from edgepack.calibration.outline import NOISES, Outline, Products
+from edgepack.manifest import Accuracy, Calibrated, Solver
+from edgepack.report import Step
+from edgepack.runtime.flow import FlowDecoder
+from edgepack.verification import trajectories
+from edgepack.verification.gates import rounded
+from edgepack.verification.trajectories import Trajectory
+
+FEWEST = 5
+MARGIN = 0.95  # of the limit, on the utterances that a table was fitted to
+_BEYOND = (12, 14, 16, 20)  # evaluations to try if none within the budget are enough
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a solver may cost, and how exact it has to be.
+
+    `evaluations` is the budget; `decibel` the largest error, None for that of the original's solver
+    with the fp32 networks, which takes `original` evaluations.
+    """
+
+    evaluations: int
+    decibel: float | None
+    original: int
+
+    def limit(self, judged: Sequence[Trajectory]) -> float:
+        """The largest error that the gate lets pass, in dB."""
+        if self.decibel is not None:
+            return self.decibel
+        return rounded(trajectories.euler_error(judged))
+
+
+def calibrate(
+    flow: FlowDecoder,
+    courses: Sequence[Course],
+    judged: Sequence[Trajectory],
+    bound: Bound,
+    step: Step,
+) -> Calibrated:
+    """A table for the estimator of `flow`: fitted to `courses`, measured on `judged`.
+
+    Of those within the budget the one of fewest evaluations that is exact enough; if none is, more
+    evaluations are tried, and the most exact table is returned, for the gate to refuse.
+    """
+    limit = bound.limit(judged)
+    curve: list[tuple[Solver, float]] = []
+    chosen: Solver | None = None
+    for evaluations in _tried(bound.evaluations):
+        if chosen and evaluations > bound.evaluations:
+            break
+        step(f"fitting a solver of {evaluations} evaluations")
+        solver, own = _fitted(flow, courses, evaluations)
+        error = trajectories.error(flow, solver, judged)
+        curve.append((solver, error))
+        if chosen is None and own <= MARGIN * limit and error <= limit:
+            chosen = solver
+    return _told(chosen or min(curve, key=lambda pair: pair[1])[0], curve, judged, bound)
+
+
+def measured(
+    flow: FlowDecoder, solver: Solver, judged: Sequence[Trajectory], bound: Bound
+) -> Calibrated:
+    """A table that was made elsewhere, measured on `judged`."""
+    return _told(solver, [(solver, trajectories.error(flow, solver, judged))], judged, bound)
+
+
+def _tried(budget: int) -> Iterator[int]:
+    yield from range(min(FEWEST, budget), budget + 1)
+    yield from (n for n in _BEYOND if n > budget)
+
+
+def _fitted(flow: FlowDecoder, courses: Sequence[Course], evaluations: int) -> tuple[Solver, float]:
+    """The best table of a number of evaluations: outlines for several noises are tried."""
+    products = Products.of(courses)
+    outlines: dict[Outline, None] = {}
+    for noise in NOISES:
+        outlines[products.noisy(noise).best(evaluations)] = None
+    tables = [fit(flow, outline, courses) for outline in outlines]
+    return min(tables, key=lambda pair: pair[1])
+
+
+def _told(
+    chosen: Solver,
+    curve: Sequence[tuple[Solver, float]],
+    judged: Sequence[Trajectory],
+    bound: Bound,
+) -> Calibrated:
+    points = tuple(_accuracy(solver.evaluations, error) for solver, error in curve)
+    of_chosen = next(error for solver, error in curve if solver is chosen)
+    return Calibrated(
+        solver=chosen,
+        accuracy=_accuracy(chosen.evaluations, of_chosen),
+        euler=_accuracy(bound.original, trajectories.euler_error(judged)),
+        limit=bound.limit(judged),
+        utterances=len(judged),
+        curve=points,
+    )
+
+
+def _accuracy(evaluations: int, decibel: float) -> Accuracy:
+    return Accuracy(evaluations=evaluations, decibel=rounded(decibel))

@@ -1,0 +1,91 @@
+"""Utterances whose exact mel is known, and how far a solver of the ODE stays from it.
+
+The exact mel is where the fp32 networks' own velocity field leads from the fixed noise. It is
+recorded at build time for utterances that calibration never saw, and travels in the bundle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from edgepack.errors import IntegrityError
+from edgepack.manifest import Solver
+from edgepack.runtime.flow import FlowDecoder
+
+FILE = "trajectories.safetensors"
+_DECIBEL = 20.0 / np.log(10.0)
+_ARRAYS = ("mu", "spk", "cond", "exact")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One utterance: what the estimator is given, and where the exact trajectory ends.
+
+    `mu`, `cond` and `exact` are [1, mels, T], `spk` is [1, mels]. `chunked` is whether attention is
+    limited to chunks as in streams; the first `known` frames are a prompt's and are not judged.
+    `euler` is the error of the original's solver with the fp32 networks, in dB.
+    """
+
+    mu: np.ndarray
+    spk: np.ndarray
+    cond: np.ndarray
+    chunked: bool
+    known: int
+    exact: np.ndarray
+    euler: float
+
+    def solved(self, flow: FlowDecoder, solver: Solver) -> float:
+        """The error of a solver on this utterance, in dB."""
+        found = flow.solve(self.mu, self.spk, self.cond, solver=solver, chunked=self.chunked)
+        return decibel(found, self.exact, self.known)
+
+
+def decibel(actual: np.ndarray, exact: np.ndarray, known: int) -> float:
+    """Root mean square difference of natural-log mels from frame `known` on, in dB."""
+    difference = (actual.astype(np.float64) - exact)[:, :, known:]
+    if not np.isfinite(difference).all():
+        return float("inf")
+    return float(_DECIBEL * np.sqrt(np.square(difference).mean()))
+
+
+def error(flow: FlowDecoder, solver: Solver, trajectories: Sequence[Trajectory]) -> float:
+    """Mean error of a solver over utterances, in dB."""
+    return float(np.mean([trajectory.solved(flow, solver) for trajectory in trajectories]))
+
+
+def euler_error(trajectories: Sequence[Trajectory]) -> float:
+    """Mean error of the original's solver with the fp32 networks, in dB."""
+    return float(np.mean([trajectory.euler for trajectory in trajectories]))
+
+
+def to_bytes(trajectories: Sequence[Trajectory]) -> bytes:
+    """Trajectories as a safetensors file with entries `number/field`."""
+    entries: dict[str, np.ndarray] = {}
+    for number, one in enumerate(trajectories):
+        for name in _ARRAYS:
+            entries[f"{number}/{name}"] = np.ascontiguousarray(getattr(one, name), np.float32)
+        entries[f"{number}/mask"] = np.array([one.chunked, one.known], np.int64)
+        entries[f"{number}/euler"] = np.array([one.euler])
+    return save(entries)
+
+
+def read(path: Path) -> list[Trajectory]:
+    """Trajectories from a file; raises IntegrityError if it is not one."""
+    found: dict[int, dict[str, np.ndarray]] = {}
+    try:
+        for entry, value in load(path.read_bytes()).items():
+            number, name = entry.split("/")
+            found.setdefault(int(number), {})[name] = value
+        return [_trajectory(found[number]) for number in sorted(found)]
+    except (SafetensorError, ValueError, KeyError, TypeError) as problem:
+        raise IntegrityError(f"{path}: no recorded trajectories ({problem})") from None
+
+
+def _trajectory(parts: dict[str, np.ndarray]) -> Trajectory:
+    chunked, known = parts.pop("mask").tolist()
+    (euler,) = parts.pop("euler").tolist()
+    return Trajectory(**parts, chunked=bool(chunked), known=known, euler=euler)

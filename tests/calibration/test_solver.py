@@ -1,0 +1,234 @@
+"""Fitting a solver: exact trajectories, the search for a table, its weights, what the gate sees."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgepack.calibration.exact import Course, grid
+from edgepack.calibration.fit import fit
+from edgepack.calibration.outline import Outline, Products, solved
+from edgepack.calibration.solver import FEWEST, Bound, calibrate, measured
+from edgepack.manifest import Flow, Solver
+from edgepack.report import silent
+from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.session import Feeds
+from edgepack.runtime.solver import euler
+from edgepack.verification import trajectories
+from edgepack.verification.trajectories import Trajectory
+
+FLOW = Flow(
+    steps=10, schedule="cosine", guidance=0.7, look_ahead=3, chunk=25, ratio=2, mels=4,
+    noise_seed=0, noise_frames=320,
+)  # fmt: skip
+FRAMES, NODES = 24, 20
+
+
+class Bent:
+    """An estimator with a velocity that bends: towards `mu`, faster and turning as time goes on."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise, self.rng, self.rows = noise, np.random.default_rng(5), 0
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        time = float(feeds["shift"][0, 0])
+        x, mu = feeds["x"], feeds["mu"]
+        self.rows += len(mu)
+        turned = np.roll(x, 1, axis=1) * np.float32(np.sin(3 * time))
+        velocity = (1 + 2 * time) * (mu - x) + turned
+        velocity += self.noise * self.rng.standard_normal(velocity.shape)
+        velocity = velocity.astype(np.float32)
+        moved = x + np.tensordot(feeds["step"], velocity, 1)[None]
+        return {"next": moved.astype(np.float32), "velocity": velocity}
+
+    def reset(self) -> None:
+        pass
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+class Embedding(Bent):
+    """A time is embedded as itself."""
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return {"shift": feeds["t"][:, None]}
+
+
+def decoder(noise: float = 0.0) -> FlowDecoder:
+    return FlowDecoder(FLOW, Bent(), Embedding(), Bent(noise))
+
+
+def conditions(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mu = rng.standard_normal((1, FLOW.mels, FRAMES)).astype(np.float32)
+    return mu, np.zeros((1, FLOW.mels), np.float32), np.zeros_like(mu)
+
+
+def course(seed: int) -> Course:
+    """By very many Euler steps, independently of what is tested."""
+    flow, times = decoder(), grid(NODES)
+    field = flow.velocity_field(*conditions(seed))
+    x = flow.start(FRAMES).astype(np.float64)
+    states, velocities = [x[0]], []
+
+    def rows(t: float) -> np.ndarray:
+        return np.asarray(field.step(x.astype(np.float32), np.array([[t]]), np.zeros(2))[1])
+
+    for start, end in pairwise(times):
+        velocities.append(rows(start))
+        for t in np.linspace(start, end, 50, endpoint=False):
+            own, free = rows(t).astype(np.float64)
+            x = x + (end - start) / 50 * (1.7 * own - 0.7 * free)
+        states.append(x[0])
+    velocities.append(rows(1.0))
+    return Course(
+        *conditions(seed), np.array([0, 4 * (seed % 2)]), times,
+        np.array(states, np.float32), np.array(velocities, np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def courses() -> list[Course]:
+    return [course(seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[Trajectory]:
+    """Other utterances than those of `courses`."""
+    found = []
+    for seed in range(10, 14):
+        exact = course(seed)
+        own = decoder().solve(*conditions(seed), solver=euler(FLOW))
+        error = trajectories.decibel(own, exact.states[None, -1], exact.known)
+        found.append(
+            Trajectory(*conditions(seed), False, exact.known, exact.states[None, -1], error)
+        )
+    return found
+
+
+BOUND = Bound(10, None, 20)
+
+
+def test_least_squares_of_a_dependent_basis() -> None:
+    rng = np.random.default_rng(0)
+    basis = rng.standard_normal((3, 50))
+    basis = np.concatenate([basis, basis[:1] * 1e6])  # a row twice, of another size
+    target = basis[0] - 2 * basis[1]
+    weights = solved(basis @ basis.T, basis @ target)
+    np.testing.assert_allclose(weights @ basis, target, atol=1e-4)
+
+
+def test_the_search_ranks_tables_as_fitting_does(courses: Sequence[Course]) -> None:
+    products = Products.of(courses)
+    guided = frozenset((0, 1, 2))
+    outlines = [
+        Outline(tuple(range(0, NODES, 2)), frozenset(range(NODES // 2))),
+        Outline((0, 4, 8, 12, 16), guided | {3, 4}),
+        Outline((0, 8, 14), guided),
+        Outline((0, 16), frozenset((0,))),
+    ]
+    predicted = [products.error(outline) for outline in outlines]
+    fitted = [fit(decoder(), outline, courses)[1] for outline in outlines]
+    assert predicted == sorted(predicted)
+    assert fitted == sorted(fitted)
+
+
+@pytest.mark.parametrize("evaluations", [6, 8, 10])
+def test_the_search_keeps_to_its_budget(courses: Sequence[Course], evaluations: int) -> None:
+    best = Products.of(courses).noisy(0.02).best(evaluations)
+    assert best.evaluations == evaluations
+    assert best.places[0] == 0
+    assert list(best.places) == sorted(set(best.places))
+    assert 0 in best.guided
+    solver, _ = fit(decoder(), best, courses)
+    assert solver.evaluations == evaluations
+
+
+def test_fitted_steps_do_what_was_fitted(courses: Sequence[Course]) -> None:
+    """The table, run by the runtime, ends where fitting said that it would."""
+    flow = decoder()
+    solver, error = fit(flow, Products.of(courses).best(8), courses)
+    errors = [
+        trajectories.decibel(
+            flow.solve(c.mu, c.spk, c.cond, solver=solver), c.states[None, -1], c.known
+        )
+        for c in courses
+    ]
+    assert np.mean(errors) == pytest.approx(error, rel=1e-3)
+
+
+def test_half_the_evaluations_are_as_exact(
+    courses: Sequence[Course], judged: Sequence[Trajectory]
+) -> None:
+    found = calibrate(decoder(), courses, judged, BOUND, silent)
+    assert found.limit == pytest.approx(trajectories.euler_error(judged), rel=0.01)
+    assert found.accuracy.decibel <= found.limit
+    assert found.accuracy.evaluations == found.solver.evaluations <= 10
+    assert found.euler.evaluations == 20
+    assert found.utterances == len(judged)
+    counts = [point.evaluations for point in found.curve]
+    assert counts == list(range(FEWEST, 11))
+    enough = [p.evaluations for p in found.curve if p.decibel <= 0.8 * found.limit]
+    assert found.accuracy.evaluations <= min(enough)
+
+
+def test_evaluations_are_really_saved(
+    courses: Sequence[Course], judged: Sequence[Trajectory]
+) -> None:
+    found = calibrate(decoder(), courses, judged, BOUND, silent)
+    flow = decoder()
+    flow.solve(*conditions(1), solver=found.solver)
+    assert isinstance(flow.estimator, Bent)
+    assert flow.estimator.rows == found.accuracy.evaluations
+
+
+def test_noise_of_the_estimator_is_part_of_the_error(
+    courses: Sequence[Course], judged: Sequence[Trajectory]
+) -> None:
+    noisy = calibrate(decoder(0.01), courses, judged, BOUND, silent)
+    clean = calibrate(decoder(), courses, judged, BOUND, silent)
+    assert noisy.accuracy.evaluations >= clean.accuracy.evaluations
+    hopeless = calibrate(decoder(0.5), courses, judged, BOUND, silent)
+    assert hopeless.accuracy.decibel > hopeless.limit
+    assert hopeless.curve[-1].evaluations == 20  # more than the budget were tried
+
+
+def test_another_bound_may_be_asked_for(
+    courses: Sequence[Course], judged: Sequence[Trajectory]
+) -> None:
+    loose = calibrate(decoder(), courses, judged, replace(BOUND, decibel=3.0), silent)
+    assert loose.limit == 3.0
+    tight = calibrate(decoder(), courses, judged, BOUND, silent)
+    assert loose.accuracy.evaluations <= tight.accuracy.evaluations
+
+
+def test_a_shuffled_table_is_over_its_limit(
+    courses: Sequence[Course], judged: Sequence[Trajectory]
+) -> None:
+    fine = calibrate(decoder(), courses, judged, BOUND, silent)
+    weights = [(s.conditional, s.free, s.keep, s.start) for s in fine.solver.steps]
+    steps = [
+        msgspec.structs.replace(step, conditional=c, keep=k, start=s)
+        for step, (c, _, k, s) in zip(fine.solver.steps, weights[::-1], strict=True)
+    ]
+    wrong = measured(decoder(), Solver(steps=tuple(steps)), judged, BOUND)
+    assert wrong.accuracy.decibel > 2 * wrong.limit
+    right = measured(decoder(), fine.solver, judged, BOUND)
+    assert right.accuracy == fine.accuracy
+
+
+def test_trajectories_survive_a_file(judged: Sequence[Trajectory], tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(trajectories.to_bytes(judged))
+    for one, other in zip(trajectories.read(path), judged, strict=True):
+        np.testing.assert_array_equal(one.exact, other.exact)
+        assert (one.chunked, one.known, one.euler) == (other.chunked, other.known, other.euler)
+
+
+def test_a_broken_mel_is_infinitely_wrong() -> None:
+    assert trajectories.decibel(np.full((1, 2, 3), np.nan), np.zeros((1, 2, 3)), 0) == float("inf")
