@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgepack.backend import Job, backend
+from edgepack.backend import Job, converted
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError
 from edgepack.manifest import Limit, Offer
@@ -74,13 +74,13 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
         folder = scratch / stage / name
         folder.mkdir(parents=True)
         try:
-            files = backend(runtime).convert(replace(lot.job, recipe=recipe, folder=folder))
+            files = converted(replace(lot.job, folder=folder), recipe)
         except UnsupportedError as error:
             offers.append(Offer(recipe=name, bytes=0, speed=None, values={}, verdict=str(error)))
             continue
         options = judge.host.options(stage, recipe.precision)
-        session = engine(runtime).open(files[0], lot.job.states, options)
-        base = session if recipe.precision == "fp32" else base
+        session = engine(recipe.engine).open(files[0], lot.job.states, options)
+        base = session if name == "fp32" else base
         offers.append(_offer(name, files, session, base, lot, judge))
         made[name] = files
     standing = [offer for offer in offers if offer.recipe in made]

@@ -4,7 +4,7 @@ A back end and the runtime engine that runs its files have the same name.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -77,3 +77,11 @@ def require_half(job: Job, count: int) -> None:
 def backend(name: str) -> Backend:
     """The back end called `name`."""
     return cast(Backend, discovery.load(PACKAGE, name, "BACKEND"))
+
+
+def converted(job: Job, recipe: Recipe) -> list[Path]:
+    """The files of a job by another recipe, which may be that of a guest of its runtime."""
+    found = backend(recipe.engine)
+    guest = recipe.engine != job.recipe.engine
+    options = RuntimeOptions(container=found.containers[0]) if guest else job.options
+    return found.convert(replace(job, recipe=recipe, options=options))

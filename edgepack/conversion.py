@@ -1,11 +1,11 @@
 """From the hub's networks to those of one runtime; runs in a process of its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.auction import Judge, Lot, hold
-from edgepack.backend import backend
+from edgepack.backend import backend, converted
 from edgepack.bundle import open_bundle
 from edgepack.errors import GateError
 from edgepack.manifest import Limit, Offer, Variant
@@ -49,13 +49,13 @@ def convert(work: Conversion, step: Step) -> Converted:
     differs by more than it may.
     """
     judge: Judge | None = None
-    converted = {}
+    made = {}
     for lot in work.lots:
         offers: Sequence[Offer] = ()
         if len(lot.recipes) == 1:
             recipe = named(work.runtime, lot.recipes[0])
             step(f"{work.runtime}: converting {lot.job.stage}")
-            files = backend(work.runtime).convert(replace(lot.job, recipe=recipe))
+            files = converted(lot.job, recipe)
         else:
             judge = judge or _judge(work)
             files, offers = hold(lot, judge, work.scratch, step)
@@ -63,7 +63,7 @@ def convert(work: Conversion, step: Step) -> Converted:
         step(f"{work.runtime}: checking {lot.job.stage}")
         stage, precision = lot.job.stage, recipe.precision
         options = Host(work.runtime, work.threads).options(stage, precision)
-        session = engine(work.runtime).open(files[0], lot.job.states, options)
+        session = engine(recipe.engine).open(files[0], lot.job.states, options)
         error = selftest.error(session, work.calls[stage])
         allowed = selftest.limit(stage, precision)
         if not error <= allowed:
@@ -77,10 +77,11 @@ def convert(work: Conversion, step: Step) -> Converted:
             limit=allowed,
             recipe=offers[0].recipe if offers else lot.recipes[0],
             offers=tuple(offers),
+            engine="" if recipe.engine == work.runtime else recipe.engine,
         )
-        converted[stage] = variant, error
+        made[stage] = variant, error
     backend(work.runtime).complete(work.root / work.runtime)
-    return converted
+    return made
 
 
 def _judge(work: Conversion) -> Judge:

@@ -48,7 +48,8 @@ class Variant(Struct, frozen=True):
     `precision` is how weights are stored. When the bundle was built, the self-test in this
     runtime differed from the fp32 hub by `limit` at most (`verification.selftest.relative_error`);
     how much exactly changes from run to run and is not written down. `recipe` is how it was
-    converted, `offers` what it was chosen from, if there was a choice.
+    converted, `offers` what it was chosen from, if there was a choice. `engine` is the runtime that
+    runs it if that is another one.
     """
 
     files: tuple[str, ...]
@@ -56,6 +57,7 @@ class Variant(Struct, frozen=True):
     limit: float
     recipe: str
     offers: tuple[Offer, ...] = ()
+    engine: str = ""
 
 
 class Stage(Struct, frozen=True):

@@ -177,7 +177,9 @@ def _make(
                 variants[stage][runtime] = msgspec.structs.replace(variant, offers=tuple(known))
                 errors[stage, runtime] = error
             clock.lap(runtime)
-        solvers = _solvers(wanted, contents, source, variants, folder, trial, step)
+        solvers = _solvers(
+            wanted, contents, source, variants, folder, trial, request.allow_failed_gate, step
+        )
         if solvers and trial and trial.solving:
             shutil.copyfile(trial.solving / trajectories.FILE, folder / trajectories.FILE)
             clock.lap("solver")
@@ -212,6 +214,7 @@ def _solvers(
     variants: Mapping[str, Mapping[str, Variant]],
     folder: Path,
     trial: Trial | None,
+    lenient: bool,
     step: Step,
 ) -> dict[str, Calibrated]:
     """The solver of each runtime that is to have another than the checkpoint's own."""
@@ -232,6 +235,7 @@ def _solvers(
             trial.solving,
             bound,
             table if isinstance(table, Solver) else None,
+            lenient,
         )
         found[runtime] = isolated(solve, work, step=step)
     return found

@@ -122,7 +122,8 @@ class Plan:
             recipe.named(runtime, fixed)
             return [fixed]
         precision = self.profile.stage_precision(stage)
-        return recipe.candidates(runtime, stage, precision, self.profile.features)
+        guests = self.profile.runtimes[runtime].guests_of(stage)
+        return recipe.candidates(runtime, stage, precision, self.profile.features, guests)
 
     def approximates(self, runtime: str, stages: Iterable[str]) -> bool:
         """Whether any network may compute with less than fp32 in a runtime."""

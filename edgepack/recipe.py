@@ -21,7 +21,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     are those it is for, none for every one. `isa` are instruction sets of which a target must
     have one, `not_isa` those it must not have; a target with a GPU has "cuda", and with one that
     multiplies integers "cuda_int8". `calibrated` recipes need recorded inputs. `leave` are regular
-    expressions for names of weights that stay in floating point.
+    expressions for names of weights that stay in floating point. `engine` is the runtime that the
+    result is for; it is where the recipe stands, not a part of it.
     """
 
     summary: str
@@ -33,6 +34,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     not_isa: tuple[str, ...] = ()
     calibrated: bool = False
     leave: tuple[str, ...] = ()
+    engine: str = ""
 
     def leaves(self, weight: str) -> bool:
         """Whether a weight of this name stays in floating point."""
@@ -54,26 +56,43 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(runtime: str) -> dict[str, Recipe]:
     """The recipes of a runtime by name, in order of preference."""
     path = resources.files("edgepack") / "recipes" / f"{runtime}.yaml"
-    return msgspec.convert(yaml.safe_load(path.read_text("utf-8")), dict[str, Recipe])
+    found = msgspec.convert(yaml.safe_load(path.read_text("utf-8")), dict[str, Recipe])
+    return {name: msgspec.structs.replace(r, engine=runtime) for name, r in found.items()}
 
 
 def named(runtime: str, name: str) -> Recipe:
-    """One recipe; raises UsageError for an unknown one."""
-    known = load(runtime)
-    if name not in known:
-        raise UsageError(f"{runtime}: {discovery.unknown('recipe', name, known)}")
-    return known[name]
+    """One recipe, "RUNTIME/NAME" for that of a guest; raises UsageError for an unknown one."""
+    engine, _, own = name.rpartition("/")
+    if engine and engine not in _runtimes():
+        raise UsageError(discovery.unknown("runtime", engine, _runtimes()))
+    known = load(engine or runtime)
+    if own not in known:
+        raise UsageError(f"{engine or runtime}: {discovery.unknown('recipe', own, known)}")
+    return known[own]
 
 
-def candidates(runtime: str, stage: str, precision: str, isa: Sequence[str]) -> list[str]:
+def _runtimes() -> list[str]:
+    folder = resources.files("edgepack") / "recipes"
+    files = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def candidates(
+    runtime: str, stage: str, precision: str, isa: Sequence[str], guests: Iterable[str] = ()
+) -> list[str]:
     """Names of the recipes to try for a stage at a precision, in order of preference.
 
     Those of the asked-for precision, then of higher ones, as far as there are any: int4, int8,
-    no quantization. fp32 and fp16 are one recipe each, and nothing to choose from.
+    no quantization; then those without quantization of other runtimes, the `guests`. fp32 and
+    fp16 are one recipe each, and nothing to choose from.
     """
     serving = {name: r for name, r in load(runtime).items() if r.serves(stage, isa)}
     if precision not in QUANTIZED:
         return [next(name for name, r in serving.items() if r.precision == precision)]
     levels = QUANTIZED[QUANTIZED.index(precision) :: -1]
     found = [name for level in levels for name, r in serving.items() if r.precision == level]
-    return found + [name for name, r in serving.items() if not r.quantized]
+    found += [name for name, r in serving.items() if not r.quantized]
+    for guest in guests:
+        others = load(guest).items()
+        found += [f"{guest}/{n}" for n, r in others if not r.quantized and r.serves(stage, isa)]
+    return found

@@ -20,6 +20,7 @@ class Solving:
 
     `root` is the bundle's folder, `variants` its converted networks of the flow decoder by stage,
     `recording` a folder of `calibration.exact`. A `given` table is measured and not fitted.
+    `lenient` is whether the gate may fail.
     """
 
     host: Host
@@ -29,6 +30,7 @@ class Solving:
     recording: Path
     bound: Bound
     given: Solver | None = None
+    lenient: bool = False
 
 
 def solve(work: Solving, step: Step) -> Calibrated:
@@ -48,7 +50,8 @@ def solve(work: Solving, step: Step) -> Calibrated:
     def told(text: str) -> None:
         step(f"{work.host.runtime}: {text}")
 
-    return calibrate(flow, read_courses(work.recording), judged, work.bound, told)
+    courses = read_courses(work.recording)
+    return calibrate(flow, courses, judged, work.bound, told, lenient=work.lenient)
 
 
 def _session(work: Solving, stage: str) -> Session:
@@ -56,4 +59,6 @@ def _session(work: Solving, stage: str) -> Session:
     size = sum((work.root / file).stat().st_size for file in variant.files)
     states: tuple[State, ...] = ()
     options = work.host.options(stage, variant.precision, size)
-    return engine(work.host.runtime).open(work.root / variant.files[0], states, options)
+    return engine(variant.engine or work.host.runtime).open(
+        work.root / variant.files[0], states, options
+    )

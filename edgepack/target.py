@@ -26,13 +26,21 @@ class RuntimeOptions(Record, frozen=True):
 
     `container` is a file format of that runtime; `platform` the instruction set that its
     optimizer may specialise for. What is `on_request` is written only if its format is asked for.
-    `opset` is an older one than the hub's, 0 for the hub's own.
+    `opset` is an older one than the hub's, 0 for the hub's own. `fuse` is whether operators that
+    only this runtime has may stand for several of ONNX. `guests` are other runtimes that may run
+    stages of this one, where they are faster: both have to be installed on the device.
     """
 
     container: str
     platform: str = ""
     on_request: bool = False
     opset: int = 0
+    fuse: bool = True
+    guests: dict[str, tuple[str, ...]] = {}
+
+    def guests_of(self, stage: str) -> list[str]:
+        """Other runtimes that may run a stage."""
+        return [guest for guest, stages in self.guests.items() if stage in stages]
 
 
 class CoreClass(Record, frozen=True):

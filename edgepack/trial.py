@@ -93,7 +93,7 @@ def _corpus(request: BuildRequest, contents: Contents) -> Corpus:
 
 def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: Path) -> None:
     """The hub as a bundle; its network files are the hub's own."""
-    runtime = {REFEREE: RuntimeOptions(container="onnx")}
+    runtime = {REFEREE: RuntimeOptions(container="onnx", fuse=False)}
     profile = TargetProfile(
         summary="the fp32 networks",
         architecture=platform.machine(),

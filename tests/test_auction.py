@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import Build
 
-from edgepack import auction, language
+from edgepack import auction, backend, language
 from edgepack.auction import Judge, Lot, hold, ranking
 from edgepack.backend import Job, require_quantized
 from edgepack.errors import UnsupportedError
@@ -137,7 +137,7 @@ def test_a_planted_recipe_is_refused(
 
     model = tmp_path / "speech_lm.onnx"
     model.write_bytes(b"0" * 10**6)
-    monkeypatch.setattr(auction, "backend", lambda name: Planted(model))
+    monkeypatch.setattr(backend, "backend", lambda name: Planted(model))
     monkeypatch.setattr(auction, "named", lambda runtime, name: recipes[name])
     monkeypatch.setattr(auction, "engine", lambda name: Engine())
     stage = judge.reference.bundle.manifest.stages["speech_lm"]
@@ -154,7 +154,7 @@ def test_an_auction_nobody_wins_is_an_error(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Recipe(summary="planted", precision="int8", method="nothing")
-    monkeypatch.setattr(auction, "backend", lambda name: Planted(tmp_path))
+    monkeypatch.setattr(backend, "backend", lambda name: Planted(tmp_path))
     monkeypatch.setattr(auction, "named", lambda runtime, name: broken)
     job = Job("speech_lm", tmp_path, tmp_path, (), broken, RuntimeOptions("onnx"))
     with pytest.raises(UnsupportedError, match="none of nothing works"):

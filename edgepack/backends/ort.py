@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgepack.backend import Job
+from edgepack.backends._ort_attention import fuse_attention
 from edgepack.backends._ort_half import compute_in_half
 from edgepack.backends._ort_order import sort_kernel_types
 from edgepack.backends._ort_quantize import quantize
@@ -45,10 +46,11 @@ class _Ort:
         return self._convert(job)
 
     def _convert(self, job: Job) -> list[Path]:
-        if job.recipe.method == "none":
-            if job.options.container == "ort":
-                return [_converted(job, job.model)]
-            return [_place(path, job.folder) for path in parts(job.model)]
+        if job.recipe.method == "none" and job.options.container == "onnx":
+            files = [_place(path, job.folder) for path in parts(job.model)]
+            if job.options.fuse:
+                fuse_attention(files[0], files[0])
+            return files
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             model = unlinked(job.model, Path(folder))
             if job.recipe.method == "islands":
@@ -59,10 +61,15 @@ class _Ort:
             half = job.recipe.method == "half"
             changed = Path(folder, "changed", model.name)
             changed.parent.mkdir()
-            if half:
+            if job.recipe.method == "none":
+                for path in parts(model):
+                    _place(path, changed.parent)
+            elif half:
                 store_as_float16(model, changed)
             else:
                 quantize(job, model, changed)
+            if job.options.fuse:
+                fuse_attention(changed, changed)
             if job.options.container == "ort" and not (half and _runs_every_token(job, model)):
                 return [_converted(job, changed)]
             return [_place(path, job.folder) for path in parts(changed)]

@@ -37,6 +37,19 @@ def _stage_table(title: str, manifest: Manifest, errors: Errors | None) -> None:
             row += [f"{errors[name, runtime]:.0e}"] if errors else []
         rows.append(row)
     report.table(title, columns, rows)
+    for runtime, needed in engines_needed(manifest).items():
+        if len(needed) > 1:
+            report.line(f"{runtime} needs {' and '.join(needed)} on the device")
+
+
+def engines_needed(manifest: Manifest) -> dict[str, list[str]]:
+    """The engines that each runtime of a bundle needs on the device, its own first."""
+    runtimes = next(iter(manifest.stages.values())).variants
+    found = {}
+    for runtime in runtimes:
+        guests = {stage.variants[runtime].engine for stage in manifest.stages.values()}
+        found[runtime] = [runtime, *sorted(guests - {"", runtime})]
+    return found
 
 
 def _times(speed: float | None) -> str:

@@ -181,7 +181,13 @@ def _planned(planned: "Plan") -> dict[str, Any]:
 
 
 def _built(built: "Built") -> dict[str, Any]:
-    from edgepack.cli._tables import offer_record, quality_record, solver_record, trim_record
+    from edgepack.cli._tables import (
+        engines_needed,
+        offer_record,
+        quality_record,
+        solver_record,
+        trim_record,
+    )
 
     manifest = built.bundle.manifest
     return {
@@ -191,6 +197,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "trim": trim_record(manifest),
         "quality": quality_record(manifest),
         "solvers": solver_record(manifest),
+        "engines": engines_needed(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
         "seconds": dict(built.seconds),

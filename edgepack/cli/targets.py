@@ -58,6 +58,8 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
         tuned = f", optimized for {options.platform}" if options.platform else ""
         asked = f", only with --format {runtime}" if options.on_request else ""
         yield f"runtime: {runtime}, as .{options.container} files{tuned}{asked}"
+        for guest, stages in options.guests.items():
+            yield f"runtime: {guest} may run {', '.join(stages)} for {runtime} if it is faster"
     for stage, precision in profile.precision.items():
         which = "every other stage" if stage == "default" else stage
         yield f"precision: {precision} for {which}"

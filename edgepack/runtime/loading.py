@@ -175,7 +175,8 @@ def open_stage(
         bundle.check(variant.files)
     size = sum(bundle.manifest.files[file].bytes for file in variant.files)
     options = host.options(name, variant.precision, size, taps)
-    opened = partial(engine(host.runtime).open, states=stage.states, options=options)
+    runner = engine(variant.engine or host.runtime)
+    opened = partial(runner.open, states=stage.states, options=options)
     path = bundle.path(variant.files[0])
     session = opened(path)
     if not host.placement or not isinstance(session, Placeable):
@@ -225,6 +226,7 @@ def load(
         return Watched(name, loaded, list(watchers)) if watchers else loaded
 
     calibrated = manifest.solvers.get(host.runtime)
+    estimator = manifest.stages["flow_estimator"].variants[host.runtime]
     # The largest network first: loading one needs more memory than having it.
     lm = session("speech_lm")
     return Loaded(
@@ -240,7 +242,7 @@ def load(
             session("flow_time"),
             session("flow_estimator"),
             calibrated.solver if calibrated else None,
-            engine(host.runtime).batches,
+            engine(estimator.engine or host.runtime).batches,
         ),
         Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
         low_memory=memory == "low",

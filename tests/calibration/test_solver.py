@@ -196,6 +196,9 @@ def test_noise_of_the_estimator_is_part_of_the_error(
     hopeless = calibrate(decoder(0.5), courses, judged, BOUND, silent)
     assert hopeless.accuracy.decibel > hopeless.limit
     assert hopeless.curve[-1].evaluations == 20  # more than the budget were tried
+    resigned = calibrate(decoder(0.5), courses, judged, BOUND, silent, lenient=True)
+    assert resigned.curve[-1].evaluations == 10
+    assert resigned.accuracy.decibel <= 1.1 * min(p.decibel for p in resigned.curve)
 
 
 def test_another_bound_may_be_asked_for(
