@@ -237,10 +237,14 @@ class Calibrated(Struct, frozen=True):
 
 
 class Vocoder(Struct, frozen=True):
-    """How a mel spectrogram becomes audio: samples a frame, and sines in the excitation."""
+    """How a mel spectrogram becomes audio: samples a frame, and sines in the excitation.
+
+    A sample depends on no more than `context` frames to each side.
+    """
 
     frame: int
     partials: int
+    context: int
 
 
 class Stream(Struct, frozen=True):

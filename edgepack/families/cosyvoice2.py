@@ -105,7 +105,7 @@ class _CosyVoice2:
                 noise_seed=0,
                 noise_frames=_NOISE_FRAMES,
             ),
-            vocoder=Vocoder(frame=dims.frame, partials=dims.harmonics + 1),
+            vocoder=Vocoder(frame=dims.frame, partials=dims.harmonics + 1, context=dims.context),
             stream=_STREAM,
             prompt_mel=MelSpectrogram(
                 fft=features.positive("n_fft"),
@@ -256,6 +256,8 @@ def _hift_dims(config: Config) -> HiFTDims:
         kernels=_numbers(section, "upsample_kernel_sizes"),
         fft=transform.positive("n_fft"),
         hop=transform.positive("hop_len"),
+        block_kernels=_numbers(section, "resblock_kernel_sizes"),
+        source_kernels=_numbers(section, "source_resblock_kernel_sizes"),
         dilations=_lists(section, "resblock_dilation_sizes"),
         source_dilations=_lists(section, "source_resblock_dilation_sizes"),
         slope=section.get("lrelu_slope", float),
@@ -264,9 +266,9 @@ def _hift_dims(config: Config) -> HiFTDims:
         noise_deviation=section.get("nsf_sigma", float),
         threshold=section.get("nsf_voiced_threshold", float),
     )
-    levels = len(dims.rates)
-    if not levels == len(dims.kernels) == len(dims.source_dilations):
-        raise UsageError(f"{section.where}: its lists of levels differ in length")
+    levels = {len(of) for of in (dims.rates, dims.kernels, dims.source_kernels)}
+    if levels != {len(dims.source_dilations)} or len(dims.dilations) != len(dims.block_kernels):
+        raise UsageError(f"{section.where}: its lists of levels or of blocks differ in length")
     frames = config.positive("token_frame_rate") * config.section("flow").positive(
         "token_mel_ratio"
     )

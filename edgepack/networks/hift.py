@@ -17,6 +17,7 @@ from edgepack.graph.weights import Parameter, Weights
 _POST_SLOPE = 0.01
 _LOG_MAGNITUDE_LIMIT = math.log(100.0)
 _SNAKE_EPSILON = 1e-9
+_EDGE_TAPS = 7  # of the first convolution and the last
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class HiFTDims:
     kernels: tuple[int, ...]
     fft: int
     hop: int
+    block_kernels: tuple[int, ...]
+    source_kernels: tuple[int, ...]
     dilations: tuple[tuple[int, ...], ...]
     source_dilations: tuple[tuple[int, ...], ...]
     slope: float
@@ -43,6 +46,27 @@ class HiFTDims:
     def frame(self) -> int:
         """Samples a mel frame."""
         return math.prod(self.rates) * self.hop
+
+    @property
+    def context(self) -> int:
+        """Mel frames to each side that a sample of audio depends on; those further off do not."""
+        reach = self.fft // (2 * self.hop) + 1 + _EDGE_TAPS // 2  # in frames of the STFT
+        far = 0.0  # the same of the source, in mel frames
+        stride = 1
+        for i in reversed(range(len(self.rates))):
+            source = reach + _reach(self.source_kernels[i], self.source_dilations[i])
+            spectrum = (source + 1) * stride + stride // 2 + self.fft // (2 * self.hop) + 1
+            far = max(far, spectrum / math.prod(self.rates))
+            branches = zip(self.block_kernels, self.dilations, strict=True)
+            reach += max(_reach(taps, dilations) for taps, dilations in branches)
+            reach = -(-(reach + self.kernels[i]) // self.rates[i])
+            stride *= self.rates[i]
+        return max(reach + _EDGE_TAPS // 2, math.ceil(far)) + 1
+
+
+def _reach(taps: int, dilations: tuple[int, ...]) -> int:
+    """Frames to one side that a residual block looks at."""
+    return sum((taps // 2) * (dilation + 1) for dilation in dilations)
 
 
 def hift_source(w: Weights, dims: HiFTDims) -> Graph:
@@ -105,7 +129,7 @@ def hift(w: Weights, dims: HiFTDims) -> Graph:
     spectrum = net.tap("stft", signal.stft(net, source, dims.fft, dims.hop))
 
     bins, widths = dims.fft + 2, [dims.base >> i for i in range(len(dims.rates) + 1)]
-    x = _convolve(net, mel, w / "conv_pre", (widths[0], dims.mels, None))
+    x = _convolve(net, mel, w / "conv_pre", (widths[0], dims.mels, _EDGE_TAPS))
     x = net.tap("conv_pre", x)
     per_level = len(dims.dilations)
     for i, (rate, taps) in enumerate(zip(dims.rates, dims.kernels, strict=True)):
@@ -117,16 +141,18 @@ def hift(w: Weights, dims: HiFTDims) -> Graph:
         stride = math.prod(dims.rates[i + 1 :])
         s = _downsample(net, spectrum, w / "source_downs" / i, (widths[i + 1], bins), stride)
         s = net.tap(f"source_downs.{i}", s)
-        s = _residual(net, s, w / "source_resblocks" / i, widths[i + 1], dims.source_dilations[i])
+        taps = dims.source_kernels[i]
+        block = w / "source_resblocks" / i
+        s = _residual(net, s, block, widths[i + 1], taps, dims.source_dilations[i])
         x = op.Add(x, net.tap(f"source_resblocks.{i}", s))
         branches = []
-        for j, dilations in enumerate(dims.dilations):
+        for j, (taps, dilations) in enumerate(zip(dims.block_kernels, dims.dilations, strict=True)):
             number = i * per_level + j
-            y = _residual(net, x, w / "resblocks" / number, widths[i + 1], dilations)
+            y = _residual(net, x, w / "resblocks" / number, widths[i + 1], taps, dilations)
             branches.append(net.tap(f"resblocks.{number}", y))
         x = op.Div(net.tap(f"resblocks.sum.{i}", op.Sum(*branches)), float(per_level))
     x = op.LeakyRelu(x, alpha=_POST_SLOPE)
-    x = net.tap("conv_post", _convolve(net, x, w / "conv_post", (bins, widths[-1], None)))
+    x = net.tap("conv_post", _convolve(net, x, w / "conv_post", (bins, widths[-1], _EDGE_TAPS)))
     magnitude = op.Exp(op.Min(op.Slice(x, [0], [bins // 2], [1]), _LOG_MAGNITUDE_LIMIT))
     phase = op.Sin(op.Slice(x, [bins // 2], [END], [1]))
     audio = signal.inverse_stft(
@@ -188,13 +214,15 @@ def _downsample(net: Net, x: Value, w: Weights, shape: tuple[int, int], stride: 
     )
 
 
-def _residual(net: Net, x: Value, w: Weights, width: int, dilations: tuple[int, ...]) -> Value:
+def _residual(
+    net: Net, x: Value, w: Weights, width: int, taps: int, dilations: tuple[int, ...]
+) -> Value:
     """Residual block: for each dilation Snake, convolution, Snake, convolution."""
     for i, dilation in enumerate(dilations):
         y = _snake(net, x, w / "activations1" / i, width)
-        y = _convolve(net, y, w / "convs1" / i, (width, width, None), dilation)
+        y = _convolve(net, y, w / "convs1" / i, (width, width, taps), dilation)
         y = _snake(net, y, w / "activations2" / i, width)
-        y = _convolve(net, y, w / "convs2" / i, (width, width, None))
+        y = _convolve(net, y, w / "convs2" / i, (width, width, taps))
         x = net.op.Add(x, y)
     return x
 

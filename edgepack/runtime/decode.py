@@ -3,15 +3,16 @@
 Source: cosyvoice/llm/llm.py (`Qwen2LM.inference`, `inference_bistream`).
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from edgepack.errors import GateError
 from edgepack.manifest import LanguageModel
 from edgepack.runtime.sampling import Sampler, log_softmax
-from edgepack.runtime.session import Session
+from edgepack.runtime.session import Restorable, Session
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ class SpeechDecoder:
     ) -> np.ndarray:
         """The decoder's first input: start, prompt text and text, task, prompt speech tokens."""
         before = self.embed_speech([self.settings.start])
+        return np.concatenate([before, self._rest([*prompt_text, *text], prompt)], 1)
+
+    def _rest(self, text: Sequence[int], prompt: Sequence[int]) -> np.ndarray:
+        """Text, task, prompt speech tokens."""
         after = self.embed_speech([self.settings.task, *prompt])
-        return np.concatenate([before, self.embed_text([*prompt_text, *text]), after], 1)
+        return np.concatenate([self.embed_text(text), after], 1)
 
     def generate(
         self,
@@ -46,16 +51,22 @@ class SpeechDecoder:
         prompt_text: Sequence[int] = (),
         prompt: Sequence[int] = (),
         longest: int | None = None,
+        begun: Mapping[str, np.ndarray] | None = None,
     ) -> Generator[int, None, bool]:
         """Speech tokens of one text; returns whether a stop id ended them before the limit.
 
-        The limit is `longest`, or the settings' share of the length of the text.
+        The limit is `longest`, or the settings' share of the length of the text. `begun` are the
+        decoder's caches after the start and the prompt's text, if they are known.
         """
         shortest = int(len(text) * self.settings.min_ratio)
         if longest is None:
             longest = int(len(text) * self.settings.max_ratio)
-        self.decoder.reset()
-        block = self.prefix(text, prompt_text, prompt)
+        if begun is None:
+            self.decoder.reset()
+            block = self.prefix(text, prompt_text, prompt)
+        else:
+            cast(Restorable, self.decoder).restore(begun)
+            block = self._rest(text, prompt)
         history: list[int] = []
         for step in range(longest):
             token = self._next(block, sampler, history, may_end=step >= shortest)

@@ -1,6 +1,6 @@
 """From a bundle on disk to loaded networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,13 @@ from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader
+from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Placeable, Session, engine
+from edgepack.runtime.session import Options, Placeable, Session, engine, fork
 from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
-from edgepack.runtime.vocoder import Vocoder
+from edgepack.runtime.vocoder import WINDOW, Vocoder
 from edgepack.runtime.watch import Watched, Watcher
 
 # Decoding reads each weight once a token: repacking gigabytes would only delay the first one.
@@ -58,6 +59,11 @@ class Host:
     profile: bool = False
     placement: Placement | None = field(default=None, compare=False)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether tokens of the next sentence are decoded while one is made to sound."""
+        return self.plan.overlap if self.plan else self.threads > 1
+
     def options(
         self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
     ) -> Options:
@@ -78,7 +84,8 @@ class Host:
 class Loaded:
     """A bundle whose networks are in memory, as the parts of the synthesis that use them.
 
-    With `low_memory` they are loaded when they are called, and released.
+    With `low_memory` they are loaded when they are called, and released. `prompts` keeps what the
+    language model knows of prompts, where it can go on from it.
     """
 
     bundle: Bundle
@@ -88,6 +95,7 @@ class Loaded:
     flow: FlowDecoder
     vocoder: Vocoder
     low_memory: bool = False
+    prompts: Prompts | None = None
 
     def solver_name(self, solver: Solver) -> str:
         """CALIBRATED for the bundle's own table, REFERENCE for any other."""
@@ -144,6 +152,20 @@ def with_session(loaded: Loaded, stage: str, session: Session) -> Loaded:
     part, name = _PLACES[stage]
     changed = replace(getattr(loaded, part), **{name: session})
     return replace(loaded, **{part: changed})
+
+
+def forked(loaded: Loaded, swap: Mapping[int, Watcher]) -> Loaded:
+    """The same weights with caches of their own: both may speak at once.
+
+    `swap` has another watcher in place of some, by their `id`.
+    """
+    for stage in _PLACES:
+        session = fork(session_of(loaded, stage))
+        if isinstance(session, Watched):
+            watchers = [swap.get(id(watcher), watcher) for watcher in session.watchers]
+            session = Watched(stage, session.session, watchers)
+        loaded = with_session(loaded, stage, session)
+    return loaded
 
 
 def choose(
@@ -225,6 +247,7 @@ def load(
             on_stage(name)
         return Watched(name, loaded, list(watchers)) if watchers else loaded
 
+    accelerated = bool(host.placement and host.placement.accelerated)
     calibrated = manifest.solvers.get(host.runtime)
     estimator = manifest.stages["flow_estimator"].variants[host.runtime]
     # The largest network first: loading one needs more memory than having it.
@@ -244,8 +267,15 @@ def load(
             calibrated.solver if calibrated else None,
             engine(estimator.engine or host.runtime).batches,
         ),
-        Vocoder(manifest.vocoder, session("hift_source"), session("hift")),
+        Vocoder(
+            manifest.vocoder,
+            session("hift_source"),
+            session("hift"),
+            # A GPU has the memory, and prepares its convolutions for every length.
+            manifest.flow.noise_frames if accelerated else WINDOW,
+        ),
         low_memory=memory == "low",
+        prompts=None if accelerated or memory == "low" else Prompts(bundle, host.runtime),
     )
 
 

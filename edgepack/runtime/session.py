@@ -34,6 +34,20 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class Forkable(Protocol):
+    """A session whose weights several sessions can share, each with caches of its own."""
+
+    def fork(self) -> Session:
+        """Another one, with empty caches; the two may be called at once from several threads."""
+        ...
+
+
+def fork(session: Session) -> Session:
+    """A fork of a session, or the session itself if it is of a kind that needs none."""
+    return session.fork() if isinstance(session, Forkable) else session
+
+
+@runtime_checkable
 class Profiled(Protocol):
     """A session of an engine that can time its operators."""
 
@@ -62,15 +76,20 @@ def run_kept(session: Session, feeds: Feeds, keep: Collection[str]) -> dict[str,
 
 
 @runtime_checkable
-class Rewindable(Protocol):
+class Restorable(Protocol):
+    """A session that can go on from caches that were taken elsewhere."""
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Put caches, by the name of their output, in the place of its own."""
+        ...
+
+
+@runtime_checkable
+class Rewindable(Restorable, Protocol):
     """A session whose last call can be made by another one instead."""
 
     def before(self) -> dict[str, np.ndarray]:
         """The caches as they were before the last call, by the name of their output."""
-        ...
-
-    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
-        """Put such caches in the place of its own."""
         ...
 
 

@@ -21,7 +21,8 @@ class Settings:
     the calibrated one where the bundle has it. `steps` are the reference solver's, None for the
     checkpoint's own number. `speed` above 1 is faster. `strict` makes a fault of the audio an
     error, otherwise it is only reported. `strict_language` refuses text that is not in the bundle's
-    languages. The same `seed` gives the same audio.
+    languages. `overlap` is whether sentences are decoded ahead, None for what the plan of the CPUs
+    says. The same `seed` gives the same audio.
     """
 
     voice: str | None = None
@@ -33,6 +34,7 @@ class Settings:
     speed: float = 1.0
     strict: bool = True
     strict_language: bool = False
+    overlap: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class ClosedError(Exception):
     """Nobody wants the rest of a stream."""
 
 
-class _Decoding:
+class Decoding:
     """Decodes sentences in a thread of its own, ahead of whoever takes their tokens."""
 
     def __init__(self, sentences: Iterable[Sentence]) -> None:
@@ -113,7 +113,7 @@ class SpeechStream:
     """Audio float32 [n] in chunks, in order; `close` stops it, as leaving a `with` block does.
 
     With `settings.strict` audio that is not finite raises GateError instead of being handed out,
-    and any other fault of a sentence does after its last chunk.
+    and any other fault of a sentence does after its last chunk. `closed` is called once it is.
     """
 
     loaded: Loaded
@@ -124,11 +124,12 @@ class SpeechStream:
     request: Speech
     spoken: list[Utterance] = field(default_factory=list)
     seconds: float = 0.0
+    closed: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         """Begin decoding at once; time counts from here."""
         self._start = time.perf_counter()
-        self._decoding = _Decoding(self.sentences)
+        self._decoding = Decoding(self.sentences)
         self._chunks = self._run()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -147,6 +148,8 @@ class SpeechStream:
         """Stop speaking: what was handed out stays, nothing more is made."""
         self._chunks.close()
         self._decoding.close()
+        closed, self.closed = self.closed, lambda: None
+        closed()
 
     @property
     def speech(self) -> Speech:

@@ -17,13 +17,21 @@ class Sound(NamedTuple):
     f0: np.ndarray
 
 
+WINDOW = 256  # frames that are vocoded at once: memory grows with them
+
+
 @dataclass(frozen=True)
 class Vocoder:
-    """The vocoder: a graph for the excitation and one for the audio."""
+    """The vocoder: a graph for the excitation and one for the audio.
+
+    The excitation is made in one go, as its phase runs on; audio in windows of equal length, with
+    as many frames around each as its samples depend on, so that it is the same as if made at once.
+    """
 
     settings: Settings
     excitation: Session
     generator: Session
+    window: int = WINDOW
 
     def noise(self, frames: int, rng: np.random.Generator | None) -> np.ndarray:
         """Standard normal excitation noise [1, samples, partials]; zeros without a generator."""
@@ -39,5 +47,25 @@ class Vocoder:
         if known_source is not None:
             rest = np.asarray(source)[:, :, known_source.shape[2] :]
             source = np.concatenate([known_source, rest], 2)
-        audio = self.generator.run({"mel": mel, "source": source})["audio"]
+        if mel.shape[2] <= self.window:
+            audio = self.generator.run({"mel": mel, "source": source})["audio"]
+        else:
+            audio = self._in_windows(mel, np.asarray(source))
         return Sound(audio, np.asarray(source), excited["f0"])
+
+    def _in_windows(self, mel: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """Audio of a long mel, [1, n]."""
+        frames, frame, context = mel.shape[2], self.settings.frame, self.settings.context
+        count = -(-frames // self.window)
+        length = -(-frames // count)
+        pieces = []
+        for start in range(0, frames, length):
+            end = min(start + length, frames)
+            first, last = max(0, start - context), min(frames, end + context)
+            window = {
+                "mel": np.ascontiguousarray(mel[:, :, first:last]),
+                "source": np.ascontiguousarray(source[:, :, first * frame : last * frame]),
+            }
+            audio = self.generator.run(window)["audio"]
+            pieces.append(audio[:, (start - first) * frame : (end - first) * frame])
+        return np.concatenate(pieces, 1)

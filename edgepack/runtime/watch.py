@@ -2,14 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Session, run_kept
+from edgepack.runtime.session import Feeds, Restorable, Session, fork, run_kept
 
 Watcher = Callable[[str, float, Feeds, dict[str, np.ndarray]], None]
 
@@ -34,6 +34,14 @@ class Watched:
         for watcher in self.watchers:
             watcher(self.stage, seconds, feeds, outputs)
         return outputs
+
+    def fork(self) -> "Watched":
+        """A fork of the session, with the same watchers."""
+        return Watched(self.stage, fork(self.session), list(self.watchers))
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Have the session go on from given caches."""
+        cast(Restorable, self.session).restore(caches)
 
     def reset(self) -> None:
         """Empty the session's caches."""

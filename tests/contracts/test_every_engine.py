@@ -1,6 +1,7 @@
 """Engines: caches inside the session, results that stay, and errors that say which file."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from contracts import FORMATS, STATES, TAP, WEIGHTS, job, totals
 from edgepack.backend import backend
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.session import Options, Session, engine, engines
+from edgepack.runtime.session import Options, Restorable, Session, engine, engines, fork
 
 X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
 
@@ -119,3 +120,46 @@ def test_another_kind_of_file_is_refused(network: tuple[str, list[Path]]) -> Non
     network[1][0].write_bytes(b"<html>404</html>" * 100)
     with pytest.raises(IntegrityError, match="cannot load it"):
         opened(network)
+
+
+def test_forks_share_weights_and_have_their_own_caches(network: tuple[str, list[Path]]) -> None:
+    one = opened(network)
+    other = fork(one)
+    assert other is not one
+    alone = [one.run({"x": X[:, :2]})["y"], one.run({"x": X[:, 2:]})["y"]]
+    one.reset()
+    turns = [one.run({"x": X[:, :2]})["y"]]
+    other.run({"x": X[:, 4:]})
+    turns.append(one.run({"x": X[:, 2:]})["y"])
+    np.testing.assert_array_equal(turns, alone)
+    np.testing.assert_array_equal(one.caches()["present"], X)
+    np.testing.assert_array_equal(other.caches()["present"], X[:, 4:])
+
+
+def test_forks_may_run_at_once(network: tuple[str, list[Path]]) -> None:
+    first = opened(network)
+    sessions = [first, *(fork(first) for _ in range(3))]
+    inputs = np.random.default_rng(3).normal(size=(len(sessions), 60, 2)).astype(np.float32)
+
+    def decode(session: Session, rows: np.ndarray) -> np.ndarray:
+        return np.stack([session.run({"x": row[None, None]})["y"] for row in rows])
+
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        found = list(pool.map(decode, sessions, inputs))
+    for outputs, rows in zip(found, inputs, strict=True):
+        first.reset()
+        np.testing.assert_array_equal(outputs, decode(first, rows))
+
+
+def test_a_decoder_goes_on_from_given_caches(network: tuple[str, list[Path]]) -> None:
+    session = opened(network)
+    session.run({"x": X[:, :3]})
+    kept = session.caches()
+    wanted = session.run({"x": X[:, 3:]})["y"]
+    for other in (session, fork(session), opened(network)):
+        assert isinstance(other, Restorable)
+        other.reset()
+        other.restore(kept)
+        np.testing.assert_array_equal(other.caches()["present"], X[:, :3])
+        np.testing.assert_array_equal(other.run({"x": X[:, 3:]})["y"], wanted)
+        np.testing.assert_array_equal(other.caches()["present"], X)

@@ -99,4 +99,4 @@ def vocoder() -> Vocoder:
         return {"audio": np.repeat(feeds["mel"][:, 0], FRAME, 1)}
 
     excitation = Fake(excite)
-    return Vocoder(VocoderSettings(frame=FRAME, partials=9), excitation, Fake(generate))
+    return Vocoder(VocoderSettings(frame=FRAME, partials=9, context=16), excitation, Fake(generate))

@@ -20,13 +20,15 @@ class Wish:
 
     `cpus` is all, performance, efficiency, prime or a list such as 0,2-3; `threads` a number, or
     None for one a core, `most` of them at the most. `spin` is whether idle threads wait busily,
-    which costs energy.
+    which costs energy; `overlap` whether the language model goes on while sound is made, None for
+    where there is more than one thread.
     """
 
     cpus: str = "all"
     threads: int | None = None
     spin: bool = False
     most: int | None = None
+    overlap: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class CpuPlan:
     pinned: bool = False
     spin: bool = False
     notes: tuple[str, ...] = ()
+    overlap: bool = True
 
 
 def make(
@@ -68,7 +71,8 @@ def make(
     of_kind = [k for k, numbers in kinds.items() if set(cpus) <= set(numbers)]
     kind = of_kind[0] if len(kinds) > 1 and of_kind else ""
     pinned = set(cpus) != set(mask)
-    return CpuPlan(cpus, threads, kind, pinned, wish.spin, tuple(notes))
+    overlap = threads > 1 if wish.overlap is None else wish.overlap
+    return CpuPlan(cpus, threads, kind, pinned, wish.spin, tuple(notes), overlap)
 
 
 def _chosen(machine: Topology, mask: Collection[int], word: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import mmap
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,12 @@ class _OpenVinoSession:
         weights: "_Weights",
         *,
         transient: bool,
-        profile: bool,
+        operators: Counter[str] | None,
+        lock: threading.Lock,
     ) -> None:
-        self._operators: Counter[str] | None = Counter() if profile else None
+        self._operators = operators
+        self._lock = lock
+        self._states = states
         self._weights = weights  # what the compiled model points into
         self._warm = False
         self._compiled = compiled
@@ -45,6 +48,14 @@ class _OpenVinoSession:
         self._variables = {f"{s.input}{s.output}": s.output for s in states}
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        if not self._transient:
+            return self._run(feeds)
+        with self._lock:  # memory is given back only while no request is under way
+            outputs = self._run(feeds)
+            self._compiled.release_memory()
+            return outputs
+
+    def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         results = self._request.infer(dict(feeds), share_inputs=True)
         if not self._warm:  # networks of dynamic shape are repacked at their first call
             self._weights.release()
@@ -53,9 +64,25 @@ class _OpenVinoSession:
         if self._operators is not None:
             for layer in self._request.get_profiling_info():
                 self._operators[layer.node_type] += layer.real_time.total_seconds()
-        if self._transient:
-            self._compiled.release_memory()
         return outputs
+
+    def fork(self) -> Session:
+        """Another request over the same compiled network."""
+        return _OpenVinoSession(
+            self._compiled,
+            self._states,
+            self._weights,
+            transient=self._transient,
+            operators=self._operators,
+            lock=self._lock,
+        )
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        import openvino
+
+        for state in self._request.query_state():
+            if output := self._variables.get(state.name):
+                state.state = openvino.Tensor(np.ascontiguousarray(caches[output]))
 
     def reset(self) -> None:
         self._request.reset_state()
@@ -109,7 +136,12 @@ class _OpenVino:
         except Exception as error:  # OpenVINO raises bare RuntimeError, and OSError for files
             raise IntegrityError(f"{path}: OpenVINO cannot load it: {error}") from None
         return _OpenVinoSession(
-            compiled, states, weights, transient=options.transient, profile=options.profile
+            compiled,
+            states,
+            weights,
+            transient=options.transient,
+            operators=Counter() if options.profile else None,
+            lock=threading.Lock(),
         )
 
 

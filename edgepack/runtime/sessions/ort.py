@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,15 @@ class _OrtSession:
         self._caches = {
             s.input: _value(np.zeros(s.shape, self._types[s.input])) for s in self._states
         }
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        self._caches = {
+            s.input: _value(caches[s.output].astype(self._types[s.input])) for s in self._states
+        }
+
+    def fork(self) -> Session:
+        """ONNX Runtime may run a session several times at once; only the caches are ours."""
+        return _OrtSession(self._session, self._states, self._how)
 
     def operators(self) -> dict[str, float]:
         """Ends the profile, which can be read once."""

@@ -1,6 +1,7 @@
 """LiteRT on CPU with XNNPACK, for `.tflite` files."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,59 +19,114 @@ if TYPE_CHECKING:
 
 _USED = "used"  # the input that says how many slots of the caches are filled
 _FEWEST_SLOTS = 256
+_ONE_STDERR = threading.Lock()  # of the process
 _IMAGE = ":image"  # ends the name of a value that lies as [B, 1, T, C] instead of [B, C, T]
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-class _LiteRtSession:
-    """Caches are inputs with a fixed number of slots; each call adds rows in place.
-
-    The number of slots doubles when they are full, which allocates and copies once.
-    """
+class _Network:
+    """An interpreter, which has one set of tensors: sessions over it take turns."""
 
     def __init__(
         self, interpreter: "Interpreter", states: Sequence[State], taps: Mapping[str, str]
     ) -> None:
-        self._interpreter = interpreter
-        self._states = states
-        self._empty = {s.input: s.shape for s in states}
-        self._taps = taps
-        self._inputs = {d["name"]: d for d in interpreter.get_input_details()}
+        self.interpreter = interpreter
+        self.states = states
+        self.empty = {s.input: s.shape for s in states}
+        self.taps = taps
+        self.inputs = {d["name"]: d for d in interpreter.get_input_details()}
         cached = {state.output for state in states}
         found = {d["name"]: d["index"] for d in interpreter.get_output_details()}
-        self._rows = {s.input: found.pop(s.output) for s in states}
-        self._outputs = {taps.get(n, n): i for n, i in found.items() if n not in cached}
-        self._shapes: Shapes = {}
+        self.rows = {s.input: found.pop(s.output) for s in states}
+        self.outputs = {taps.get(n, n): i for n, i in found.items() if n not in cached}
+        self.shapes: Shapes = {}
+        self.slots = _FEWEST_SLOTS
+        self.lock = threading.RLock()
+        self.owner: _LiteRtSession | None = None  # whose caches are in the tensors
+
+    def allocate(self, shapes: Shapes) -> None:
+        """Give the inputs other shapes; what was in them is lost."""
+        for name, shape in shapes.items():
+            self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
+        with _without_stderr():  # XNNPACK announces itself
+            self.interpreter.allocate_tensors()
+        self.shapes = shapes
+
+    def set(self, name: str, value: np.ndarray) -> None:
+        """The value of an input."""
+        details = self.inputs[name]
+        self.interpreter.set_tensor(details["index"], np.asarray(value, details["dtype"]))
+
+    def range(self, name: str, start: int, stop: int) -> tuple[slice, ...]:
+        """Some slots of a cache."""
+        return tuple(slice(None) if n else slice(start, stop) for n in self.empty[name])
+
+    def filled(self, name: str, count: int) -> np.ndarray:
+        """A copy of the first slots of a cache."""
+        if not count:
+            return np.zeros(self.empty[name], np.float32)
+        whole = self.interpreter.get_tensor(self.inputs[name]["index"])
+        return whole[self.range(name, 0, count)].copy()
+
+
+class _LiteRtSession:
+    """Caches are inputs with a fixed number of slots; each call adds rows in place.
+
+    The number of slots doubles when they are full, which allocates and copies once. When another
+    session over the same network is called in between, caches are put aside and back.
+    """
+
+    def __init__(self, network: _Network) -> None:
+        self._network = network
         self._used = 0
-        self._slots = _FEWEST_SLOTS
+        self._aside: dict[str, np.ndarray] = {}
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        net = self._network
         shapes: Shapes = {name: value.shape for name, value in feeds.items()}
-        if self._states:
-            new = self._positions(feeds)
-            self._prepare(shapes, self._used + new)
-            self._set(_USED, np.array([self._used]))
-        elif shapes != self._shapes:
-            self._allocate(shapes)
-        for name, value in feeds.items():
-            self._set(name, value)
-        self._interpreter.invoke()
-        if self._states:
-            for name, rows in self._rows.items():
-                slots = self._interpreter.tensor(self._inputs[name]["index"])()
-                place = self._range(name, self._used, self._used + new)
-                slots[place] = self._interpreter.get_tensor(rows)
-                del slots  # the interpreter refuses to run while somebody looks at its memory
-            self._used += new
-        results = {name: self._interpreter.get_tensor(i) for name, i in self._outputs.items()}
-        return {n: _in_order(v) if n in self._taps.values() else v for n, v in results.items()}
+        with net.lock:
+            if net.states:
+                new = self._positions(feeds)
+                self._prepare(shapes, self._used + new)
+                net.set(_USED, np.array([self._used]))
+            elif shapes != net.shapes:
+                net.allocate(shapes)
+            for name, value in feeds.items():
+                net.set(name, value)
+            net.interpreter.invoke()
+            if net.states:
+                for name, rows in net.rows.items():
+                    slots = net.interpreter.tensor(net.inputs[name]["index"])()
+                    place = net.range(name, self._used, self._used + new)
+                    slots[place] = net.interpreter.get_tensor(rows)
+                    del slots  # the interpreter does not run while its memory is looked at
+                self._used += new
+            results = {name: net.interpreter.get_tensor(i) for name, i in net.outputs.items()}
+        taps = net.taps.values()
+        return {n: _in_order(v) if n in taps else v for n, v in results.items()}
 
     def reset(self) -> None:
         self._used = 0
+        self._aside = {}
 
     def caches(self) -> dict[str, np.ndarray]:
-        return {s.output: self._filled(s.input) for s in self._states}
+        with self._network.lock:
+            held = self._held()
+        return {s.output: held[s.input] for s in self._network.states}
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        states = self._network.states
+        first = states[0]
+        with self._network.lock:
+            self._aside = {s.input: np.asarray(caches[s.output], np.float32) for s in states}
+            self._used = self._aside[first.input].shape[first.shape.index(0)]
+            if self._network.owner is self:
+                self._network.owner = None
+
+    def fork(self) -> Session:
+        """Another set of caches for the same interpreter."""
+        return _LiteRtSession(self._network)
 
     @staticmethod
     def _positions(feeds: Feeds) -> int:
@@ -78,59 +134,51 @@ class _LiteRtSession:
         (value,) = feeds.values()
         return int(value.shape[1])
 
+    def _held(self) -> dict[str, np.ndarray]:
+        """The filled slots of every cache, wherever they are."""
+        net = self._network
+        if net.owner is not self and self._used:
+            return self._aside
+        return {s.input: net.filled(s.input, self._used) for s in net.states}
+
     def _prepare(self, shapes: Shapes, needed: int) -> None:
-        """Make room for the inputs and for that many filled slots, keeping those that are."""
-        slots = self._slots
+        """Have our caches in the network, with room for the inputs and that many filled slots."""
+        net = self._network
+        slots = net.slots
         while slots < needed:
             slots *= 2
-        fits = slots == self._slots and self._shapes
-        if fits and all(self._shapes[name] == shape for name, shape in shapes.items()):
+        fits = slots == net.slots and all(
+            net.shapes.get(name) == shape for name, shape in shapes.items()
+        )
+        if fits and net.owner is self:
             return
-        kept = {s.input: self._filled(s.input) for s in self._states}
-        self._slots = slots
-        for state in self._states:  # the axis of no length is that of the slots
-            shapes[state.input] = tuple(n or slots for n in state.shape)
-        self._allocate(shapes)
+        if net.owner not in (self, None):
+            net.owner._aside = net.owner._held()
+        kept = self._held()
+        if not fits:
+            net.slots = slots
+            for state in net.states:  # the axis of no length is that of the slots
+                shapes[state.input] = tuple(n or slots for n in state.shape)
+            net.allocate(shapes)
         for name, rows in kept.items():
-            whole = np.zeros(shapes[name], np.float32)
-            whole[self._range(name, 0, self._used)] = rows
-            self._set(name, whole)
-
-    def _range(self, name: str, start: int, stop: int) -> tuple[slice, ...]:
-        """Some slots of a cache."""
-        shape = self._empty[name]
-        return tuple(slice(None) if n else slice(start, stop) for n in shape)
-
-    def _filled(self, name: str) -> np.ndarray:
-        """A copy of the slots in use."""
-        if not self._used:
-            return np.zeros(self._empty[name], np.float32)
-        whole = self._interpreter.get_tensor(self._inputs[name]["index"])
-        return whole[self._range(name, 0, self._used)].copy()
-
-    def _allocate(self, shapes: Shapes) -> None:
-        for name, shape in shapes.items():
-            self._interpreter.resize_tensor_input(self._inputs[name]["index"], shape)
-        with _without_stderr():  # XNNPACK announces itself
-            self._interpreter.allocate_tensors()
-        self._shapes = shapes
-
-    def _set(self, name: str, value: np.ndarray) -> None:
-        details = self._inputs[name]
-        self._interpreter.set_tensor(details["index"], np.asarray(value, details["dtype"]))
+            whole = np.zeros(net.shapes[name], np.float32)
+            whole[net.range(name, 0, self._used)] = rows
+            net.set(name, whole)
+        net.owner, self._aside = self, {}
 
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
     """Send what the engine's C++ writes to stderr nowhere; its errors are exceptions too."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _ONE_STDERR:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _in_order(value: np.ndarray) -> np.ndarray:
@@ -161,7 +209,7 @@ class _LiteRt:
                 content, images = _with_outputs(path, options.taps)
                 source = {"model_content": content}
             interpreter = Interpreter(**source, num_threads=options.threads)
-            return _LiteRtSession(interpreter, states, images)
+            return _LiteRtSession(_Network(interpreter, states, images))
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise IntegrityError(f"{path}: LiteRT cannot load it: {error}") from None
 

@@ -1,0 +1,216 @@
+"""Several utterances at once, sentences decoded ahead, and prompts that are computed once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from linked import linked
+from support import GOLDEN, RUNTIMES, Build
+
+from edgepack import voices
+from edgepack.bundle import Bundle
+from edgepack.runtime import audio, prompts
+from edgepack.runtime.loading import session_of, with_session
+from edgepack.runtime.session import Feeds
+from edgepack.runtime.synthesizer import Settings, Synthesizer
+
+TEXTS = ["今天天气很好。", "我们一起去公园散步吧。", "明天早上还要去上班。", "你好，世界。"]
+LONG = "今天天气很好，我们一起去公园散步。" * 6
+SPOKEN = "明天见。"
+PLAIN = Settings(seed=4)
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def subject(request: pytest.FixtureRequest, small: Bundle) -> Synthesizer:
+    return Synthesizer.load(small.folder, request.param, 2)
+
+
+@pytest.fixture(scope="module")
+def ort(small: Bundle) -> Synthesizer:
+    return Synthesizer.load(small.folder, "ort", 2)
+
+
+def test_utterances_at_once_have_the_samples_of_those_in_turn(subject: Synthesizer) -> None:
+    alone = [subject.speak(text, PLAIN).audio for text in TEXTS]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda text: subject.speak(text, PLAIN).audio, TEXTS * 2))
+    for one, other in zip(alone * 2, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stream_and_an_utterance_at_once(subject: Synthesizer) -> None:
+    alone = subject.speak(TEXTS[1], PLAIN).audio
+    with subject.stream(TEXTS[0], PLAIN) as stream:
+        whole = np.concatenate(list(stream))
+    with subject.stream(TEXTS[0], PLAIN) as stream:
+        first = next(iter(stream))
+        np.testing.assert_array_equal(subject.speak(TEXTS[1], PLAIN).audio, alone)
+        rest = list(stream)
+    np.testing.assert_array_equal(np.concatenate([first, *rest]), whole)
+
+
+def test_each_utterance_has_its_own_times(ort: Synthesizer) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        spoken = list(pool.map(ort.speak, TEXTS))
+    for speech in spoken:
+        assert 0 < speech.stages["flow_estimator"] < speech.seconds
+
+
+def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgepack.runtime import loading
+
+    opened: list[str] = []
+    real = loading.open_stage
+
+    def counted(bundle: Bundle, name: str, *rest: object, **options: object) -> object:
+        opened.append(name)
+        return real(bundle, name, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loading, "open_stage", counted)
+    synthesizer = Synthesizer.load(small.folder, "ort", 1)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(synthesizer.speak, TEXTS[:3]))
+    assert sorted(opened) == sorted(small.manifest.stages)
+
+
+def test_with_low_memory_utterances_take_turns(small: Bundle) -> None:
+    low = Synthesizer.load(small.folder, "ort", 1, memory="low")
+    wanted = [low.speak(text, PLAIN).audio for text in TEXTS[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda text: low.speak(text, PLAIN).audio, TEXTS[:2]))
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_failure_gives_the_networks_back(ort: Synthesizer) -> None:
+    class Failing:
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            raise RuntimeError("planted")
+
+        def reset(self) -> None:
+            pass
+
+        def caches(self) -> dict[str, np.ndarray]:
+            return {}
+
+    broken = Synthesizer(with_session(ort.loaded, "hift", Failing()), ort.clock)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="planted"):
+            broken.speak(TEXTS[0])
+    assert len(broken._idle) == 1
+
+
+def test_sentences_decoded_ahead_say_the_same(subject: Synthesizer) -> None:
+    one = subject.speak(LONG, replace(PLAIN, overlap=False))
+    other = subject.speak(LONG, replace(PLAIN, overlap=True))
+    assert len(one.utterances) > 1
+    np.testing.assert_array_equal(one.audio, other.audio)
+    assert [u.decoded for u in one.utterances] == [u.decoded for u in other.utterances]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_next_sentence_is_decoded_by_another_thread(ort: Synthesizer, overlap: bool) -> None:
+    threads: dict[str, set[int]] = {}
+
+    class Noting:
+        def __init__(self, stage: str) -> None:
+            self.stage, self.inner = stage, session_of(ort.loaded, stage)
+            self.reset, self.caches = self.inner.reset, self.inner.caches
+
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            threads.setdefault(self.stage, set()).add(threading.get_ident())
+            return self.inner.run(feeds)
+
+    loaded = ort.loaded
+    for stage in ("speech_lm", "hift"):
+        loaded = with_session(loaded, stage, Noting(stage))
+    Synthesizer(loaded, ort.clock).speak(LONG, replace(PLAIN, overlap=overlap))
+    assert threads["hift"] == {threading.get_ident()}
+    assert (threads["speech_lm"] == threads["hift"]) != overlap
+
+
+def test_an_error_of_the_decoding_thread_reaches_the_caller(ort: Synthesizer) -> None:
+    class Failing:
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            raise RuntimeError("planted")
+
+        def reset(self) -> None:
+            pass
+
+        def caches(self) -> dict[str, np.ndarray]:
+            return {}
+
+    broken = Synthesizer(with_session(ort.loaded, "speech_lm", Failing()), ort.clock)
+    with pytest.raises(RuntimeError, match="planted"):
+        broken.speak(LONG, replace(PLAIN, overlap=True))
+    assert "edgepack-lm" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def voiced(bundle: Build, tmp_path: Path) -> Bundle:
+    """The demo voice with a voice more, made of a recording of it."""
+    demo = linked(bundle("demo"), tmp_path)
+    synthesizer = Synthesizer.load(demo.folder, "ort", 1)
+    with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
+        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
+    ids = synthesizer.loaded.frontend.ids("今天天气很好，我们一起去公园散步吧。")
+    return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_prompt_is_computed_once_and_mapped_from_a_file(voiced: Bundle, runtime: str) -> None:
+    def decoder_calls(folder: Path) -> tuple[list[int], np.ndarray]:
+        lengths: list[int] = []
+
+        def watch(stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]) -> None:
+            if stage == "speech_lm":
+                lengths.append(feeds["embeddings"].shape[1])
+
+        synthesizer = Synthesizer.load(folder, runtime, 2, [watch])
+        found = synthesizer.speak(SPOKEN, Settings(voice="cloned", seed=1)).audio
+        return [n for n in lengths if n > 1], found
+
+    first, one = decoder_calls(voiced.folder)
+    (file,) = prompts.place(voiced.folder).iterdir()
+    written = file.stat().st_mtime_ns
+    second, other = decoder_calls(voiced.folder)
+    prompt = voices.read(voiced, "cloned")[1].prompt
+    assert prompt
+    assert first == [1 + len(prompt.text), *second]
+    assert len(second) == 1
+    assert file.stat().st_mtime_ns == written
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
+def test_a_file_that_is_no_use_is_replaced(voiced: Bundle, damage: bytes | None) -> None:
+    settings = Settings(voice="cloned", seed=1)
+    wanted = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
+    (file,) = prompts.place(voiced.folder).iterdir()
+    good = file.read_bytes()
+    if damage is None:
+        np.save(file, np.zeros((2, 3), np.float32))
+    else:
+        file.write_bytes(damage)
+    found = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
+    np.testing.assert_array_equal(found, wanted)
+    assert file.read_bytes() == good
+
+
+def test_where_nothing_can_be_written_prompts_are_computed(
+    voiced: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, data: bytes) -> None:
+        raise PermissionError(path)
+
+    settings = Settings(voice="cloned", seed=1)
+    wanted = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
+    for file in prompts.place(voiced.folder).iterdir():
+        file.unlink()
+    monkeypatch.setattr(prompts, "write_atomically", refused)
+    found = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
+    np.testing.assert_array_equal(found, wanted)
+    assert list(prompts.place(voiced.folder).iterdir()) == []
