@@ -18,10 +18,13 @@ from edgepack.bench import environment
 from edgepack.bench.remote import Remote
 from edgepack.bench.result import (
     SCHEMA,
+    AtOnce,
     Failure,
     Memory,
     Percentiles,
+    Point,
     Result,
+    SolverUsed,
     Spoken,
     StageMemory,
     Subject,
@@ -29,10 +32,12 @@ from edgepack.bench.result import (
 from edgepack.bench.worker import Spec
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import EdgepackError, GateError, ResourceError
+from edgepack.manifest import Accuracy
 from edgepack.report import Step
 from edgepack.runtime import energy
 from edgepack.runtime.cpu.plan import CpuPlan
 from edgepack.runtime.meter import MANY, Machine
+from edgepack.runtime.solver import CALIBRATED
 
 _LEAST_WINDOW_SECONDS = 2.0
 _LONG_SENTENCES = 12
@@ -47,7 +52,8 @@ class Request:
     of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
     are measured before and after if there is a meter. `long_text` also speaks a long text once,
     `profile` also times operators, in a process of its own. `provider` and `allow_fallback` are
-    those of `runtime.gpu.placement`, `solver` is one of `runtime.solver.NAMES`.
+    those of `runtime.gpu.placement`, `solver` is one of `runtime.solver.NAMES`. With a
+    `concurrency` above 1 as many callers also speak at once.
     """
 
     subjects: tuple[tuple[Path, str], ...]
@@ -65,6 +71,7 @@ class Request:
     provider: str = "auto"
     allow_fallback: bool = False
     solver: str = "auto"
+    concurrency: int = 1
 
     def spec(self, folder: Path, runtime: str, *, profile: bool = False) -> Spec:
         """What a worker for one of the subjects loads."""
@@ -249,6 +256,8 @@ def _summed(
         ),
         energy=_energy(entry, meters, idle),
         quality=manifest.quality.values.get(entry.runtime, {}) if manifest.quality else {},
+        solver=_solver(entry),
+        at_once=_at_once(request, entry, step) if request.concurrency > 1 else None,
         failures=tuple(entry.failures),
         long_text=long_text,
         operators=operators,
@@ -263,6 +272,44 @@ def _long(entry: _Entry, step: Step) -> Spoken | None:
     before = len(entry.spoken)
     entry.speak(text)
     return entry.spoken.pop() if len(entry.spoken) > before else None
+
+
+def _solver(entry: _Entry) -> SolverUsed:
+    """The solver that was used, with what calibration found if it is the calibrated one."""
+    name, evaluations = entry.worker.described["solver"]
+    found = entry.bundle.manifest.solvers.get(entry.runtime)
+    if found is None or name != CALIBRATED:
+        return SolverUsed(name=name, evaluations=evaluations)
+    return SolverUsed(
+        name=name,
+        evaluations=evaluations,
+        curve=tuple(_point(accuracy) for accuracy in found.curve),
+        limit=found.limit,
+        original=_point(found.euler),
+    )
+
+
+def _point(accuracy: Accuracy) -> Point:
+    return Point(evaluations=accuracy.evaluations, decibel=accuracy.decibel)
+
+
+def _at_once(request: Request, entry: _Entry, step: Step) -> AtOnce:
+    """All sentences by one caller and by several, in turns."""
+    step(f"{entry.worker.name}: {request.concurrency} callers at once")
+    alone: list[float] = []
+    together: list[float] = []
+    latencies: list[float] = []
+    for _ in range(request.rounds):
+        for callers, rates in ((1, alone), (request.concurrency, together)):
+            found = entry.worker.ask("at_once", list(entry.texts), callers)
+            rates.append(found["audio"] / found["wall"])
+        latencies += found["latencies"]
+    return AtOnce(
+        callers=request.concurrency,
+        audio_seconds_a_second=median(together),
+        gain=median(b / a for a, b in zip(alone, together, strict=True)),
+        latency=percentiles(latencies),
+    )
 
 
 def _operators(

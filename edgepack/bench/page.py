@@ -29,6 +29,7 @@ def render(results: Sequence[Result]) -> str:
                 ("Memory", plots.memory),
                 ("Energy", plots.joules),
                 ("By length", plots.lengths),
+                ("Solvers of the flow decoder", plots.solvers),
             )
         ]
         for result in results

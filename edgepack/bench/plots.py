@@ -116,6 +116,34 @@ def lengths(subjects: Sequence[Subject]) -> str:
     return _svg(draw, 5, legend=0.2 * len(subjects), bars=False)
 
 
+def solvers(subjects: Sequence[Subject]) -> str:
+    """Error over evaluations of what calibration fitted; empty if nothing was calibrated."""
+    known = [s for s in subjects if s.solver.curve]
+    if not known:
+        return ""
+
+    def draw(axes: Any) -> None:
+        for number, subject in enumerate(known):
+            used, colour = subject.solver, _SERIES[number % 8]
+            counts = [p.evaluations for p in used.curve]
+            errors = [p.decibel for p in used.curve]
+            axes.plot(counts, errors, "-o", color=colour, markersize=4, label=subject.name)
+            at = counts.index(used.evaluations)
+            axes.plot(counts[at], errors[at], "o", color=colour, markersize=9, alpha=0.45)
+            if used.original:
+                end = used.original
+                axes.plot(end.evaluations, end.decibel, "D", color=_INK, markersize=5)
+        if known[0].solver.limit is not None:
+            axes.axhline(known[0].solver.limit, color=_INK, linestyle="--", linewidth=1)
+        axes.grid(visible=True, axis="y")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("evaluations of the estimator (◆ the original's solver)")
+        axes.set_ylabel("error, dB")
+        _legend(axes, 1)
+
+    return _svg(draw, 5, legend=0.2 * len(known), bars=False)
+
+
 def joules(subjects: Sequence[Subject]) -> str:
     """Energy for a second of audio; empty if nothing was measured."""
     known = [s for s in subjects if s.energy.get("available")]

@@ -1,4 +1,4 @@
-"""What a benchmark found, in a file of a fixed form (`edgepack.bench/1`)."""
+"""What a benchmark found, in a file of a fixed form (`edgepack.bench/2`)."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import msgspec
 
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 
-SCHEMA = "edgepack.bench/1"
+SCHEMA = "edgepack.bench/2"
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,6 +70,39 @@ class Memory(Record, frozen=True):
     stages: dict[str, StageMemory]
 
 
+class Point(Record, frozen=True):
+    """Evaluations of the flow estimator for one row, and the error in dB."""
+
+    evaluations: int
+    decibel: float
+
+
+class SolverUsed(Record, frozen=True):
+    """How the ODE of the flow decoder was solved.
+
+    `curve` is what other tables gave when the bundle was built, `limit` what was allowed, in dB,
+    `original` the checkpoint's own solver with the fp32 networks; none if nothing was calibrated.
+    """
+
+    name: str
+    evaluations: int
+    curve: tuple[Point, ...] = ()
+    limit: float | None = None
+    original: Point | None = None
+
+
+class AtOnce(Record, frozen=True):
+    """Utterances of several callers at once: seconds of audio a second, and how long one waits.
+
+    `gain` is that throughput by the one of a single caller.
+    """
+
+    callers: int
+    audio_seconds_a_second: float
+    gain: float
+    latency: Percentiles
+
+
 class Subject(Record, frozen=True):
     """A bundle in one runtime.
 
@@ -104,6 +137,8 @@ class Subject(Record, frozen=True):
     memory: Memory
     energy: dict[str, Any]
     quality: dict[str, float]
+    solver: SolverUsed
+    at_once: AtOnce | None
     failures: tuple[Failure, ...]
     long_text: Spoken | None
     operators: dict[str, dict[str, float]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from edgepack.bench.measure import percentiles, sentences
@@ -17,6 +18,8 @@ from edgepack.runtime.cpu import plan, quota, topology
 from edgepack.runtime.cpu.plan import Wish
 from edgepack.runtime.cpu.topology import Topology
 from edgepack.runtime.meter import Machine
+
+_OVERLAPPING = 8  # sentences of a text that is long enough for several utterances
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,27 @@ def _tried(
         cpu / audio,
         None if joules is None else joules / audio,
     )
+
+
+def overlapping(
+    bundle: Path, runtime: str, trial: Trial, count: int, rounds: int, step: Step
+) -> tuple[float, float]:
+    """Median seconds of a text of several utterances, decoded in turn with their sound, and ahead.
+
+    Raises GateError if a sentence fails.
+    """
+    opened, found = open_bundle(bundle), topology.read()
+    made = plan.make(found, plan.allowed(), quota.cpus(), trial.wish)
+    step("sentences decoded in turn, and ahead")
+    text = "".join(sentences(opened, max(count, _OVERLAPPING)))
+    remote = Remote(Spec(opened.folder, runtime, None, made, 0))
+    try:
+        remote.ask("whole", text, True)
+        turns = [[remote.ask("whole", text, how) for how in (False, True)] for _ in range(rounds)]
+    finally:
+        remote.close()
+    one, other = (median(seconds) for seconds in zip(*turns, strict=True))
+    return one, other
 
 
 def best(trials: Sequence[Trial], most_rtf: float) -> Trial:

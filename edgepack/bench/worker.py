@@ -5,8 +5,9 @@ Each subject has its own, so that memory is its own and thread pools do not meet
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,14 @@ class _Subject:
             "load_seconds": self.load_seconds,
             "loaded_bytes": self.loaded_bytes,
             "providers": self._providers(),
+            "solver": self._solver(),
         }
+
+    def _solver(self) -> tuple[str, int]:
+        """Name and evaluations of the flow decoder's solver."""
+        loaded = self.synthesizer.loaded
+        solver = loaded.solver(self.settings.solver, self.settings.steps)
+        return loaded.solver_name(solver), solver.evaluations
 
     def _providers(self) -> dict[str, str]:
         """Where each network runs."""
@@ -111,6 +119,26 @@ class _Subject:
             "stages": speech.stages,
             "speech_tokens": sum(len(u.decoded.speech_tokens) for u in speech.utterances),
         }
+
+    def whole(self, text: str, overlap: bool) -> float:
+        """Seconds for a text of several utterances."""
+        settings = replace(self.settings, overlap=overlap)
+        return float(self.synthesizer.speak(text, settings).seconds)
+
+    def at_once(self, texts: Sequence[str], count: int) -> dict[str, Any]:
+        """Texts spoken by `count` callers at once: wall seconds, seconds of each, audio seconds."""
+
+        def spoken(text: str) -> tuple[float, float]:
+            start = time.perf_counter()
+            speech = self.synthesizer.speak(text, self.settings)
+            return time.perf_counter() - start, speech.audio_seconds
+
+        start = time.perf_counter()
+        with ThreadPoolExecutor(count) as pool:
+            found = list(pool.map(spoken, texts))
+        wall = time.perf_counter() - start
+        latencies, audio = zip(*found, strict=True)
+        return {"wall": wall, "latencies": list(latencies), "audio": sum(audio)}
 
     def cpu_seconds(self) -> float:
         """User and system time of this process so far."""

@@ -13,7 +13,13 @@ Decorated = Callable[..., Any]
 
 
 def cpu_options(command: Decorated) -> Decorated:
-    """`--cpus`."""
+    """`--cpus` and `--overlap`."""
+    command = click.option(
+        "--overlap/--no-overlap",
+        default=None,
+        help="Decode the next sentence while one is made to sound.  "
+        "[default: what 'edgepack tune' found, else with two threads or more]",
+    )(command)
     return click.option(
         "--cpus",
         metavar="LIST",
@@ -39,6 +45,8 @@ def placed(bundle: "Bundle", options: dict[str, Any]) -> "CpuPlan":
         wish = plan.Wish(options["cpus"])
     if options["threads"]:
         wish = replace(wish, threads=options["threads"])
+    if options["overlap"] is not None:
+        wish = replace(wish, overlap=options["overlap"])
     made = plan.make(machine, plan.allowed(), quota.cpus(), wish)
     affinity.enter(made, program=bool(click.get_current_context().obj))
     return made

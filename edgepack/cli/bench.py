@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds of idling before and after, if there is a meter.",
 )
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Also speak with as many callers at once.",
+)
 @click.option("--profile", is_flag=True, help="Also time each type of operator (ort, openvino).")
 @click.option("--no-long", is_flag=True, help="Do not speak a long text.")
 @click.option("--output", "-o", type=PATH, help="Write the result, for 'edgepack report'.")
@@ -103,6 +110,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
         provider=options["provider"],
         allow_fallback=options["allow_fallback"],
         solver=options["solver"],
+        concurrency=options["concurrency"],
     )
     with report.progress("bench", shown=shown) as step:
         result = measure.run(request, step, Machine())
@@ -159,6 +167,17 @@ def _show(result: "Result") -> None:
     report.line(f"energy: {sentence(result.subjects[0].energy)}")
 
 
+def _callers(subject: "Subject") -> str:
+    """Throughput of several callers, and how long the slowest of them wait."""
+    found = subject.at_once
+    if found is None:
+        return "not asked"
+    return (
+        f"{found.callers}: {found.audio_seconds_a_second:.2f} s of audio a second, "
+        f"×{found.gain:.2f} of one; P95 {found.latency.p95:.2f} s"
+    )
+
+
 def _figures(subject: "Subject") -> dict[str, str]:
     from edgepack import report
 
@@ -176,6 +195,8 @@ def _figures(subject: "Subject") -> dict[str, str]:
         "speech tokens": "" if rate is None else f"{rate:.0f} / s",
         **{f"RTF of {stage}": f"{seconds:.3f}" for stage, seconds in subject.stages.items()},
         "RSS loaded, peak": f"{report.size(memory.loaded_bytes)}, {report.size(memory.peak_bytes)}",
+        "solver": f"{subject.solver.name}, {subject.solver.evaluations} evaluations",
+        "callers at once": _callers(subject),
         "energy a second of audio": "no meter" if joules is None else f"{sign}{joules:.2f} J",
         "texts that failed": str(len(subject.failures)),
     }

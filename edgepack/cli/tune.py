@@ -31,6 +31,8 @@ def command(bundle: Path, **options: Any) -> None:
     Best is the least energy for a second of audio, or without a meter the least CPU time, of the
     plans that are fast enough. 'edgepack run' and 'bench' then use it.
     """
+    from dataclasses import replace
+
     from edgepack import report
     from edgepack.bench import tuning
     from edgepack.bundle import open_bundle
@@ -54,15 +56,30 @@ def command(bundle: Path, **options: Any) -> None:
             step=step,
             machine=Machine(),
         )
-    best = tuning.best(trials, options["target_rtf"])
-    path = tuned.write(bundle, topology.read(), runtime, best.wish, best.threads)
+        best = tuning.best(trials, options["target_rtf"])
+        turn, ahead = tuning.overlapping(
+            bundle, runtime, best, options["sentences"], options["rounds"], step
+        )
+    wish = replace(best.wish, overlap=ahead < turn)
+    path = tuned.write(bundle, topology.read(), runtime, wish, best.threads)
     if options["as_json"]:
         record = [{**tuning.record(trial), "chosen": trial is best} for trial in trials]
-        report.document({"plan": str(path), "runtime": runtime, "trials": record})
+        report.document(
+            {
+                "plan": str(path),
+                "runtime": runtime,
+                "trials": record,
+                "overlap": {"in_turn_s": turn, "ahead_s": ahead, "chosen": wish.overlap},
+            }
+        )
     elif shown:
         rows = [_row(trial, chosen=trial is best) for trial in trials]
         columns = ["CPUs", "threads", "spinning", "RTF P50", "P95", "CPU s/s", "J/s", ""]
         report.table(f"{bundle.name} {runtime}, for a second of audio", columns, rows)
+        report.line(
+            f"sentences decoded ahead of their sound: {turn:.2f} s became {ahead:.2f} s, "
+            f"{'chosen' if wish.overlap else 'not chosen'}"
+        )
         report.line(f"{path}: kept; delete it to go back to the target's plan")
 
 

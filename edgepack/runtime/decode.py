@@ -12,7 +12,7 @@ import numpy as np
 from edgepack.errors import GateError
 from edgepack.manifest import LanguageModel
 from edgepack.runtime.sampling import Sampler, log_softmax
-from edgepack.runtime.session import Restorable, Session
+from edgepack.runtime.session import Restorable, Session, turn
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,21 @@ class SpeechDecoder:
         The limit is `longest`, or the settings' share of the length of the text. `begun` are the
         decoder's caches after the start and the prompt's text, if they are known.
         """
-        shortest = int(len(text) * self.settings.min_ratio)
         if longest is None:
             longest = int(len(text) * self.settings.max_ratio)
+        with turn(self.decoder):
+            return (yield from self._decode(text, sampler, prompt_text, prompt, longest, begun))
+
+    def _decode(
+        self,
+        text: Sequence[int],
+        sampler: Sampler,
+        prompt_text: Sequence[int],
+        prompt: Sequence[int],
+        longest: int,
+        begun: Mapping[str, np.ndarray] | None,
+    ) -> Generator[int, None, bool]:
+        shortest = int(len(text) * self.settings.min_ratio)
         if begun is None:
             self.decoder.reset()
             block = self.prefix(text, prompt_text, prompt)

@@ -14,7 +14,7 @@ import numpy as np
 from edgepack.errors import GateError, UsageError
 from edgepack.manifest import Flow, Solver
 from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Feeds, Session, run_kept
+from edgepack.runtime.session import Feeds, Session, run_kept, turn
 from edgepack.runtime.solver import Observe, euler, integrate
 
 
@@ -150,7 +150,8 @@ class FlowDecoder:
         def estimate(x: Any, number: int, weights: np.ndarray) -> tuple[Any, Any]:
             return velocity.step(x, shifts[number : number + 1], weights)
 
-        return np.asarray(integrate(solver, self.start(mu.shape[2]), estimate, observe))
+        with turn(self.estimator):
+            return np.asarray(integrate(solver, self.start(mu.shape[2]), estimate, observe))
 
     def start(self, frames: int) -> np.ndarray:
         """The state at time 0, [1, mels, frames]."""

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -45,6 +46,20 @@ class Forkable(Protocol):
 def fork(session: Session) -> Session:
     """A fork of a session, or the session itself if it is of a kind that needs none."""
     return session.fork() if isinstance(session, Forkable) else session
+
+
+@runtime_checkable
+class TakingTurns(Protocol):
+    """A session that forks of it wait for, and that does better if they wait for several calls."""
+
+    def turn(self) -> AbstractContextManager[object]:
+        """While it is entered, no fork is called."""
+        ...
+
+
+def turn(session: Session) -> AbstractContextManager[object]:
+    """For calls that belong together; nobody waits for a session of another kind."""
+    return session.turn() if isinstance(session, TakingTurns) else nullcontext()
 
 
 @runtime_checkable

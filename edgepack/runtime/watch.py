@@ -3,13 +3,14 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Restorable, Session, fork, run_kept
+from edgepack.runtime.session import Feeds, Restorable, Session, fork, run_kept, turn
 
 Watcher = Callable[[str, float, Feeds, dict[str, np.ndarray]], None]
 
@@ -38,6 +39,10 @@ class Watched:
     def fork(self) -> "Watched":
         """A fork of the session, with the same watchers."""
         return Watched(self.stage, fork(self.session), list(self.watchers))
+
+    def turn(self) -> AbstractContextManager[object]:
+        """A turn of the session."""
+        return turn(self.session)
 
     def restore(self, caches: Mapping[str, np.ndarray]) -> None:
         """Have the session go on from given caches."""

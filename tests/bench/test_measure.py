@@ -47,6 +47,7 @@ def found(bundle: Build, tmp_path_factory: pytest.TempPathFactory) -> Result:
         rounds=2,
         baseline_seconds=0.5,
         profile=True,
+        concurrency=2,
     )
     return measure.run(request, silent, Counting(root))
 
@@ -74,6 +75,17 @@ def test_figures_agree_with_the_utterances(found: Result) -> None:
         assert subject.long_text.audio_seconds > 10
     assert found.subjects[0].speed == 1.0
     assert found.subjects[1].speed > 0
+
+
+def test_several_callers_are_measured_against_one(found: Result) -> None:
+    for subject in found.subjects:
+        assert subject.at_once
+        assert subject.at_once.callers == 2
+        assert subject.at_once.latency.count == 2 * len(TEXTS)
+        assert 0.3 < subject.at_once.gain < 3
+        assert subject.at_once.audio_seconds_a_second > 0
+        assert (subject.solver.name, subject.solver.evaluations) == ("reference", 20)
+        assert subject.solver.curve == ()
 
 
 def test_memory_is_of_each_process(found: Result) -> None:
@@ -112,7 +124,7 @@ def test_a_result_is_read_as_it_was_written(found: Result, tmp_path: Path) -> No
     path = tmp_path / "r.json"
     path.write_bytes(msgspec.json.encode(found))
     assert result.read(path) == found
-    assert found.schema == "edgepack.bench/1"
+    assert found.schema == "edgepack.bench/2"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +136,7 @@ def test_a_result_is_read_as_it_was_written(found: Result, tmp_path: Path) -> No
         (
             '{"schema": "edgepack.bench/9"}',
             UnsupportedError,
-            "edgepack reads edgepack.bench/1",
+            "edgepack reads edgepack.bench/2",
         ),
     ],
 )

@@ -12,11 +12,14 @@ import pytest
 from edgepack.bench import page
 from edgepack.bench.result import (
     SCHEMA,
+    AtOnce,
     Environment,
     Failure,
     Memory,
     Percentiles,
+    Point,
     Result,
+    SolverUsed,
     Spoken,
     StageMemory,
     Subject,
@@ -48,7 +51,14 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
         memory=Memory(loaded_bytes=700_000_000, peak_bytes=900_000_000, stages={
             "speech_lm": StageMemory(loaded_bytes=400_000_000, peak_bytes=None)}),
         energy=energy if metered else {"available": False, "reasons": {"rapl": "no", "perf": "no"}},
-        quality={"lm_kld": 0.0005}, failures=(Failure(text="<b>x</b>", message="runaway & so"),),
+        quality={"lm_kld": 0.0005},
+        solver=SolverUsed(
+            name="calibrated", evaluations=7, limit=0.47,
+            curve=tuple(Point(evaluations=n, decibel=3.0 / n) for n in (5, 6, 7, 8)),
+            original=Point(evaluations=20, decibel=0.47)),
+        at_once=AtOnce(callers=2, audio_seconds_a_second=1.9, gain=1.3, latency=Percentiles(
+            p50=3.0, p90=3.5, p95=3.75, count=8)),
+        failures=(Failure(text="<b>x</b>", message="runaway & so"),),
         long_text=None, operators={"hift": {"Conv": 0.5, "Sin": 0.25}}, operators_missing="",
     )  # fmt: skip
 
@@ -94,7 +104,9 @@ def test_the_page_needs_nothing_else(text: str) -> None:
 
 def test_the_page_says_what_was_measured(text: str) -> None:
     for words in ("×1.00", "×0.71", "580 MB", "8.00 J an utterance, net 1.00", "quota of 1.5 CPUs",
-                  "Conv 67 %, Sin 33 %", "governor powersave", "lm_kld 0.0005"):  # fmt: skip
+                  "Conv 67 %, Sin 33 %", "governor powersave", "lm_kld 0.0005",
+                  "calibrated, 7 evaluations", "2, 1.90 s of audio a second, ×1.30",
+                  "3.00, 3.75 s"):  # fmt: skip
         assert words in text, words
     assert "<b>x</b>" not in text
     assert "&lt;b&gt;x&lt;/b&gt;" in text
@@ -103,12 +115,10 @@ def test_the_page_says_what_was_measured(text: str) -> None:
 
 def test_plots_are_drawings_whose_letters_are_letters(text: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == 5
-    for words, drawing in zip(
-        ("speech_lm", "seconds until", "MB resident", "joules", "real-time factor"),
-        drawings,
-        strict=True,
-    ):
+    parts = (
+        "speech_lm", "seconds until", "MB resident", "joules", "real-time factor", "evaluations of",
+    )  # fmt: skip
+    for words, drawing in zip(parts, drawings, strict=True):
         assert words in drawing
         assert "var(--p00)" in drawing or "var(--p02)" in drawing
     assert not re.search(r"#0001\w\w", text)
@@ -116,7 +126,7 @@ def test_plots_are_drawings_whose_letters_are_letters(text: str) -> None:
 
 def test_without_a_meter_there_is_no_plot_of_energy() -> None:
     text = page.render([result(subject("x ort", 1.0)), result(subject("y ort", 1.0))])
-    assert text.count("<svg") == 8
+    assert text.count("<svg") == 10
     assert "no energy meter on this machine" in text
 
 

@@ -120,6 +120,16 @@ def test_what_was_tuned_is_for_this_machine_and_runtime(tmp_path: Path) -> None:
     assert tuned.read(bundle, HYBRID, "ort") is None
     tuned.write(bundle, here, "ort", Wish("0"), 1)
     assert tuned.read(bundle, here, "ort") == Wish("0", 1)
+    tuned.write(bundle, here, "ort", Wish("0", overlap=False), 1)
+    assert tuned.read(bundle, here, "ort") == Wish("0", 1, overlap=False)
     path.write_text("{")
     with pytest.raises(IntegrityError, match="not a plan of 'edgepack tune'"):
         tuned.read(bundle, here, "ort")
+
+
+def test_decoding_ahead_is_for_threads_that_sleep() -> None:
+    assert make(PLAIN, range(4), None, Wish(threads=2)).overlap
+    assert not make(PLAIN, range(4), None, Wish(threads=1)).overlap
+    assert not make(PLAIN, range(4), None, Wish(threads=2, spin=True)).overlap
+    assert make(PLAIN, range(4), None, Wish(threads=2, spin=True, overlap=True)).overlap
+    assert not make(PLAIN, range(4), None, Wish(threads=2, overlap=False)).overlap

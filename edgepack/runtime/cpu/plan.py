@@ -21,7 +21,7 @@ class Wish:
     `cpus` is all, performance, efficiency, prime or a list such as 0,2-3; `threads` a number, or
     None for one a core, `most` of them at the most. `spin` is whether idle threads wait busily,
     which costs energy; `overlap` whether the language model goes on while sound is made, None for
-    where there is more than one thread.
+    where there is more than one thread and none that waits busily.
     """
 
     cpus: str = "all"
@@ -37,7 +37,8 @@ class CpuPlan:
 
     `kind` is P, E or LPE if all of them are of that kind on a machine with several, else empty.
     `pinned` is whether they are fewer than the process may use, so that a mask has to be set.
-    `notes` are lines for people about what was decided.
+    `overlap` is whether the language model goes on while sound is made. `notes` are lines for
+    people about what was decided.
     """
 
     cpus: tuple[int, ...]
@@ -71,7 +72,8 @@ def make(
     of_kind = [k for k, numbers in kinds.items() if set(cpus) <= set(numbers)]
     kind = of_kind[0] if len(kinds) > 1 and of_kind else ""
     pinned = set(cpus) != set(mask)
-    overlap = threads > 1 if wish.overlap is None else wish.overlap
+    # Threads that wait busily take the CPU from the other network (docs/performance.md).
+    overlap = threads > 1 and not wish.spin if wish.overlap is None else wish.overlap
     return CpuPlan(cpus, threads, kind, pinned, wish.spin, tuple(notes), overlap)
 
 

@@ -21,6 +21,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpus: str
     threads: int
     spin: bool
+    overlap: bool | None = None
 
 
 def place(bundle: Path) -> Path:
@@ -55,7 +56,7 @@ def read(bundle: Path, machine: Topology, runtime: str) -> Wish | None:
     here = fingerprint(machine)
     for one in found:
         if one.machine == here and one.runtime == runtime:
-            return Wish(one.cpus, one.threads, one.spin)
+            return Wish(one.cpus, one.threads, one.spin, overlap=one.overlap)
     return None
 
 
@@ -70,6 +71,6 @@ def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: in
         except msgspec.DecodeError:
             kept = []  # what cannot be read is replaced
     kept = [t for t in kept if (t.machine, t.runtime) != (here, runtime)]
-    kept.append(Tuned(here, runtime, best.cpus, threads, best.spin))
+    kept.append(Tuned(here, runtime, best.cpus, threads, best.spin, best.overlap))
     write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=2))
     return path

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +127,10 @@ class _LiteRtSession:
     def fork(self) -> Session:
         """Another set of caches for the same interpreter."""
         return _LiteRtSession(self._network)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Neither caches nor shapes change hands within it."""
+        return self._network.lock
 
     @staticmethod
     def _positions(feeds: Feeds) -> int:
