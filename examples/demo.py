@@ -16,7 +16,7 @@ TARGET = "intel-cpu"
 SENTENCES = {"zh": "你好,今天天气很好。", "en": "Hello, the weather is fine today."}
 PARTS = {
     "LM": ("text_embedding", "speech_embedding", "speech_lm"),
-    "flow": ("flow_encoder", "flow_estimator"),
+    "flow": ("flow_encoder", "flow_time", "flow_estimator"),
     "vocoder": ("hift_source", "hift"),
 }
 

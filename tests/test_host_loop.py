@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from support import Build
 
 from edgepack import voices
 from edgepack.bundle import open_bundle
+from edgepack.pipeline import build
+from edgepack.plan import BuildRequest
 from edgepack.runtime import audio
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 from edgepack.verification.exam import condition
@@ -53,6 +56,23 @@ def test_it_gives_the_same_samples(phone: Path, runtime: str) -> None:
     assert ids == list(piece.decoded.text_ids)
     found = np.concatenate(list(host.speak(ids)), 1)[0]
     np.testing.assert_array_equal(found, spoken.audio)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["ort", "tflite"])
+def test_it_runs_a_calibrated_solver(
+    runtime: str, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from host_loop import Host
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+    request = BuildRequest("demo", [PHONE], tmp_path, [runtime], "fp32", ["zh"])
+    folder = build(replace(request, solver="calibrated"))[0].bundle.folder
+    assert open_bundle(folder).manifest.solvers[runtime].solver.evaluations <= 10
+    (piece,) = Synthesizer.load(folder, runtime, 2).speak(TEXT, Settings(seed=SEED)).utterances
+    host = Host(folder, runtime, SEED)
+    found = np.concatenate(list(host.speak(host.tokenize(piece.decoded.text))), 1)[0]
+    np.testing.assert_array_equal(found, piece.audio)
 
 
 @pytest.mark.parametrize("runtime", ["ort", "tflite"])

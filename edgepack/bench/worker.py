@@ -19,7 +19,10 @@ from edgepack.runtime.cpu.plan import CpuPlan
 
 @dataclass(frozen=True)
 class Spec:
-    """What to load: a bundle, a runtime, a voice or its first, where to run."""
+    """What to load: a bundle, a runtime, a voice or its first, where to run.
+
+    Unless it is `strict`, audio may be faulty, as that of random weights is.
+    """
 
     bundle: Path
     runtime: str
@@ -30,6 +33,7 @@ class Spec:
     provider: str = "auto"
     allow_fallback: bool = False
     solver: str = "auto"
+    strict: bool = True
 
 
 def serve(pipe: Connection, spec: Spec) -> None:
@@ -81,7 +85,9 @@ class _Subject:
         )
         self.load_seconds = time.perf_counter() - start
         self.loaded_bytes = rss_bytes()
-        self.settings = Settings(voice=spec.voice, seed=spec.seed, solver=spec.solver)
+        self.settings = Settings(
+            voice=spec.voice, seed=spec.seed, solver=spec.solver, strict=spec.strict
+        )
         self.spec = spec
 
     def described(self) -> dict[str, Any]:
@@ -119,6 +125,29 @@ class _Subject:
             "stages": speech.stages,
             "speech_tokens": sum(len(u.decoded.speech_tokens) for u in speech.utterances),
         }
+
+    def sound(self, tokens: Sequence[int]) -> dict[str, Any]:
+        """Given speech tokens as audio: seconds in all and by stage, seconds of audio."""
+        speech = self.synthesizer.speak_tokens(tokens, self.settings)
+        return {
+            "seconds": speech.seconds,
+            "stages": speech.stages,
+            "audio_seconds": speech.audio_seconds,
+        }
+
+    def decode(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        """Seconds of the language model before the first of given tokens, and for each of them."""
+        loaded = self.synthesizer.loaded
+        decoder = loaded.decoder
+        decoder.decoder.reset()
+        seconds = []
+        block = decoder.prefix(loaded.frontend.ids(text), [], [])
+        for token in tokens:
+            start = time.perf_counter()
+            decoder.decoder.run({"embeddings": block})
+            block = decoder.embed_speech([token])
+            seconds.append(time.perf_counter() - start)
+        return {"prefill": seconds[0], "tokens": seconds[1:]}
 
     def whole(self, text: str, overlap: bool) -> float:
         """Seconds for a text of several utterances."""
