@@ -6,8 +6,8 @@ FOLDER keeps a random CosyVoice2-0.5B checkpoint (2.6 GB, written once) and its 
 measured as they are if they are there. A bundle at fp32 and one at int8 speak 250 given speech
 tokens (10 s of audio) after a prompt of 3 s, each way of solving the flow decoder's ODE in a
 process of its own. They take turns; figures are medians, ratios medians of paired ones. "sound" is
-flow decoder and vocoder, "all" the language model too, which decodes the same tokens, beside a plain
-decoder of the same size. Exits with 1 if a limit is passed.
+flow decoder and vocoder, "all" the language model too, which decodes the same tokens, beside a
+plain decoder of the same size. Exits with 1 if a limit is passed.
 """
 
 import argparse

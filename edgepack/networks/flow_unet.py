@@ -38,11 +38,8 @@ def flow_time(w: Weights, dims: FlowUNetDims) -> Graph:
     op = net.op
     t = net.input("t", ["n"])
     width = 4 * dims.mels
-    half = width // 2
-    frequency = np.exp(np.arange(half, dtype=np.float32) * -(math.log(10000.0) / (half - 1)))
-    angle = op.Mul(
-        op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), net.constant("time_frequency", frequency)
-    )
+    frequency = net.constant("time_frequency", _frequency(dims))
+    angle = op.Mul(op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), frequency)
     e = op.Concat(op.Sin(angle), op.Cos(angle), axis=-1)
     perceptron = w / "time_mlp"
     e = layers.silu(net, layers.affine(net, e, perceptron / "linear_1", None, width))
@@ -86,10 +83,10 @@ def flow_unet(w: Weights, dims: FlowUNetDims) -> Graph:
     net.output("velocity", velocity, wide)
     moved = op.ReduceSum(op.Mul(velocity, op.Unsqueeze(step, [1, 2])), [0], keepdims=1)
     net.output("next", op.Add(x, moved), [1, dims.mels, "T"])
-    return net.finish(_calls(dims, sum(_widths(w))))
+    return net.finish(_calls(w, dims))
 
 
-def _calls(dims: FlowUNetDims, shifts: int) -> tuple[dict[str, np.ndarray], ...]:
+def _calls(w: Weights, dims: FlowUNetDims) -> tuple[dict[str, np.ndarray], ...]:
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -101,12 +98,32 @@ def _calls(dims: FlowUNetDims, shifts: int) -> tuple[dict[str, np.ndarray], ...]
             "mu": draw(1, dims.mels, frames),
             "cond": draw(1, dims.mels, frames),
             "spk": draw(1, dims.mels),
-            "shift": draw(1, shifts),
+            "shift": _embedded(w, dims, t),
             "step": np.array([0.1], np.float32),
             "chunk": np.array([chunk], np.int64),
         }
-        for frames, chunk in ((40, 40), (57, 14))
+        for frames, chunk, t in ((40, 40, 0.0), (57, 14, 0.7))
     )
+
+
+def _embedded(w: Weights, dims: FlowUNetDims, t: float) -> np.ndarray:
+    """What `flow_time` says of a time: quantized networks take no other numbers."""
+
+    def affine(x: np.ndarray, w: Weights) -> np.ndarray:
+        return w.get("weight", None, None).load() @ x + w.get("bias", None).load()
+
+    frequency = _frequency(dims)
+    angle = np.float32(_TIME_SCALE * t) * frequency
+    e = affine(np.concatenate([np.sin(angle), np.cos(angle)]), w / "time_mlp" / "linear_1")
+    e = affine(e / (1 + np.exp(-e)), w / "time_mlp" / "linear_2")
+    time = e * np.tanh(np.log1p(np.exp(e)))
+    return np.concatenate([affine(time, block / "mlp" / 1) for block in _residual_blocks(w)])[None]
+
+
+def _frequency(dims: FlowUNetDims) -> np.ndarray:
+    """Of the sinusoids, [2 · mels]."""
+    half = 2 * dims.mels
+    return np.exp(np.arange(half, dtype=np.float32) * -(math.log(10000.0) / (half - 1)))
 
 
 def _rows(net: Net, x: Value, mu: Value, spk: Value, cond: Value) -> Value:

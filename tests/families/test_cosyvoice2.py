@@ -18,6 +18,7 @@ from support import DATA, Checkpoints
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.families.cosyvoice2 import FAMILY
+from edgepack.runtime.session import Options, engine
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 PARTS = ("llm", "flow", "hift")
@@ -293,3 +294,11 @@ def test_a_bundle_is_made_of_every_file_that_is_read(folder: Path) -> None:
     assert "flow.safetensors" in FAMILY.sources(open_checkpoint(folder))
     (folder / "campplus.onnx").unlink()
     assert FAMILY.enrolment(open_checkpoint(folder)) == {}
+
+
+def test_self_tests_of_the_estimator_are_at_embedded_times(tmp_path: Path) -> None:
+    graphs = {graph.name: graph for graph in FAMILY.graphs(open_checkpoint(SOURCE))}
+    shifts = [call["shift"] for call in graphs["flow_estimator"].calls]
+    session = engine("ort").open(graphs["flow_time"].save(tmp_path), (), Options(1))
+    found = session.run({"t": np.array([0.0, 0.7], np.float32)})["shift"]
+    np.testing.assert_allclose(np.concatenate(shifts), found, rtol=1e-3, atol=1e-4)
