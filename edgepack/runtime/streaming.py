@@ -16,6 +16,7 @@ from edgepack.runtime.loading import Loaded
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
 
 _WAIT_SECONDS = 0.1
+_FEW_TOKENS = 4
 
 
 @dataclass
@@ -52,10 +53,16 @@ class ClosedError(Exception):
 
 
 class Decoding:
-    """Decodes sentences in a thread of its own, ahead of whoever takes their tokens."""
+    """Decodes sentences in a thread of its own, ahead of whoever takes their tokens.
 
-    def __init__(self, sentences: Iterable[Sentence]) -> None:
+    While it is `limited` it is ahead by a few tokens only: it does not take the CPU from what has
+    to be made of those that were taken.
+    """
+
+    def __init__(self, sentences: Iterable[Sentence], *, limited: bool = False) -> None:
         self._sentences = sentences
+        self._limited = limited
+        self._moved = threading.Condition()
         self._out: queue.SimpleQueue[Sentence | int | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._current: Sentence | None = None
@@ -68,15 +75,28 @@ class Decoding:
                 self._current = sentence
                 self._out.put(sentence)
                 for token in sentence.tokens(sentence):
+                    self._out.put(token)
+                    self._wait()
                     if self._stop.is_set():
                         return
-                    self._out.put(token)
                 self._out.put(None)
             self._out.put(None)
         except ClosedError:
             return
         except BaseException as error:  # raised again where the tokens are taken
             self._out.put(error)
+
+    def _wait(self) -> None:
+        with self._moved:
+            self._moved.wait_for(
+                lambda: not self._limited or self._stop.is_set() or self._out.qsize() < _FEW_TOKENS
+            )
+
+    def hurry(self) -> None:
+        """Go ahead without a limit from now on."""
+        with self._moved:
+            self._limited = False
+            self._moved.notify()
 
     def sentences(self) -> Iterator[Sentence]:
         """Sentences as they are begun; take all tokens of one before the next."""
@@ -95,6 +115,9 @@ class Decoding:
                 item = self._out.get(timeout=_WAIT_SECONDS)
             except queue.Empty:
                 continue
+            if self._limited:
+                with self._moved:
+                    self._moved.notify()
             if isinstance(item, BaseException):
                 raise item
             return item
@@ -102,6 +125,7 @@ class Decoding:
     def close(self) -> None:
         """Stop decoding and wait for the step that is under way, but not for text."""
         self._stop.set()
+        self.hurry()
         if self._current:
             self._current.closed = True
         while self._thread.is_alive() and not (self._current and self._current.waiting):
@@ -129,7 +153,7 @@ class SpeechStream:
     def __post_init__(self) -> None:
         """Begin decoding at once; time counts from here."""
         self._start = time.perf_counter()
-        self._decoding = Decoding(self.sentences)
+        self._decoding = Decoding(self.sentences, limited=True)
         self._chunks = self._run()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -184,6 +208,7 @@ class SpeechStream:
             sounding.ready = sounding.ready or time.perf_counter() - self._start
             sounding.mels.append(chunk.mel[:, :, overlap if sounding.mels else 0 :])
             sounding.audio.append(audio)
+            self._decoding.hurry()  # only the first audio is waited for
             yield audio
         sounding.whole = True
 

@@ -252,3 +252,30 @@ def test_no_file_is_left_by_a_profile(
         assert isinstance(session.session, Profiled)
         assert sum(session.session.operators().values()) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_until_the_first_audio_decoding_is_few_tokens_ahead(ort: Synthesizer) -> None:
+    decoded: list[int] = []
+    at_flow: list[int] = []
+
+    class Noting:
+        def __init__(self, stage: str) -> None:
+            self.stage, self.inner = stage, session_of(ort.loaded, stage)
+            self.reset, self.caches = self.inner.reset, self.inner.caches
+
+        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+            if self.stage == "speech_lm":
+                decoded.append(1)
+            else:
+                time.sleep(0.3)  # time to go ahead
+                at_flow.append(len(decoded))
+            return self.inner.run(feeds)
+
+    loaded = ort.loaded
+    for stage in ("speech_lm", "flow_encoder"):
+        loaded = with_session(loaded, stage, Noting(stage))
+    streamed(Synthesizer(loaded, ort.clock), TEN_SECONDS)
+    settings = ort.loaded.bundle.manifest
+    needed = settings.stream.first_hop + settings.flow.look_ahead
+    assert needed <= at_flow[0] <= needed + 6
+    assert at_flow[1] > needed + settings.stream.first_hop  # and then it is far ahead

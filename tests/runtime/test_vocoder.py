@@ -1,0 +1,59 @@
+"""Vocoding in windows: what is asked of the network, and that the audio is the same."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from fakes import Fake, fed, vocoder
+from support import RUNTIMES, Build
+
+from edgepack.runtime.loading import load
+
+FRAMES = 120
+
+
+@pytest.mark.parametrize("model", ["demo", "cosyvoice2-s1", "tiny"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_windows_have_the_samples_of_the_whole(bundle: Build, model: str, runtime: str) -> None:
+    whole = load(bundle(model), runtime, 2).vocoder
+    rng = np.random.default_rng(0)
+    mel = rng.normal(-4, 2, (1, 80, FRAMES)).astype(np.float32)
+    noise = whole.noise(FRAMES, rng)
+    at_once = whole.synthesize(mel, noise)
+    in_windows = replace(whole, window=50).synthesize(mel, noise)
+    assert at_once.audio.shape == in_windows.audio.shape
+    np.testing.assert_allclose(in_windows.audio, at_once.audio, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(in_windows.source, at_once.source)
+
+
+def test_less_context_would_be_heard(bundle: Build) -> None:
+    whole = load(bundle("cosyvoice2-s1"), "ort", 2).vocoder
+    assert whole.settings.context == 16
+    rng = np.random.default_rng(0)
+    mel = rng.normal(-4, 2, (1, 80, FRAMES)).astype(np.float32)
+    noise = whole.noise(FRAMES, rng)
+    settings = msgspec.structs.replace(whole.settings, context=8)
+    short = replace(whole, settings=settings, window=50).synthesize(mel, noise).audio
+    assert np.abs(short - whole.synthesize(mel, noise).audio).max() > 1e-4
+
+
+def test_windows_are_equal_and_have_their_surroundings() -> None:
+    subject = replace(vocoder(), window=50)
+    mel = np.arange(4 * FRAMES, dtype=np.float32).reshape(1, 4, FRAMES)
+    sound = subject.synthesize(mel, subject.noise(FRAMES, None))
+    assert isinstance(subject.generator, Fake)
+    ranges = [(int(m[0, 0, 0]), int(m[0, 0, -1]) + 1) for m in fed(subject.generator, "mel")]
+    assert ranges == [(0, 56), (24, 96), (64, 120)]
+    assert [s.shape[2] for s in fed(subject.generator, "source")] == [
+        480 * (end - start) for start, end in ranges
+    ]
+    assert len(fed(subject.excitation, "mel")) == 1
+    np.testing.assert_array_equal(sound.audio[0, ::480], np.arange(FRAMES))
+
+
+def test_what_is_short_is_vocoded_at_once() -> None:
+    subject = vocoder()
+    mel = np.zeros((1, 4, subject.window), np.float32)
+    subject.synthesize(mel, subject.noise(subject.window, None))
+    assert len(fed(subject.generator, "mel")) == 1
