@@ -2,6 +2,7 @@
 
     python benchmarks/on_gpu.py FOLDER [--seeds 1000] [--minutes-of-load 0.5] [-o RESULT.md]
     python benchmarks/on_gpu.py FOLDER --only-build
+    python benchmarks/on_gpu.py FOLDER --only-seeds 0:250    # some of them, beside other processes
 
 FOLDER keeps a random CosyVoice2-0.5B checkpoint (2.6 GB) and its bundles for the target
 nvidia-gpu, at fp16 and at fp32; those that are there are measured as they are. Needs
@@ -99,10 +100,10 @@ def exactness() -> Iterator[Figure]:
     yield Figure("golden arrays, worst error by its limit", worst, "", 1.0)
 
 
-def seeds(half: Loaded, count: int) -> Iterator[Figure]:
+def seeds(half: Loaded, numbers: range) -> Iterator[Figure]:
     """Flow and vocoder on many seeds, of many lengths."""
     broken: Counter[str] = Counter()
-    for seed in range(count):
+    for seed in numbers:
         length = SHORTEST + seed // OF_A_LENGTH * 37 % (TOKENS - SHORTEST)
         try:
             mel = mel_of(half, drawn(half, seed, length))
@@ -113,7 +114,7 @@ def seeds(half: Loaded, count: int) -> Iterator[Figure]:
             continue
         broken["mel"] += not np.isfinite(mel).all()
         broken["audio"] += not np.isfinite(audio).all()
-    yield Figure("seeds of flow and vocoder at fp16", count, "")
+    yield Figure("seeds of flow and vocoder at fp16", len(numbers), "")
     yield Figure("of these not finite or failed", broken.total(), "", 0)
     yield Figure("calls not finite in fp16", reruns(half).not_finite.total(), "", 0)
     yield Figure("calls refused in fp16 by cuDNN", reruns(half).refused.total(), "", 0)
@@ -231,16 +232,21 @@ def _described() -> list[str]:
     ]
 
 
-def bundles(folder: Path) -> dict[str, Path]:
-    """Both bundles by precision; builds those that are not there."""
-    if not (folder / "checkpoint").is_dir():
-        full = random_checkpoint.Size()
-        random_checkpoint.write(folder / "checkpoint", full, random_checkpoint.QWEN2)
-    for precision in ("fp16", "fp32"):
+def bundles(folder: Path, precisions: Sequence[str] = ("fp16", "fp32")) -> dict[str, Path]:
+    """Bundles by precision; builds those that are not there."""
+    for precision in precisions:
         if not list((folder / precision).glob("*/manifest.json")):
+            if not (folder / "checkpoint").is_dir():
+                full = random_checkpoint.Size()
+                random_checkpoint.write(folder / "checkpoint", full, random_checkpoint.QWEN2)
             options = ("--target", "nvidia-gpu", "--language", "zh", "--precision", precision)
             built(folder / "checkpoint", folder / precision, *options)
-    return {p: next((folder / p).glob("*/manifest.json")).parent for p in ("fp16", "fp32")}
+    return {p: next((folder / p).glob("*/manifest.json")).parent for p in precisions}
+
+
+def some_seeds(folder: Path, numbers: range) -> Iterator[Figure]:
+    """A part of the seeds alone; several processes do several parts at once."""
+    yield from seeds(load(bundles(folder, ("fp16",))["fp16"], wanted=Wanted("cuda")), numbers)
 
 
 def figures(folder: Path, count: int, minutes: float) -> Iterator[Figure]:
@@ -257,7 +263,7 @@ def figures(folder: Path, count: int, minutes: float) -> Iterator[Figure]:
     }
     yield from speed(subjects)
     half = subjects["GPU fp16"]
-    yield from seeds(half, count)
+    yield from seeds(half, range(count))
     yield from guarded(half)
     yield from joules(half, minutes)
 
@@ -270,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes-of-load", type=float, default=0.5)
     parser.add_argument("-o", "--output", type=Path, help="write the table as Markdown")
     parser.add_argument("--only-build", action="store_true", help="measure nothing yet")
+    parser.add_argument("--only-seeds", metavar="FIRST:LAST", help="these, and nothing else")
     options = parser.parse_args(arguments)
     if options.only_build:
         bundles(options.folder)
@@ -277,7 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [*_described(), "", "| figure | value | limit |", "|---|---|---|"]
     print(lines[0])
     passed = True
-    for figure in figures(options.folder, options.seeds, options.minutes_of_load):
+    if options.only_seeds:
+        numbers = range(*map(int, options.only_seeds.split(":")))
+        measured = some_seeds(options.folder, numbers)
+    else:
+        measured = figures(options.folder, options.seeds, options.minutes_of_load)
+    for figure in measured:
         print(figure, flush=True)
         bound = "≥" if figure.least else "≤"
         limit = "" if figure.limit is None else f"{bound} {figure.limit:g}"

@@ -8,8 +8,9 @@ estimator. That is a share `noise` of its power added to its product with itself
 search away from tables that take small differences of large numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from edgepack.calibration.exact import Course
 CONDITIONAL, FREE = 3, 2  # velocities that a step may come back to
 NOISES = (0.01, 0.02, 0.03)  # relative, root mean square
 _RIDGE = 1e-9
+_KEPT = 10_000  # states of a search
 _FEWEST_GUIDED, _LEAST_STEPS = 2, 3
 _STARTS = (0.6, 0.8, 1.0)  # exponents of the first grids of a search
 _DECIBEL = 20.0 / np.log(10.0)
@@ -34,6 +36,15 @@ class Outline:
     def evaluations(self) -> int:
         """Evaluations of the estimator for one row."""
         return len(self.places) + len(self.guided)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A solver's state and the velocities that it may come back to, as combinations, [3N] each."""
+
+    x: np.ndarray
+    conditional: tuple[np.ndarray, ...] = ()
+    free: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,21 +75,31 @@ class Products:
 
     def error(self, outline: Outline) -> float:
         """Predicted error of the best weights for an outline, in dB."""
-        count, size = self.count, 3 * self.count
-        ends = [*outline.places[1:], count - 1]
-        unit = np.eye(size)
-        x, start = unit[0], unit[0]
-        conditional: list[np.ndarray] = []
-        free: list[np.ndarray] = []
-        for number, (place, end) in enumerate(zip(outline.places, ends, strict=True)):
-            conditional = [unit[count + place], *conditional][:CONDITIONAL]
-            if number in outline.guided:
-                free = [unit[2 * count + place], *free][:FREE]
-            basis = np.array([*conditional, *free, x, *([start] if number else [])])
-            weights = solved(basis @ self.matrix @ basis.T, basis @ self.matrix @ (unit[end] - x))
-            x = x + weights @ basis
-        missed = x - unit[count - 1]
+        guided = tuple(number in outline.guided for number in range(len(outline.places)))
+        reached = self._reached((*outline.places, self.count - 1), guided)
+        missed = reached.x - np.eye(3 * self.count)[self.count - 1]
         return float(_DECIBEL * np.sqrt(max(missed @ self.matrix @ missed, 0.0)))
+
+    @cached_property
+    def _reached(self) -> Callable[[tuple[int, ...], tuple[bool, ...]], _Reached]:
+        """`_after`; tables that the search compares begin alike."""
+        return lru_cache(maxsize=_KEPT)(self._after)
+
+    def _after(self, places: tuple[int, ...], guided: tuple[bool, ...]) -> _Reached:
+        """Where steps from all places but the last one lead to with their best weights."""
+        unit = np.eye(3 * self.count)
+        if not guided:
+            return _Reached(unit[0])
+        *_, place, end = places
+        before = self._reached(places[:-1], guided[:-1])
+        conditional = (unit[self.count + place], *before.conditional)[:CONDITIONAL]
+        fresh = (unit[2 * self.count + place],) if guided[-1] else ()
+        free = (*fresh, *before.free)[:FREE]
+        start = unit[:1] if len(guided) > 1 else ()
+        basis = np.array([*conditional, *free, before.x, *start])
+        seen = basis @ self.matrix
+        weights = solved(seen @ basis.T, seen @ (unit[end] - before.x))
+        return _Reached(before.x + weights @ basis, conditional, free)
 
     def best(self, evaluations: int) -> Outline:
         """The outline of least predicted error with that many evaluations."""
