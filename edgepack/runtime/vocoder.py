@@ -17,7 +17,7 @@ class Sound(NamedTuple):
     f0: np.ndarray
 
 
-WINDOW = 256  # frames that are vocoded at once: memory grows with them
+WINDOW = 192  # frames that are vocoded at once: memory grows with them
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ class Vocoder:
         frames, frame, context = mel.shape[2], self.settings.frame, self.settings.context
         count = -(-frames // self.window)
         length = -(-frames // count)
+        width = min(frames, length + 2 * context)  # of every window: a new shape costs memory
         pieces = []
         for start in range(0, frames, length):
             end = min(start + length, frames)
-            first, last = max(0, start - context), min(frames, end + context)
+            first = min(max(0, start - context), frames - width)
+            last = first + width
             window = {
                 "mel": np.ascontiguousarray(mel[:, :, first:last]),
                 "source": np.ascontiguousarray(source[:, :, first * frame : last * frame]),

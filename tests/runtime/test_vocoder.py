@@ -44,7 +44,7 @@ def test_windows_are_equal_and_have_their_surroundings() -> None:
     sound = subject.synthesize(mel, subject.noise(FRAMES, None))
     assert isinstance(subject.generator, Fake)
     ranges = [(int(m[0, 0, 0]), int(m[0, 0, -1]) + 1) for m in fed(subject.generator, "mel")]
-    assert ranges == [(0, 56), (24, 96), (64, 120)]
+    assert ranges == [(0, 72), (24, 96), (48, 120)]
     assert [s.shape[2] for s in fed(subject.generator, "source")] == [
         480 * (end - start) for start, end in ranges
     ]

@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_SAME_AS_REQUESTED = 1  # how an arena grows
 _FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 
 
@@ -82,6 +84,21 @@ class _OrtSession:
         return {s.output: self._caches[s.input].numpy() for s in self._states}
 
 
+@cache
+def _share_arena() -> None:
+    """Register an arena for sessions that give memory back, one for all of them.
+
+    It grows by what is asked for, and so gives all of it back: a session's own arena grows by
+    powers of two and keeps its first region, 30 MB for the estimator.
+    """
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    where = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    settings = onnxruntime.OrtArenaCfg(0, _SAME_AS_REQUESTED, -1, -1)
+    onnxruntime.create_and_register_allocator(where, settings)
+
+
 def _affinities(options: Options) -> str:
     """A group for each worker, which are one fewer than the threads; CPUs count from 1."""
     workers = [options.cpus[n % len(options.cpus)] + 1 for n in range(1, options.threads)]
@@ -118,6 +135,9 @@ class _Ort:
         entries = {"session.intra_op.allow_spinning": str(int(options.spin))}
         if options.cpus and options.threads > 1:
             entries["session.intra_op_thread_affinities"] = _affinities(options)
+        if options.transient:
+            _share_arena()
+            entries["session.use_env_allocators"] = "1"
         if options.mapped:
             entries["session.disable_prepacking"] = "1"
         if path.suffix == ".ort":
