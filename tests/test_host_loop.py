@@ -22,6 +22,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 TEXT = "今天天气很好，我们一起去公园散步吧。"
 SEED = 3
 PHONE = "ios-arm64"
+ROUNDING = 2e-5  # an app vocodes at once what this package vocodes in windows
 
 pytestmark = pytest.mark.usefixtures("examples")
 
@@ -55,7 +56,7 @@ def test_it_gives_the_same_samples(phone: Path, runtime: str) -> None:
     ids = host.tokenize(piece.decoded.text)
     assert ids == list(piece.decoded.text_ids)
     found = np.concatenate(list(host.speak(ids)), 1)[0]
-    np.testing.assert_array_equal(found, spoken.audio)
+    np.testing.assert_allclose(found, spoken.audio, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.slow
@@ -72,7 +73,7 @@ def test_it_runs_a_calibrated_solver(
     (piece,) = Synthesizer.load(folder, runtime, 2).speak(TEXT, Settings(seed=SEED)).utterances
     host = Host(folder, runtime, SEED)
     found = np.concatenate(list(host.speak(host.tokenize(piece.decoded.text))), 1)[0]
-    np.testing.assert_array_equal(found, piece.audio)
+    np.testing.assert_allclose(found, piece.audio, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("runtime", ["ort", "tflite"])

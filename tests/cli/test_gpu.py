@@ -1,7 +1,7 @@
 """Commands with a bundle for a GPU, on a machine that has none."""
 
 import pytest
-from support import Build
+from support import Build, Checkpoints
 
 from cli import Cli
 
@@ -35,8 +35,8 @@ def test_a_provider_that_is_none(cli: Cli, bundle: Build, command: str) -> None:
     assert "gpu" in ran.err
 
 
-def test_a_build_says_what_its_smoke_test_was(cli: Cli) -> None:
-    ran = cli("build", "demo", "--target", "jetson-nano", "--language", "zh", "-o", "b", "--json")
+def test_a_build_says_what_its_smoke_test_was(cli: Cli, checkpoints: Checkpoints) -> None:
+    ran = cli("build", checkpoints("tiny"), "--target", "jetson-nano", "-o", "b", "--json")
     assert ran.code == 0
     (built,) = ran.document["bundles"]
     assert built["smoke_test"]["provider"] == "cpu"
