@@ -1,5 +1,6 @@
 """Networks that are functions, for tests of the host logic around them."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,27 @@ class Fake:
 
     def caches(self) -> Arrays:
         return {"calls": np.array(len(self.calls))}
+
+
+def failing() -> Fake:
+    """A session of which every call fails."""
+
+    def fail(feeds: Feeds) -> Arrays:
+        raise RuntimeError("planted")
+
+    return Fake(fail)
+
+
+class Noting:
+    """A session that notes by stage which threads call it."""
+
+    def __init__(self, stage: str, inner: Session, threads: dict[str, set[int]]) -> None:
+        self.called, self.inner = threads.setdefault(stage, set()), inner
+        self.reset, self.caches = inner.reset, inner.caches
+
+    def run(self, feeds: Feeds) -> Arrays:
+        self.called.add(threading.get_ident())
+        return self.inner.run(feeds)
 
 
 def fed(session: Session, name: str) -> list[np.ndarray]:

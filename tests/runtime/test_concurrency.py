@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import Noting, failing
 from linked import linked
 from support import GOLDEN, RUNTIMES, Build
 
@@ -86,17 +87,7 @@ def test_with_low_memory_utterances_take_turns(small: Bundle) -> None:
 
 
 def test_a_failure_gives_the_networks_back(ort: Synthesizer) -> None:
-    class Failing:
-        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-            raise RuntimeError("planted")
-
-        def reset(self) -> None:
-            pass
-
-        def caches(self) -> dict[str, np.ndarray]:
-            return {}
-
-    broken = Synthesizer(with_session(ort.loaded, "hift", Failing()), ort.clock)
+    broken = Synthesizer(with_session(ort.loaded, "hift", failing()), ort.clock)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="planted"):
             broken.speak(TEXTS[0])
@@ -114,36 +105,16 @@ def test_sentences_decoded_ahead_say_the_same(subject: Synthesizer) -> None:
 @pytest.mark.parametrize("overlap", [True, False])
 def test_the_next_sentence_is_decoded_by_another_thread(ort: Synthesizer, overlap: bool) -> None:
     threads: dict[str, set[int]] = {}
-
-    class Noting:
-        def __init__(self, stage: str) -> None:
-            self.stage, self.inner = stage, session_of(ort.loaded, stage)
-            self.reset, self.caches = self.inner.reset, self.inner.caches
-
-        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-            threads.setdefault(self.stage, set()).add(threading.get_ident())
-            return self.inner.run(feeds)
-
     loaded = ort.loaded
     for stage in ("speech_lm", "hift"):
-        loaded = with_session(loaded, stage, Noting(stage))
+        loaded = with_session(loaded, stage, Noting(stage, session_of(loaded, stage), threads))
     Synthesizer(loaded, ort.clock).speak(LONG, replace(PLAIN, overlap=overlap))
     assert threads["hift"] == {threading.get_ident()}
     assert (threads["speech_lm"] == threads["hift"]) != overlap
 
 
 def test_an_error_of_the_decoding_thread_reaches_the_caller(ort: Synthesizer) -> None:
-    class Failing:
-        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-            raise RuntimeError("planted")
-
-        def reset(self) -> None:
-            pass
-
-        def caches(self) -> dict[str, np.ndarray]:
-            return {}
-
-    broken = Synthesizer(with_session(ort.loaded, "speech_lm", Failing()), ort.clock)
+    broken = Synthesizer(with_session(ort.loaded, "speech_lm", failing()), ort.clock)
     with pytest.raises(RuntimeError, match="planted"):
         broken.speak(LONG, replace(PLAIN, overlap=True))
     assert "edgepack-lm" not in {thread.name for thread in threading.enumerate()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import Noting
 from support import RUNTIMES, Build
 
 from edgepack.errors import GateError, UsageError
@@ -95,19 +96,9 @@ def test_first_audio_comes_early(ort: Synthesizer) -> None:
 
 def test_tokens_are_decoded_ahead_in_another_thread(ort: Synthesizer) -> None:
     threads: dict[str, set[int]] = {}
-
-    class Noting:
-        def __init__(self, stage: str) -> None:
-            self.stage, self.inner = stage, session_of(ort.loaded, stage)
-            self.reset, self.caches = self.inner.reset, self.inner.caches
-
-        def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-            threads.setdefault(self.stage, set()).add(threading.get_ident())
-            return self.inner.run(feeds)
-
     loaded = ort.loaded
     for stage in ("speech_lm", "flow_estimator", "hift"):
-        loaded = with_session(loaded, stage, Noting(stage))
+        loaded = with_session(loaded, stage, Noting(stage, session_of(loaded, stage), threads))
     streamed(Synthesizer(loaded, ort.clock), TEN_SECONDS)
     assert threads["flow_estimator"] == threads["hift"] == {threading.get_ident()}
     assert len(threads["speech_lm"]) == 1
@@ -258,7 +249,7 @@ def test_until_the_first_audio_decoding_is_few_tokens_ahead(ort: Synthesizer) ->
     decoded: list[int] = []
     at_flow: list[int] = []
 
-    class Noting:
+    class Slow:
         def __init__(self, stage: str) -> None:
             self.stage, self.inner = stage, session_of(ort.loaded, stage)
             self.reset, self.caches = self.inner.reset, self.inner.caches
@@ -273,7 +264,7 @@ def test_until_the_first_audio_decoding_is_few_tokens_ahead(ort: Synthesizer) ->
 
     loaded = ort.loaded
     for stage in ("speech_lm", "flow_encoder"):
-        loaded = with_session(loaded, stage, Noting(stage))
+        loaded = with_session(loaded, stage, Slow(stage))
     streamed(Synthesizer(loaded, ort.clock), TEN_SECONDS)
     settings = ort.loaded.bundle.manifest
     needed = settings.stream.first_hop + settings.flow.look_ahead
