@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import random_checkpoint
+import random_configuration
 from full_size import Figure
 from quantized import ROUNDS, built, spoken
 
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--language", default="zh")
     options = parser.parse_args()
     if not (options.folder / "checkpoint").is_dir():
-        full = random_checkpoint.Size()
+        full = random_configuration.Size()
         random_checkpoint.write(options.folder / "checkpoint", full, random_checkpoint.QWEN2)
     passed = True
     for figure in figures(options.folder, options.format or ["ort", "tflite"], options.language):

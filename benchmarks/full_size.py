@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 import random_checkpoint
+import random_configuration
 
 from edgepack.bundle import open_bundle
 from edgepack.runtime.loading import load
@@ -134,7 +135,7 @@ def main() -> int:
     options = parser.parse_args()
     checkpoint = options.folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_checkpoint.Size(), random_checkpoint.QWEN2)
+        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
     found = []
     for figure in figures(checkpoint, options.folder / "bundles", options.target):
         found.append(figure)

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import random_checkpoint
+import random_configuration
 from full_size import Figure
 from quantized import built
 
@@ -237,7 +238,7 @@ def bundles(folder: Path, precisions: Sequence[str] = ("fp16", "fp32")) -> dict[
     for precision in precisions:
         if not list((folder / precision).glob("*/manifest.json")):
             if not (folder / "checkpoint").is_dir():
-                full = random_checkpoint.Size()
+                full = random_configuration.Size()
                 random_checkpoint.write(folder / "checkpoint", full, random_checkpoint.QWEN2)
             options = ("--target", "nvidia-gpu", "--language", "zh", "--precision", precision)
             built(folder / "checkpoint", folder / precision, *options)

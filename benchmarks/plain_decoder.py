@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-from random_checkpoint import Size
+from random_configuration import Size
 
 from edgepack.graph import layers
 from edgepack.graph.net import Net, Value

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import random_checkpoint
+import random_configuration
 from full_size import Figure, measured
 
 from edgepack import voices
@@ -127,7 +128,7 @@ def main() -> int:
         return 0
     checkpoint = options.folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_checkpoint.Size(), random_checkpoint.QWEN2)
+        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
     passed = True
     arguments = (options.precision, options.format, options.language, options.recipe)
     for figure in figures(checkpoint, options.folder, *arguments):

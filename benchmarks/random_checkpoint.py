@@ -12,52 +12,20 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import random_configuration
 import random_enrolment
 import torch_zip_writer as writer
+from random_configuration import Size
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "edgepack" / "demo_voice"
 QWEN2 = ROOT / "tests" / "data" / "qwen2-tokenizer"
 SPEAKER, MELS = random_enrolment.SPEAKER, random_enrolment.MELS
-
-
-@dataclass(frozen=True)
-class Size:
-    """Every dimension of a CosyVoice2 checkpoint; the defaults are CosyVoice2-0.5B's."""
-
-    text_rows: int = 151936
-    speech: int = 6561
-    hidden: int = 896
-    intermediate: int = 4864
-    layers: int = 24
-    heads: int = 14
-    kv_heads: int = 2
-    encoder: int = 512
-    encoder_heads: int = 8
-    encoder_ff: int = 2048
-    encoder_blocks: int = 6
-    chunk: int = 25
-    channels: int = 256
-    estimator_heads: int = 8
-    head_width: int = 64
-    blocks: int = 4
-    mid_blocks: int = 12
-    base: int = 512
-    condition: int = 512
-    harmonics: int = 8
-    rates: list[int] = field(default_factory=lambda: [8, 5, 3])
-    kernels: list[int] = field(default_factory=lambda: [16, 11, 7])
-    fft: int = 16
-    hop: int = 4
-    res_kernels: list[int] = field(default_factory=lambda: [3, 7, 11])
-    source_kernels: list[int] = field(default_factory=lambda: [7, 7, 11])
-    dilations: list[int] = field(default_factory=lambda: [1, 3, 5])
 
 
 TINY = Size(

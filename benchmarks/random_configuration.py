@@ -1,14 +1,44 @@
-"""The configuration files of a random checkpoint, in the released layout."""
+"""Sizes of a random checkpoint, and its configuration files in the released layout."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from random_enrolment import MELS, SPEAKER
 
-if TYPE_CHECKING:
-    from random_checkpoint import Size
+
+@dataclass(frozen=True)
+class Size:
+    """Every dimension of a CosyVoice2 checkpoint; the defaults are CosyVoice2-0.5B's."""
+
+    text_rows: int = 151936
+    speech: int = 6561
+    hidden: int = 896
+    intermediate: int = 4864
+    layers: int = 24
+    heads: int = 14
+    kv_heads: int = 2
+    encoder: int = 512
+    encoder_heads: int = 8
+    encoder_ff: int = 2048
+    encoder_blocks: int = 6
+    chunk: int = 25
+    channels: int = 256
+    estimator_heads: int = 8
+    head_width: int = 64
+    blocks: int = 4
+    mid_blocks: int = 12
+    base: int = 512
+    condition: int = 512
+    harmonics: int = 8
+    rates: list[int] = field(default_factory=lambda: [8, 5, 3])
+    kernels: list[int] = field(default_factory=lambda: [16, 11, 7])
+    fft: int = 16
+    hop: int = 4
+    res_kernels: list[int] = field(default_factory=lambda: [3, 7, 11])
+    source_kernels: list[int] = field(default_factory=lambda: [7, 7, 11])
+    dilations: list[int] = field(default_factory=lambda: [1, 3, 5])
 
 
-def cosyvoice2(s: "Size") -> str:
+def cosyvoice2(s: Size) -> str:
     """The text of cosyvoice2.yaml."""
     repeated = [s.dilations] * len(s.res_kernels)
     source = [s.dilations] * len(s.source_kernels)
@@ -129,7 +159,7 @@ feat_extractor: !name:matcha.utils.audio.mel_spectrogram
 """
 
 
-def qwen2(s: "Size") -> dict[str, object]:
+def qwen2(s: Size) -> dict[str, object]:
     """The contents of CosyVoice-BlankEN/config.json."""
     return {
         "architectures": ["Qwen2ForCausalLM"],

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import plain_decoder
 import random_checkpoint
+import random_configuration
 import soundfile
 from full_size import Figure
 from quantized import TEXT, built
@@ -82,7 +83,7 @@ def bundles(folder: Path, formats: Sequence[str], language: str) -> dict[str, Pa
     """Both bundles by precision; builds those that are not there."""
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_checkpoint.Size(), random_checkpoint.QWEN2)
+        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
     prompt = folder / "prompt.wav"
     if not prompt.is_file():
         noise = np.random.default_rng(0).normal(0, 0.1, PROMPT_SECONDS * RATE)
@@ -101,7 +102,7 @@ def bundles(folder: Path, formats: Sequence[str], language: str) -> dict[str, Pa
 
 def plain_token(folder: Path) -> list[float]:
     """Seconds of steps of a plain decoder of the same size, after as many tokens."""
-    size, path = random_checkpoint.Size(), folder / f"plain{BITS}.onnx"
+    size, path = random_configuration.Size(), folder / f"plain{BITS}.onnx"
     if not path.is_file():
         plain_decoder.write(path, size, BITS, BLOCK)
     return plain_decoder.timed(path, size, PAST, DECODED, threads=2)

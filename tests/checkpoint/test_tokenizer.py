@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import random_checkpoint
+import random_configuration
 from support import DATA, GOLDEN
 from tokenizers import Tokenizer
 
@@ -25,7 +26,7 @@ VOCABULARY = ["vocab.json", "merges.txt", "tokenizer_config.json"]
 def full(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The tokenizer of a full-size CosyVoice2."""
     folder = tmp_path_factory.mktemp("full")
-    random_checkpoint.text_files(folder, random_checkpoint.Size(), random_checkpoint.QWEN2)
+    random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
     return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, FAMILY.config_name)))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import random_checkpoint
 from numpy_reference import flow, hift, lm
-from random_checkpoint import TINY, Size
+from random_checkpoint import TINY
+from random_configuration import Size
 from support import GOLDEN, RUNTIMES, Build, Checkpoints
 
 from edgepack.checkpoint.folder import open_checkpoint

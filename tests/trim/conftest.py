@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import random_checkpoint
+import random_configuration
 from tokenizers import Tokenizer
 
 from edgepack.checkpoint.folder import Checkpoint
@@ -20,7 +21,7 @@ Trim = Callable[[tuple[str, ...]], tuple[Trimmed, Tokenizer]]
 def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tokenizer of a full-size checkpoint, as JSON."""
     folder = tmp_path_factory.mktemp("qwen2")
-    random_checkpoint.text_files(folder, random_checkpoint.Size(), random_checkpoint.QWEN2)
+    random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
     return FAMILY.tokenizer(Checkpoint(folder, FAMILY.config_name))
 
 
