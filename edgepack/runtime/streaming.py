@@ -55,13 +55,14 @@ class ClosedError(Exception):
 class Decoding:
     """Decodes sentences in a thread of its own, ahead of whoever takes their tokens.
 
-    While it is `limited` it is ahead by a few tokens only: it does not take the CPU from what has
-    to be made of those that were taken.
+    Between `hold_back` and `hurry` it is ahead by a few tokens only, and does not take the CPU from
+    what has to be made of those that were taken. Tokens have to be taken all the while: a decoder
+    that is held back may have its network to itself (`turn`), and others wait for that.
     """
 
-    def __init__(self, sentences: Iterable[Sentence], *, limited: bool = False) -> None:
+    def __init__(self, sentences: Iterable[Sentence]) -> None:
         self._sentences = sentences
-        self._limited = limited
+        self._limited = False
         self._moved = threading.Condition()
         self._out: queue.SimpleQueue[Sentence | int | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
@@ -91,6 +92,11 @@ class Decoding:
             self._moved.wait_for(
                 lambda: not self._limited or self._stop.is_set() or self._out.qsize() < _FEW_TOKENS
             )
+
+    def hold_back(self) -> None:
+        """Stay a few tokens ahead from now on."""
+        with self._moved:
+            self._limited = True
 
     def hurry(self) -> None:
         """Go ahead without a limit from now on."""
@@ -153,7 +159,7 @@ class SpeechStream:
     def __post_init__(self) -> None:
         """Begin decoding at once; time counts from here."""
         self._start = time.perf_counter()
-        self._decoding = Decoding(self.sentences, limited=True)
+        self._decoding = Decoding(self.sentences)
         self._chunks = self._run()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -184,6 +190,7 @@ class SpeechStream:
         )
 
     def _run(self) -> Generator[np.ndarray, None, None]:
+        self._decoding.hold_back()
         for number, sentence in enumerate(self._decoding.sentences()):
             sounding = _Sounding(sentence)
             try:

@@ -94,6 +94,19 @@ def test_a_failure_gives_the_networks_back(ort: Synthesizer) -> None:
     assert len(broken._idle) == 1
 
 
+def test_a_stream_that_nobody_listens_to_holds_nobody_up(subject: Synthesizer) -> None:
+    found: list[np.ndarray] = []
+    with subject.stream(LONG, PLAIN) as ignored:
+        caller = threading.Thread(target=lambda: found.append(subject.speak(SPOKEN, PLAIN).audio))
+        caller.daemon = True
+        caller.start()
+        caller.join(60)
+        in_time = not caller.is_alive()
+        ignored.close()
+    assert in_time
+    np.testing.assert_array_equal(found[0], subject.speak(SPOKEN, PLAIN).audio)
+
+
 def test_sentences_decoded_ahead_say_the_same(subject: Synthesizer) -> None:
     one = subject.speak(LONG, replace(PLAIN, overlap=False))
     other = subject.speak(LONG, replace(PLAIN, overlap=True))

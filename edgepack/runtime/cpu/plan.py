@@ -72,7 +72,7 @@ def make(
     of_kind = [k for k, numbers in kinds.items() if set(cpus) <= set(numbers)]
     kind = of_kind[0] if len(kinds) > 1 and of_kind else ""
     pinned = set(cpus) != set(mask)
-    # Threads that wait busily take the CPU from the other network (docs/performance.md).
+    # Threads that wait busily take the CPU from the other network; `edgepack tune` measures it.
     overlap = threads > 1 and not wish.spin if wish.overlap is None else wish.overlap
     return CpuPlan(cpus, threads, kind, pinned, wish.spin, tuple(notes), overlap)
 

@@ -135,7 +135,7 @@ class _Ort:
         entries = {"session.intra_op.allow_spinning": str(int(options.spin))}
         if options.cpus and options.threads > 1:
             entries["session.intra_op_thread_affinities"] = _affinities(options)
-        if options.transient:
+        if options.transient and not options.accelerator:
             _share_arena()
             entries["session.use_env_allocators"] = "1"
         if options.mapped:
