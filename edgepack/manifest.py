@@ -2,11 +2,19 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 2
+FORMAT = 3
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]  # from the finest to the coarsest
+
+# What an examination measures; `verification.gates` says how.
+Metric = Literal[
+    "lm_top1", "lm_agreement", "lm_kld", "mel_l1", "mel_lsd", "si_sdr", "pesq",
+    "duration_ratio", "mcd_dtw", "clipped", "silent", "broken",
+]  # fmt: skip
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,35 +36,21 @@ class State(Struct, frozen=True):
     shape: tuple[int, ...]
 
 
-class Offer(Struct, frozen=True):
-    """A recipe that was tried for a stage: what it gave, and why it was chosen or not.
-
-    `speed` is fp32's time by this one's in the same runtime, above 1 is faster; None if it was
-    not measured. `values` are metrics of `verification.gates`, to three digits.
-    """
-
-    recipe: str
-    bytes: int
-    speed: float | None
-    values: dict[str, float]
-    verdict: str
-
-
 class Variant(Struct, frozen=True):
     """A stage in one runtime: `files[0]` is opened, the others are read with it.
 
     `precision` is how weights are stored. When the bundle was built, the self-test in this
     runtime differed from the fp32 hub by `limit` at most (`verification.selftest.relative_error`);
     how much exactly changes from run to run and is not written down. `recipe` is how it was
-    converted, `offers` what it was chosen from, if there was a choice. `engine` is the runtime that
+    converted, `reason` why that was chosen, "" if there was no choice. `engine` is the runtime that
     runs it if that is another one.
     """
 
     files: tuple[str, ...]
-    precision: str
+    precision: Precision
     limit: float
     recipe: str
-    offers: tuple[Offer, ...] = ()
+    reason: str = ""
     engine: str = ""
 
 
@@ -118,22 +112,42 @@ class Normalizer(Struct, frozen=True):
 
 
 class Limit(Struct, frozen=True):
-    """The range a metric has to be in; None is no end."""
+    """The range a metric has to be in; None is no end.
+
+    An `optional` one is not asked for where the metric cannot be measured.
+    """
 
     low: float | None = None
     high: float | None = None
+    optional: bool = False
+
+
+class Measure(Struct, frozen=True):
+    """A metric over `count` observations, with its 95 % confidence interval `low` to `high`."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+Values = dict[Metric, Measure]
+Limits = dict[Metric, Limit]
 
 
 class Quality(Struct, frozen=True):
     """How the bundle did in its exam when it was built, by runtime.
 
-    `limits` are those of the target. `failed` lists what was not reached: such a bundle exists
-    only because it was asked for with --allow-failed-gate.
+    `limits` are those of the target for the precisions that the networks of a runtime have.
+    `not_measured` are metrics that could not be, such as PESQ without its package. `failed` lists
+    what was not reached: such a bundle exists only because it was asked for with
+    --allow-failed-gate.
     """
 
     exam: str
-    limits: dict[str, Limit]
-    values: dict[str, dict[str, float]]
+    limits: dict[str, Limits]
+    values: dict[str, Values]
+    not_measured: dict[str, tuple[Metric, ...]]
     failed: tuple[str, ...]
 
 

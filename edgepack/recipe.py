@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from typing import get_args
 
 import msgspec
 import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
+from edgepack.manifest import Precision
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-QUANTIZED = ("int8", "int4")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+QUANTIZED: tuple[Precision, ...] = ("int8", "int4")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +28,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     summary: str
-    precision: str
+    precision: Precision
     method: str
     options: dict[str, bool | int | float | str | list[str]] = {}
     stages: tuple[str, ...] = ()

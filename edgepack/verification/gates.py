@@ -2,160 +2,248 @@
 
 Metrics and starting values: llama.cpp's KL-divergence statistics for the language model, log
 spectral distance for mels, SI-SDR (Le Roux et al., 2019) and PESQ (ITU-T P.862.2) for audio,
-MCD with dynamic time warping for free speech.
+MCD with dynamic time warping for free speech. Every metric has a confidence interval, and it is
+the worse end of it that has to be within the limit.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgepack.manifest import Calibrated, Limit, Manifest
+from edgepack.manifest import Calibrated, Limit, Limits, Manifest, Measure, Metric, Values
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.solver import euler
-from edgepack.verification import quality
+from edgepack.verification import intervals, quality
 from edgepack.verification.exam import Exam, again, condition, follow, vocode
-
-Values = Mapping[str, float]
+from edgepack.verification.intervals import Groups
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
 _CLIPPED = 0.999
+_FEWEST = 2  # questions before a network by itself is decided on
 SOLVER_ERROR = "solver_error"  # dB, see `verification.trajectories`
-_HUGE = 1e300  # JSON has no infinity
+
+Answers = Mapping[Metric, Sequence[float]]  # observations of one question
+
+_SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
+    "lm_top1": intervals.share,
+    "lm_agreement": intervals.share,
+    "lm_kld": intervals.mean,
+    "mel_l1": intervals.mean,
+    "mel_lsd": intervals.mean,
+    "si_sdr": intervals.mean,
+    "pesq": intervals.mean,
+    "duration_ratio": intervals.ratio,
+    "mcd_dtw": intervals.mean,
+    "clipped": intervals.largest,
+    "silent": intervals.total,
+    "broken": intervals.total,
+}
 
 
-def language_model(loaded: Loaded, exam: Exam) -> Values:
-    """Agreement of next tokens, and divergence, on the fp32 networks' own tokens.
+@dataclass(frozen=True)
+class Part:
+    """What some networks of a bundle are judged by together.
+
+    `answer` observes `metrics` on the question of a number. `sounded` is whether only questions
+    with mel and audio are asked.
+    """
+
+    stages: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    answer: Callable[[Loaded, Exam, int], Answers]
+    sounded: bool = True
+
+    def questions(self, exam: Exam) -> list[int]:
+        """Numbers of the questions that are asked."""
+        return [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
+
+
+def _language_model(loaded: Loaded, exam: Exam, number: int) -> Answers:
+    """Next tokens and divergence on the fp32 networks' own tokens.
 
     `lm_top1` is the share of equal choices, `lm_agreement` counts as equal what fp32 gives at
     least 90 % of the probability of its own choice. `lm_kld` is KL(fp32 ‖ this), mean in nats.
     """
-    same: list[float] = []
-    near: list[float] = []
-    divergence: list[float] = []
-    for question in exam:
-        found = follow(loaded, question.spoken)
-        choice = found.argmax(1)
-        same += (question.ids[:, 0] == choice).tolist()
-        good = question.best >= question.best[:, :1] - _TIE
-        near += (good & (question.ids == choice[:, None])).any(1).tolist()
-        wanted, given = question.every.astype(np.float32), found[question.at]
-        divergence += (np.exp(wanted) * (wanted - given)).sum(1).tolist()
+    question = exam[number]
+    found = follow(loaded, question.spoken)
+    choice = found.argmax(1)
+    good = question.best >= question.best[:, :1] - _TIE
+    near = (good & (question.ids == choice[:, None])).any(1)
+    wanted, given = question.every.astype(np.float32), found[question.at]
     return {
-        "lm_top1": float(np.mean(same)),
-        "lm_agreement": float(np.mean(near)),
-        "lm_kld": float(np.mean(divergence)),
+        "lm_top1": (question.ids[:, 0] == choice).astype(float).tolist(),
+        "lm_agreement": near.astype(float).tolist(),
+        "lm_kld": (np.exp(wanted) * (wanted - given)).sum(1).tolist(),
     }
 
 
-def flow(loaded: Loaded, exam: Exam) -> Values:
+def _flow(loaded: Loaded, exam: Exam, number: int) -> Answers:
     """Mel error at equal tokens, noise and solver: `mel_l1` in nepers, `mel_lsd` in dB."""
-    errors, distances = [], []
-    for question in exam:
-        spoken = question.spoken
-        given = spoken.tokens.tolist(), condition(spoken.voice)
-        mel = loaded.flow.mel(*given, solver=euler(loaded.flow.settings))
-        errors.append(float(np.abs(mel - spoken.mel).mean()))
-        distances.append(quality.log_spectral_distance(mel[0], spoken.mel[0]))
-    return {"mel_l1": float(np.mean(errors)), "mel_lsd": float(np.mean(distances))}
-
-
-def vocoder(loaded: Loaded, exam: Exam) -> Values:
-    """Audio error on equal mels: `si_sdr` in dB, and `pesq` if the pesq package is installed."""
-    ratios, scores = [], []
-    rate = loaded.bundle.manifest.sample_rate
-    for number, question in enumerate(exam):
-        audio = vocode(loaded, question.spoken.mel, number)
-        ratios.append(quality.si_sdr(audio, question.spoken.audio))
-        score = quality.pesq(audio, question.spoken.audio, rate)
-        scores += [] if score is None else [score]
-    found = {"si_sdr": min(ratios)}
-    return found | {"pesq": min(scores)} if scores else found
-
-
-def speech(loaded: Loaded, exam: Exam) -> Values:
-    """Free speech with the same random numbers, all sentences together.
-
-    `duration_ratio` to fp32, `mcd_dtw` in dB, `clipped` share of samples, `silent` and `broken`
-    (not finite) sentences.
-    """
-    rate = loaded.bundle.manifest.sample_rate
-    lengths = [0, 0]
-    distances: list[float] = []
-    clipped: list[float] = []
-    silent = broken = 0
-    for number, question in enumerate(exam):
-        wanted, found = question.spoken.audio, again(loaded, exam, number).audio
-        lengths[0] += len(found)
-        lengths[1] += len(wanted)
-        if not np.isfinite(found).all():
-            broken += 1
-            continue
-        loudest = float(np.abs(found).max(initial=0.0))
-        silent += loudest < 0.05 * float(np.abs(wanted).max(initial=0.0))
-        clipped.append(float((np.abs(found) > _CLIPPED).mean()) if len(found) else 0.0)
-        distances.append(quality.warped_distortion(found, wanted, rate))
+    spoken = exam[number].spoken
+    given = spoken.tokens.tolist(), condition(spoken.voice)
+    mel = loaded.flow.mel(*given, solver=euler(loaded.flow.settings))
     return {
-        "duration_ratio": lengths[0] / lengths[1],
-        "mcd_dtw": float(np.mean(distances)) if distances else math.inf,
-        "clipped": max(clipped, default=0.0),
-        "silent": float(silent),
-        "broken": float(broken),
+        "mel_l1": [float(np.abs(mel - spoken.mel).mean())],
+        "mel_lsd": [quality.log_spectral_distance(mel[0], spoken.mel[0])],
     }
 
 
-Part = Callable[[Loaded, Exam], Values]
-
-# Which measurement a network is judged by.
-OF_STAGE: Mapping[str, Part] = {
-    "text_embedding": language_model,
-    "speech_embedding": language_model,
-    "speech_lm": language_model,
-    "flow_encoder": flow,
-    "flow_time": flow,
-    "flow_estimator": flow,
-    "hift_source": vocoder,
-    "hift": vocoder,
-}
-ALL: Sequence[Part] = (language_model, flow, vocoder, speech)
+def _vocoder(loaded: Loaded, exam: Exam, number: int) -> Answers:
+    """Audio error on equal mels: `si_sdr` in dB, and `pesq` if the pesq package is installed."""
+    spoken = exam[number].spoken
+    audio = vocode(loaded, spoken.mel, number)
+    score = quality.pesq(audio, spoken.audio, loaded.bundle.manifest.sample_rate)
+    return {
+        "si_sdr": [quality.si_sdr(audio, spoken.audio)],
+        "pesq": [] if score is None else [score],
+    }
 
 
-def examine(loaded: Loaded, exam: Exam) -> dict[str, float]:
-    """Every metric of a loaded bundle, to three digits."""
-    return {metric: rounded(v) for part in ALL for metric, v in part(loaded, exam).items()}
+def _speech(loaded: Loaded, exam: Exam, number: int) -> Answers:
+    """Free speech: `duration_ratio`, `mcd_dtw` in dB, the `clipped` share of samples.
+
+    `silent` and `broken` count sentences. Those without audio are only decoded.
+    """
+    question = exam[number]
+    spoken = again(loaded, exam, number)
+    lengths = [float(len(spoken.tokens)), float(len(question.spoken.tokens))]
+    if not question.sounded:
+        return {"duration_ratio": lengths}
+    wanted, found = question.spoken.audio, spoken.audio
+    if not np.isfinite(found).all():
+        return {"duration_ratio": lengths, "broken": [1.0]}
+    loudest = float(np.abs(found).max(initial=0.0))
+    rate = loaded.bundle.manifest.sample_rate
+    return {
+        "duration_ratio": lengths,
+        "mcd_dtw": [quality.warped_distortion(found, wanted, rate)],
+        "clipped": [float((np.abs(found) > _CLIPPED).mean()) if len(found) else 0.0],
+        "silent": [float(loudest < 0.05 * float(np.abs(wanted).max(initial=0.0)))],
+        "broken": [0.0],
+    }
 
 
-def failures(values: Values, limits: Mapping[str, Limit]) -> list[str]:
-    """Metrics that are not within their limits, each in words; NaN is within none."""
+_LM_STAGES = ("text_embedding", "speech_embedding", "speech_lm")
+_FLOW_STAGES = ("flow_encoder", "flow_time", "flow_estimator")
+_VOCODER_STAGES = ("hift_source", "hift")
+PARTS: Sequence[Part] = (
+    Part(_LM_STAGES, ("lm_top1", "lm_agreement", "lm_kld"), _language_model, sounded=False),
+    Part(_FLOW_STAGES, ("mel_l1", "mel_lsd"), _flow),
+    Part(_VOCODER_STAGES, ("si_sdr", "pesq"), _vocoder),
+    Part(
+        (*_LM_STAGES, *_FLOW_STAGES, *_VOCODER_STAGES),
+        ("duration_ratio", "mcd_dtw", "clipped", "silent", "broken"),
+        _speech,
+        sounded=False,
+    ),
+)
+STAGES = PARTS[-1].stages
+
+
+def part_of(stage: str) -> Part:
+    """What a network is judged by before its bundle is whole: the first part that names it."""
+    return next(part for part in PARTS if stage in part.stages)
+
+
+def examine(loaded: Loaded, exam: Exam) -> Values:
+    """Every metric of a loaded bundle that can be measured, over all questions."""
+    values: Values = {}
+    for part in PARTS:
+        answers = [part.answer(loaded, exam, number) for number in part.questions(exam)]
+        values |= _summarised(answers)
+    return values
+
+
+def judge(loaded: Loaded, exam: Exam, stage: str, limits: Limits) -> tuple[Values, list[str]]:
+    """Metrics of one network in a loaded bundle, and which limits it does not keep.
+
+    Questions are asked until the answers decide, at least two of them. `limits` are of the
+    metrics of this network's part.
+    """
+    part = part_of(stage)
+    answers: list[Answers] = []
+    values: Values = {}
+    for number in part.questions(exam):
+        answers.append(part.answer(loaded, exam, number))
+        values = _summarised(answers)
+        if len(answers) >= _FEWEST and (not failures(values, limits) or _hopeless(values, limits)):
+            break
+    return values, failures(values, limits)
+
+
+def _summarised(answers: Iterable[Answers]) -> Values:
+    groups: dict[Metric, list[Sequence[float]]] = defaultdict(list)
+    for answer in answers:
+        for metric, observed in answer.items():
+            if len(observed):
+                groups[metric].append(observed)
+    return {metric: _SUMMARIES[metric](found) for metric, found in groups.items()}
+
+
+def not_measured(values: Values) -> tuple[Metric, ...]:
+    """Metrics of an exam that have no value."""
+    return tuple(metric for part in PARTS for metric in part.metrics if metric not in values)
+
+
+def failures(values: Mapping[str, Measure], limits: Mapping[str, Limit]) -> list[str]:
+    """Limits that are not kept, each in words.
+
+    The worse end of a metric's interval has to keep it. One that was not measured does not, unless
+    the limit is optional.
+    """
     failed = []
-    for metric, value in values.items():
-        limit = limits.get(metric, Limit())
-        low = -math.inf if limit.low is None else limit.low
-        high = math.inf if limit.high is None else limit.high
-        if metric in limits and not low <= value <= high:
-            failed.append(f"{metric} is {value:.3g}, {_words(limit)}")
+    for metric, limit in limits.items():
+        measure = values.get(metric)
+        if measure is None:
+            if not limit.optional:
+                failed.append(f"{metric} was not measured, {_words(limit)}")
+        elif not _keeps(measure.low, measure.high, limit):
+            failed.append(f"{metric} is {in_words(measure)}, {_words(limit)}")
     return failed
+
+
+def _hopeless(values: Values, limits: Limits) -> bool:
+    """Whether even the better end of some interval breaks a limit."""
+    return any(
+        not _keeps(measure.high, measure.low, limits[metric])
+        for metric, measure in values.items()
+        if metric in limits
+    )
+
+
+def _keeps(least: float, most: float, limit: Limit) -> bool:
+    """Whether a metric is within a limit, from what is held against its low and its high end."""
+    low = -math.inf if limit.low is None else limit.low
+    high = math.inf if limit.high is None else limit.high
+    return least >= low and most <= high
 
 
 def limits_of(manifest: Manifest, runtime: str) -> dict[str, Limit]:
     """Limits of a bundle's exam in one runtime, that of its solver among them."""
-    limits = dict(manifest.quality.limits) if manifest.quality else {}
+    found: dict[str, Limit] = {}
+    if manifest.quality:
+        found.update(manifest.quality.limits.get(runtime, {}))
     if solver := manifest.solvers.get(runtime):
-        limits[SOLVER_ERROR] = solver_limit(solver)
-    return limits
+        found[SOLVER_ERROR] = Limit(high=solver.limit)
+    return found
 
 
-def solver_limit(solver: Calibrated) -> Limit:
-    """How far a solver may be from exact trajectories, in dB."""
-    return Limit(high=solver.limit)
+def solver_measure(decibel: float, utterances: int) -> Measure:
+    """The error of a solver in dB as a metric; its limit is the error of another on the same."""
+    return Measure(value=decibel, low=decibel, high=decibel, count=utterances)
+
+
+def in_words(measure: Measure) -> str:
+    """Such as "0.978 (0.961 to 0.988)"; without an interval the value alone."""
+    if measure.low == measure.value == measure.high:
+        return f"{measure.value:.3g}"
+    return f"{measure.value:.3g} ({measure.low:.3g} to {measure.high:.3g})"
 
 
 def _words(limit: Limit) -> str:
     least = None if limit.low is None else f"at least {limit.low:g}"
     most = None if limit.high is None else f"at most {limit.high:g}"
     return " and ".join(filter(None, [least, most])) + " is asked for"
-
-
-def rounded(value: float) -> float:
-    """Three significant digits; what is not finite becomes the largest number of its sign."""
-    return float(f"{value:.3g}") if math.isfinite(value) else math.copysign(_HUGE, value)
