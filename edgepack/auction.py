@@ -113,7 +113,8 @@ def _offer(
         failed = gates.failures(values, judge.limits)
     speed = None
     if judge.timed and base is not None:
-        speed = _speed(base, session, _play(lot, judge))
+        rows = None if base.batches and session.batches else 1
+        speed = _speed(base, session, _play(lot, judge, rows))
     return Offer(
         recipe=name,
         bytes=sum(file.stat().st_size for file in files),
@@ -173,8 +174,11 @@ def _with(offer: Offer, verdict: str) -> Offer:
     )
 
 
-def _play(lot: Lot, judge: Judge) -> Play:
-    """Calls to time a network with: decoding a sentence of the exam, or a recorded input."""
+def _play(lot: Lot, judge: Judge, rows: int | None) -> Play:
+    """Calls to time a network with: decoding a sentence of the exam, or a recorded input.
+
+    That has as many rows of a batch as were recorded, or `rows` of them.
+    """
     if lot.job.states:
         decoder, spoken = judge.reference.decoder, judge.exam[0].spoken
         first = {"embeddings": decoder.prefix(spoken.text.tolist(), [], [])}
@@ -184,9 +188,7 @@ def _play(lot: Lot, judge: Judge) -> Play:
         return []
     calls = read_calls(lot.job.samples, lot.job.stage)
     longest = max(calls, key=lambda call: sum(value.size for value in call.values()))
-    if not engine(judge.host.runtime).batches:
-        longest = {name: value[:1] for name, value in longest.items()}
-    return [longest] * 4
+    return [{name: value[:rows] for name, value in longest.items()}] * 4
 
 
 def _speed(base: Session, other: Session, play: Play) -> float | None:

@@ -42,7 +42,7 @@ def write(
         "schema": SCHEMA,
         "engines": {runtime: engine(runtime).version() for runtime in runtimes},
         "caches": {runtime: backend(runtime).caches for runtime in runtimes},
-        "rows": {r: "any" if engine(r).batches else "one" for r in runtimes},
+        "rows": {r: _rows(r, variants["flow_estimator"][r]) for r in runtimes},
         "sample_rate": host.sample_rate,
         "networks": {stage.name: _network(stage, variants[stage.name]) for stage in stages},
         "text": {"tokenizer": tokenizer, "end_of_prompt": host.end_of_prompt},
@@ -54,6 +54,11 @@ def write(
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (folder / FILE).write_text(text, "utf-8")
+
+
+def _rows(runtime: str, estimator: Variant) -> str:
+    """How many rows of a batch the only network that has any takes in one call."""
+    return "any" if engine(estimator.engine or runtime).batches else "one"
 
 
 def _network(stage: HubStage, variants: Mapping[str, Variant]) -> dict[str, Any]:

@@ -41,7 +41,6 @@ def solve(work: Solving, step: Step) -> Calibrated:
         _session(work, "flow_encoder"),
         _session(work, "flow_time"),
         _session(work, "flow_estimator"),
-        together=engine(work.host.runtime).batches,
     )
     judged = trajectories.read(work.recording / trajectories.FILE)
     if work.given:

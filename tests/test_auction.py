@@ -88,6 +88,7 @@ class Faulty:
 
     def __init__(self, session: Session, scale: float, delay: float) -> None:
         self.session, self.scale, self.delay = session, scale, delay
+        self.batches = session.batches
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         time.sleep(self.delay)

@@ -233,6 +233,10 @@ class _Noting:
     peaks: dict[str, int]
     restart: Callable[[], bool]
 
+    @property
+    def batches(self) -> bool:
+        return bool(self.session.batches)
+
     def run(self, feeds: Any) -> Any:
         from edgepack.runtime.memory import peak_rss_bytes
 

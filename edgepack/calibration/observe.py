@@ -36,6 +36,10 @@ class _Observed:
     session: Session
     reservoir: Reservoir
 
+    @property
+    def batches(self) -> bool:
+        return self.session.batches
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         self.reservoir.offer(lambda: {**feeds, **self.session.caches()})
         return self.session.run(feeds)

@@ -34,14 +34,13 @@ class Condition:
 class VelocityField:
     """The velocity field of one utterance: its conditions, alone and beside their absence.
 
-    Conditions are inputs of the estimator, each with one row. `together` is whether the estimator
-    takes both rows of a guided step in one call.
+    Conditions are inputs of the estimator, each with one row. It is given both rows of a guided
+    step in one call if it takes several.
     """
 
     estimator: Session
     conditions: Feeds
     chunk: np.ndarray
-    together: bool
 
     @cached_property
     def _absent(self) -> Feeds:
@@ -60,7 +59,7 @@ class VelocityField:
         """
         if len(weights) == 1:
             return self._rows(self.conditions, x, shift, weights)
-        if self.together:
+        if self.estimator.batches:
             return self._rows(self._both, x, shift, weights)
         moved, conditional = self._rows(self.conditions, x, shift, weights[:1])
         _, unconditional = self._rows(self._absent, x, shift, weights[1:])
@@ -80,7 +79,7 @@ class FlowDecoder:
     """The flow-matching decoder: an encoder, the embedding of times, and the estimator.
 
     `table` is how the ODE is solved unless something else is asked for, None for the original's
-    solver. `together` is as in `VelocityField`.
+    solver.
     """
 
     settings: Flow
@@ -88,8 +87,10 @@ class FlowDecoder:
     time: Session
     estimator: Session
     table: Solver | None = None
-    together: bool = True
-    _shifts: dict[Solver, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    # Of this `time` network: `replace` does not hand it on.
+    _shifts: dict[Solver, np.ndarray] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @cached_property
     def solver(self) -> Solver:
@@ -168,7 +169,7 @@ class FlowDecoder:
         """The velocity field under these conditions: `mu`, `cond` [1, mels, T], `spk` [1, mels]."""
         chunk = self.settings.chunk * self.settings.ratio if chunked else mu.shape[2]
         conditions = {"mu": mu, "spk": spk, "cond": cond}
-        return VelocityField(self.estimator, conditions, np.array([chunk], np.int64), self.together)
+        return VelocityField(self.estimator, conditions, np.array([chunk], np.int64))
 
     def mel(
         self,

@@ -249,7 +249,6 @@ def load(
 
     accelerated = bool(host.placement and host.placement.accelerated)
     calibrated = manifest.solvers.get(host.runtime)
-    estimator = manifest.stages["flow_estimator"].variants[host.runtime]
     # The largest network first: loading one needs more memory than having it.
     lm = session("speech_lm")
     return Loaded(
@@ -265,7 +264,6 @@ def load(
             session("flow_time"),
             session("flow_estimator"),
             calibrated.solver if calibrated else None,
-            engine(estimator.engine or host.runtime).batches,
         ),
         Vocoder(
             manifest.vocoder,

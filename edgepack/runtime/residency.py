@@ -44,6 +44,11 @@ class OnDemand:
     residency: Residency
     loaded: Session | None = None
 
+    @property
+    def batches(self) -> bool:
+        """Whether the network takes several rows; loads it if it is not there."""
+        return self._session().batches
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Load the network if it is not there, release those of other groups, and run it."""
         return self._session().run(feeds)

@@ -21,6 +21,11 @@ Feeds = Mapping[str, np.ndarray]
 class Session(Protocol):
     """One loaded network. Caches stay inside it between calls."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether it takes several rows of a batch in one call."""
+        ...
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name; caches are neither fed nor returned."""
         ...
@@ -175,7 +180,7 @@ class Engine(Protocol):
 
     @property
     def batches(self) -> bool:
-        """Whether its files take several rows of a batch in one call."""
+        """Whether its sessions take several rows of a batch in one call."""
         ...
 
     @property

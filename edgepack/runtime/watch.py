@@ -23,6 +23,11 @@ class Watched:
     session: Session
     watchers: list[Watcher]
 
+    @property
+    def batches(self) -> bool:
+        """Whether the session takes several rows."""
+        return self.session.batches
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the session and tell of it."""
         return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}

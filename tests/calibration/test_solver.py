@@ -31,6 +31,8 @@ FRAMES, NODES = 24, 20
 class Bent:
     """An estimator with a velocity that bends: towards `mu`, faster and turning as time goes on."""
 
+    batches = True
+
     def __init__(self, noise: float = 0.0) -> None:
         self.noise, self.rng, self.rows = noise, np.random.default_rng(5), 0
 

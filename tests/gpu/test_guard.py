@@ -13,6 +13,8 @@ from edgepack.runtime.session import Feeds, run_kept
 class Half:
     """A running sum that overflows as float16 does; its cache is in float16."""
 
+    batches = True
+
     def __init__(self) -> None:
         self.sum: np.ndarray = np.zeros(1, np.float16)
         self.last = self.sum
@@ -47,6 +49,8 @@ class Full(Half):
 
 class Stateless:
     """Twice the input, with a largest value."""
+
+    batches = True
 
     def __init__(self, largest: float) -> None:
         self.largest = largest

@@ -29,6 +29,7 @@ class Fake:
     answer: Answer
     calls: list[Arrays] = field(default_factory=list)
     resets: int = 0
+    batches: bool = True
 
     def run(self, feeds: Feeds) -> Arrays:
         self.calls.append({name: np.array(value) for name, value in feeds.items()})
@@ -55,7 +56,7 @@ class Noting:
 
     def __init__(self, stage: str, inner: Session, threads: dict[str, set[int]]) -> None:
         self.called, self.inner = threads.setdefault(stage, set()), inner
-        self.reset, self.caches = inner.reset, inner.caches
+        self.reset, self.caches, self.batches = inner.reset, inner.caches, inner.batches
 
     def run(self, feeds: Feeds) -> Arrays:
         self.called.add(threading.get_ident())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from fakes import FLOW, Arrays, fed, flow_decoder
+from fakes import FLOW, Arrays, Fake, fed, flow_decoder
 from hypothesis import given
 from hypothesis import strategies as st
 from repeatable import repeatable
@@ -101,6 +101,32 @@ def test_solver_integrates_from_the_fixed_noise(
     assert fed(decoder.time, "t")[0].tolist() == times
     assert [shift.tolist() for shift in fed(decoder.estimator, "shift")] == [[[t]] for t in times]
     assert fed(decoder.estimator, "chunk")[0].tolist() == [50 if chunked else FRAMES]
+
+
+def test_an_estimator_of_one_row_is_asked_row_by_row() -> None:
+    """Whichever decoder it is put into: how many rows it takes is its own property."""
+
+    def bent(feeds: Feeds) -> Arrays:
+        velocity = feeds["mu"] - feeds["x"]
+        return {"next": feeds["x"] + np.tensordot(feeds["step"], velocity, 1), "velocity": velocity}
+
+    decoder = flow_decoder(bent)
+    other = replace(decoder, estimator=Fake(bent, batches=False))
+    one, two = (of.mel([4, 5], Condition(SPEAKER)) for of in (decoder, other))
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    assert {len(rows) for rows in fed(decoder.estimator, "mu")} == {2}
+    assert {len(rows) for rows in fed(other.estimator, "mu")} == {1}
+
+
+def test_another_network_of_times_is_asked() -> None:
+    """What the one before it said is not kept for it."""
+    decoder = flow_decoder(
+        lambda feeds: {"next": feeds["x"] * feeds["shift"], "velocity": feeds["mu"]}
+    )
+    decoder.mel([4, 5], Condition(SPEAKER))
+    broken = replace(decoder, time=Fake(lambda feeds: {"shift": feeds["t"][:, None] * np.nan}))
+    with pytest.raises(GateError, match="NaN or infinite mel"):
+        broken.mel([4, 5], Condition(SPEAKER))
 
 
 def test_more_frames_than_noise_are_refused() -> None:

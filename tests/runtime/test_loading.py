@@ -10,9 +10,18 @@ import pytest
 from linked import changed, linked
 from support import RUNTIMES, Build
 
+from edgepack import voices
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.runtime.loading import Host, choose, load, open_enroller, open_stage
+from edgepack.runtime.flow import Condition
+from edgepack.runtime.loading import (
+    Host,
+    choose,
+    load,
+    open_enroller,
+    open_stage,
+    with_session,
+)
 from edgepack.runtime.session import Feeds, engine, engines
 from edgepack.runtime.solver import euler
 
@@ -52,6 +61,19 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, name: str) 
         UnsupportedError, match=rf"{package} is not installed; pip install 'edgepack\[{name}\]'"
     ):
         engine(name)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_an_estimator_of_any_engine_does_in_a_bundle_of_another(demo: Bundle, name: str) -> None:
+    loaded = load(demo.folder, "ort", 1)
+    guest = open_stage(demo, "flow_estimator", Host(name, 1))
+    assert guest.batches == engine(name).batches
+    condition = Condition(voices.read(demo, None)[1].speaker)
+    own, other = (
+        of.flow.mel(list(range(20)), condition)
+        for of in (loaded, with_session(loaded, "flow_estimator", guest))
+    )
+    np.testing.assert_allclose(other, own, atol=1e-3)
 
 
 def test_the_first_runtime_and_all_cpus_are_chosen(demo: Bundle) -> None:

@@ -151,6 +151,7 @@ def endless(subject: Synthesizer, silent: bool = False) -> Synthesizer:
         def __init__(self, stage: str, change: Callable[[dict[str, np.ndarray]], None]) -> None:
             self.inner, self.change = session_of(subject.loaded, stage), change
             self.reset, self.caches = self.inner.reset, self.inner.caches
+            self.batches = self.inner.batches
 
         def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
             outputs = {name: value.copy() for name, value in self.inner.run(feeds).items()}
@@ -253,6 +254,7 @@ def test_until_the_first_audio_decoding_is_few_tokens_ahead(ort: Synthesizer) ->
         def __init__(self, stage: str) -> None:
             self.stage, self.inner = stage, session_of(ort.loaded, stage)
             self.reset, self.caches = self.inner.reset, self.inner.caches
+            self.batches = self.inner.batches
 
         def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
             if self.stage == "speech_lm":

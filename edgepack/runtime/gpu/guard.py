@@ -41,6 +41,11 @@ class Guarded:
     twin: Session | None = None
     in_twin: bool = False
 
+    @property
+    def batches(self) -> bool:
+        """Whether the network takes several rows."""
+        return self.session.batches
+
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Outputs, of the twin if those of the network are not finite."""
         return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}

@@ -110,6 +110,8 @@ def placed(session: "onnxruntime.InferenceSession") -> Placed:
 class OrtGpuSession:
     """A network on the GPU: caches never leave it, other outputs only when they are looked at."""
 
+    batches = True
+
     def __init__(
         self,
         session: "onnxruntime.InferenceSession",

@@ -26,6 +26,8 @@ _CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
 class _OpenVinoSession:
     """Caches are variables of the infer request (a stateful model)."""
 
+    batches = True
+
     def __init__(
         self,
         compiled: "openvino.CompiledModel",

@@ -27,6 +27,8 @@ _FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 class _OrtSession:
     """Caches are OrtValues that go from the outputs of one call to the inputs of the next."""
 
+    batches = True
+
     def __init__(
         self,
         session: "onnxruntime.InferenceSession",

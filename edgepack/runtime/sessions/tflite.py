@@ -77,6 +77,8 @@ class _LiteRtSession:
     session over the same network is called in between, caches are put aside and back.
     """
 
+    batches = False
+
     def __init__(self, network: _Network) -> None:
         self._network = network
         self._used = 0
