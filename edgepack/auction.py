@@ -13,21 +13,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from edgepack.backend import Job, converted
 from edgepack.calibration.samples import read_calls
-from edgepack.errors import UnsupportedError
-from edgepack.manifest import Limit, Offer
+from edgepack.errors import GateError, UnsupportedError
+from edgepack.manifest import Limits, Values
+from edgepack.measurements import Offer
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.loading import Host, Loaded, with_session
 from edgepack.runtime.session import Feeds, Session, engine
 from edgepack.verification import gates
 from edgepack.verification.exam import Exam
+from edgepack.verification.intervals import digits, finite, rounded
 
 SLOWER = 1.2  # times fp32's time: less is noise of the measurement
-_FEWEST, _MOST, _SECONDS = 3, 15, 4.0  # rounds of one timing, and when to stop
+_FEWEST, _MOST, _SECONDS = 3, 15, 1.5  # rounds of one timing, and when to stop
 _STEPS = 24  # tokens of one
-_QUESTIONS = 2  # of the exam that a network is asked by itself
+_REFUSED, _BROKEN = "refused:", "broken:"  # begin verdicts; what is broken is never pardoned
+CHOSEN, SECOND = "chosen", "second to the chosen one"
 _SHORTEST = 0.5e-3  # seconds of a call that can be timed
 
 Play = Sequence[Feeds]  # calls in order, starting with empty caches
@@ -35,15 +40,19 @@ Play = Sequence[Feeds]  # calls in order, starting with empty caches
 
 @dataclass(frozen=True)
 class Lot:
-    """A network to convert: its job without a recipe, and recipes in order of preference."""
+    """A network to convert: its job without a recipe, and recipes in order of preference.
+
+    `limits` are what each recipe's result is held to.
+    """
 
     job: Job
     recipes: Sequence[str]
+    limits: Mapping[str, Limits]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What offers are judged by: the reference, the exam, its limits, and a host that times.
+    """What offers are judged by: the reference, the exam, and a host that times.
 
     `timed` is whether the target is of this machine's kind. If a `lenient` judge finds no recipe
     of the first one's precision that passes, those that failed only a gate stand again.
@@ -51,7 +60,6 @@ class Judge:
 
     reference: Loaded
     exam: Exam
-    limits: Mapping[str, Limit]
     host: Host
     timed: bool
     lenient: bool = False
@@ -66,7 +74,7 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     runtime, stage = judge.host.runtime, lot.job.stage
     made: dict[str, list[Path]] = {}
     offers: list[Offer] = []
-    base: Session | None = None
+    base: Yardstick | None = None
     # fp32 first: the others are timed against it.
     for name in sorted(lot.recipes, key=lambda name: name != "fp32"):
         step(f"{runtime}: {stage} with {name}")
@@ -80,14 +88,26 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
             continue
         options = judge.host.options(stage, recipe.precision)
         session = engine(recipe.engine).open(files[0], lot.job.states, options)
-        base = session if name == "fp32" else base
-        offers.append(_offer(name, files, session, base, lot, judge))
+        if name == "fp32":
+            base = _yardstick(session, lot, judge)
+        values: Values = {}
+        verdict = ""
+        if name != "fp32":
+            values, verdict = _judged(stage, session, lot.limits[name], judge)
+        offer = Offer(
+            recipe=name,
+            bytes=sum(file.stat().st_size for file in files),
+            speed=_speed(base, session) if base else None,
+            values={metric: rounded(measure) for metric, measure in values.items()},
+            verdict=verdict,
+        )
+        offers.append(offer)
         made[name] = files
     standing = [offer for offer in offers if offer.recipe in made]
     if judge.lenient:
         standing = _pardoned(standing, runtime, named(runtime, lot.recipes[0]).precision)
     ranked = ranking(standing, lot.recipes)
-    if not ranked or not _valid(ranked[0]):
+    if not ranked or ranked[0].verdict != CHOSEN:
         raise UnsupportedError(f"{stage} in {runtime}: none of {', '.join(lot.recipes)} works")
     chosen = made[ranked[0].recipe]
     kept = [Path(shutil.move(file, lot.job.folder / file.name)) for file in chosen]
@@ -96,67 +116,66 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     return kept, [*ranked, *failed]
 
 
-def _valid(offer: Offer) -> bool:
-    return offer.verdict == "chosen"
+def _judged(stage: str, session: Session, limits: Limits, judge: Judge) -> tuple[Values, str]:
+    """What a network among those of the reference is worth, and the verdict if it is refused."""
+    examined = with_session(judge.reference, stage, session)
+    try:
+        values, failed = gates.judge(examined, judge.exam, stage, limits)
+    except GateError as error:  # the runtime refuses values that are not finite
+        return {}, f"{_BROKEN} {error}"
+    if not all(finite(measure) for measure in values.values()):
+        return values, f"{_BROKEN} it gives values that are not finite"
+    return values, f"{_REFUSED} {failed[0]}" if failed else ""
 
 
-def _offer(
-    name: str, files: Sequence[Path], session: Session, base: Session | None, lot: Lot, judge: Judge
-) -> Offer:
-    """Examine and time a converted network; looking up a row is too short to be timed."""
-    stage = lot.job.stage
-    values: Mapping[str, float] = {}
-    failed: list[str] = []
-    if session is not base:
-        examined = with_session(judge.reference, stage, session)
-        values = gates.OF_STAGE[stage](examined, judge.exam[:_QUESTIONS])
-        failed = gates.failures(values, judge.limits)
-    speed = None
-    if judge.timed and base is not None:
-        rows = None if base.batches and session.batches else 1
-        speed = _speed(base, session, _play(lot, judge, rows))
-    return Offer(
-        recipe=name,
-        bytes=sum(file.stat().st_size for file in files),
-        speed=speed,
-        values={metric: gates.rounded(value) for metric, value in values.items()},
-        verdict=f"refused: {failed[0]}" if failed else "",
-    )
+def reason(offers: Sequence[Offer]) -> str:
+    """Why the chosen one of ranked offers was chosen, for the manifest: no figures."""
+    chosen = offers[0]
+    others = sum(o.verdict == SECOND for o in offers)
+    if not others:
+        return "the only one of those tried that keeps its limits and is worth it"
+    if chosen.speed is None:
+        return f"the smaller one that is preferred of {others + 1}; none was timed"
+    return f"the least product of time and bytes of {others + 1} that keep their limits"
 
 
 def ranking(offers: Iterable[Offer], preference: Sequence[str]) -> list[Offer]:
     """Offers from best to worst with their verdicts; the first is "chosen" if any may be.
 
-    Offers that already have a verdict have lost. Without timings the order of preference decides
-    among those that are smaller than fp32.
+    Offers that already have a verdict have lost. Without a timing of every one that stands, the
+    order of preference decides among those that are smaller than fp32.
     """
     offers = list(offers)
     base = next((o for o in offers if o.recipe == "fp32"), None)
     standing = [o for o in offers if not o.verdict]
+    timed = all(o.speed is not None for o in standing)
     beaten = [o for o in standing if base and o is not base and not _worthwhile(o, base)]
     standing = [o for o in standing if o not in beaten]
 
     def rank(offer: Offer) -> tuple[float, ...]:
         place = float(preference.index(offer.recipe))
-        if offer.speed is None:
+        if offer.speed is None or not timed:
             return (float(offer is base), 0.0, place)
         slow = 1 / offer.speed > SLOWER
         return (float(slow), offer.bytes / offer.speed, place)
 
     standing.sort(key=rank)
-    verdicts = ["chosen", *["second to the chosen one"] * (len(standing) - 1)]
+    verdicts = [CHOSEN, *[SECOND] * (len(standing) - 1)]
     result = [_with(o, v) for o, v in zip(standing, verdicts, strict=False)]
-    result += [_with(o, "refused: slower than fp32 and not smaller") for o in beaten]
+    result += [
+        _with(o, f"{_REFUSED} not smaller than fp32, nor known to be faster") for o in beaten
+    ]
     return result + [o for o in offers if o.verdict]
 
 
 def _pardoned(offers: Sequence[Offer], runtime: str, precision: str) -> list[Offer]:
     """Offers of a precision without their failed gates, alone, if none of them passed."""
     asked = [offer for offer in offers if named(runtime, offer.recipe).precision == precision]
-    if not asked or any(not offer.verdict for offer in asked):
+    refused = [offer for offer in asked if offer.verdict.startswith(_REFUSED)]
+    if not refused or any(not offer.verdict for offer in asked):
         return list(offers)
     base = [offer for offer in offers if offer.recipe == "fp32"]
-    return [*(_with(offer, "") for offer in asked), *base]
+    return [*(_with(offer, "") for offer in refused), *base]
 
 
 def _worthwhile(offer: Offer, base: Offer) -> bool:
@@ -165,20 +184,33 @@ def _worthwhile(offer: Offer, base: Offer) -> bool:
 
 
 def _with(offer: Offer, verdict: str) -> Offer:
-    return Offer(
-        recipe=offer.recipe,
-        bytes=offer.bytes,
-        speed=offer.speed,
-        values=offer.values,
-        verdict=verdict,
-    )
+    return msgspec.structs.replace(offer, verdict=verdict)
 
 
-def _play(lot: Lot, judge: Judge, rows: int | None) -> Play:
-    """Calls to time a network with: decoding a sentence of the exam, or a recorded input.
+@dataclass(frozen=True)
+class Yardstick:
+    """fp32 in the same runtime, and the calls that networks are timed with."""
 
-    That has as many rows of a batch as were recorded, or `rows` of them.
+    session: Session
+    play: Play
+
+
+def _yardstick(session: Session, lot: Lot, judge: Judge) -> Yardstick | None:
+    """None if the target is of another machine, there is nothing to call, or calls are too short.
+
+    Looking up a row takes less than half a millisecond, which cannot be timed.
     """
+    play = _play(lot, judge) if judge.timed else []
+    if len(play) < 2:
+        return None
+    play = _rows(play, session.batches)
+    _seconds_a_call(session, play)
+    found = Yardstick(session, play)
+    return found if _seconds_a_call(session, play) >= _SHORTEST else None
+
+
+def _play(lot: Lot, judge: Judge) -> Play:
+    """Calls to time a network with: decoding a sentence of the exam, or a recorded input twice."""
     if lot.job.states:
         decoder, spoken = judge.reference.decoder, judge.exam[0].spoken
         first = {"embeddings": decoder.prefix(spoken.text.tolist(), [], [])}
@@ -188,29 +220,30 @@ def _play(lot: Lot, judge: Judge, rows: int | None) -> Play:
         return []
     calls = read_calls(lot.job.samples, lot.job.stage)
     longest = max(calls, key=lambda call: sum(value.size for value in call.values()))
-    return [{name: value[:rows] for name, value in longest.items()}] * 4
+    return [longest] * 2
 
 
-def _speed(base: Session, other: Session, play: Play) -> float | None:
-    """Time of `base` by that of `other`: the median over rounds in which each plays once.
+def _rows(play: Play, several: bool) -> Play:
+    """The calls with all their rows of a batch, or only the first."""
+    if several:
+        return play
+    return [{name: value[:1] for name, value in feeds.items()} for feeds in play]
 
-    None if there is nothing to play, or a call of `base` takes less than half a millisecond.
-    """
-    if len(play) < 2:
-        return None
-    for session in (base, other):  # warm up
+
+def _speed(base: Yardstick, other: Session) -> float:
+    """Time of `base` by that of `other`: the median over rounds in which each plays once."""
+    play = _rows(base.play, base.session.batches and other.batches)
+    for session in (base.session, other):  # warm up
         _seconds_a_call(session, play[:3])
-    rounds: list[tuple[float, float]] = []
+    rounds: list[float] = []
     start = time.perf_counter()
     while len(rounds) < _FEWEST or time.perf_counter() - start < _SECONDS:
-        order = (base, other) if len(rounds) % 2 else (other, base)
+        order = (base.session, other) if len(rounds) % 2 else (other, base.session)
         taken = {id(session): _seconds_a_call(session, play) for session in order}
-        rounds.append((taken[id(base)], taken[id(other)]))
+        rounds.append(taken[id(base.session)] / taken[id(other)])
         if len(rounds) == _MOST:
             break
-    if statistics.median(one for one, _ in rounds) < _SHORTEST:
-        return None
-    return gates.rounded(statistics.median(one / two for one, two in rounds))
+    return digits(statistics.median(rounds))
 
 
 def _seconds_a_call(session: Session, play: Play) -> float:

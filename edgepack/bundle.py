@@ -83,8 +83,10 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         tree = json.loads(data)
         if isinstance(tree, dict) and tree.get("format") not in (FORMAT, None):
+            older = isinstance(tree["format"], int) and tree["format"] < FORMAT
             raise UnsupportedError(
-                f"{path}: bundle format {tree['format']}, this edgepack reads {FORMAT}; update it"
+                f"{path}: bundle format {tree['format']}, this edgepack reads {FORMAT}; "
+                + ("build it again" if older else "update edgepack")
             )
         manifest = msgspec.convert(
             {key: value for key, value in tree.items() if key != "sha256"}, Manifest

@@ -9,19 +9,29 @@ import yaml
 
 from edgepack.bundle import MANIFEST, open_bundle
 from edgepack.errors import UsageError
-from edgepack.manifest import Manifest, Offer, Solver
+from edgepack.manifest import Accuracy, Manifest, Solver
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Recipe names by runtime and stage (`default` for every other stage), and their offers.
+    """Recipe names by runtime and stage (`default` for every other stage).
 
-    `solvers` are tables by runtime; None is the checkpoint's own solver.
+    `solvers` are tables by runtime; None is the checkpoint's own solver. Of a bundle there are also
+    `reasons` by runtime and stage, the `curves` its solvers were chosen from by runtime, and
+    `build`, the key of its inputs.
     """
 
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     solvers: Mapping[str, Solver | None] = field(default_factory=dict)
-    offers: Mapping[tuple[str, str], Sequence[Offer]] = field(default_factory=dict)
+    reasons: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Accuracy]] = field(default_factory=dict)
+    build: str = ""
+
+    def identity(self) -> dict[str, object]:
+        """What is fixed, for the key of a build; empty if nothing is."""
+        solvers = {runtime: msgspec.to_builtins(table) for runtime, table in self.solvers.items()}
+        names = {runtime: dict(of_runtime) for runtime, of_runtime in self.names.items()}
+        return {"names": names, "solvers": solvers} if names or solvers else {}
 
     def name(self, runtime: str, stage: str) -> str | None:
         """The fixed recipe of a stage, if there is one."""
@@ -37,12 +47,14 @@ def read_choices(path: Path) -> Choices:
     if path.is_dir() or path.name == MANIFEST:
         manifest = _manifest(path)
         names: dict[str, dict[str, str]] = {}
-        offers = {}
+        reasons = {}
         for stage, record in manifest.stages.items():
             for runtime, variant in record.variants.items():
                 names.setdefault(runtime, {})[stage] = variant.recipe
-                offers[runtime, stage] = variant.offers
-        return Choices(names, {r: _table(manifest, r) for r in names}, offers)
+                reasons[runtime, stage] = variant.reason
+        tables = {runtime: _table(manifest, runtime) for runtime in names}
+        curves = {runtime: solver.curve for runtime, solver in manifest.solvers.items()}
+        return Choices(names, tables, reasons, curves, manifest.build)
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         return Choices(msgspec.convert(tree, dict[str, dict[str, str]]))

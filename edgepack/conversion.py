@@ -1,14 +1,15 @@
 """From the hub's networks to those of one runtime; runs in a process of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack.auction import Judge, Lot, hold
+from edgepack.auction import Judge, Lot, hold, reason
 from edgepack.backend import backend, converted
 from edgepack.bundle import open_bundle
 from edgepack.errors import GateError
-from edgepack.manifest import Limit, Offer, Variant
+from edgepack.manifest import Values, Variant
+from edgepack.measurements import Offer
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.gpu.placement import ON_CPU
@@ -18,16 +19,22 @@ from edgepack.trial import Trial
 from edgepack.verification import exam, gates, selftest
 from edgepack.verification.selftest import Calls
 
-Converted = dict[str, tuple[Variant, float]]  # by stage, with its self-test error
+
+@dataclass(frozen=True)
+class Converted:
+    """A network of one runtime: its self-test error, and offers if it was chosen from several."""
+
+    variant: Variant
+    error: float
+    offers: tuple[Offer, ...]
 
 
 @dataclass(frozen=True)
 class Conversion:
     """What one runtime of a bundle is made of.
 
-    `root` is the bundle's folder, `scratch` one for what is tried. `limits` are the target's,
-    `timed` whether it runs on this machine, `lenient` whether gates
-    may fail.
+    `root` is the bundle's folder, `scratch` one for what is tried. `timed` is whether the target
+    runs on this machine, `lenient` whether gates may fail.
     """
 
     runtime: str
@@ -37,12 +44,11 @@ class Conversion:
     scratch: Path
     threads: int
     trial: Trial | None
-    limits: Mapping[str, Limit]
     timed: bool
     lenient: bool
 
 
-def convert(work: Conversion, step: Step) -> Converted:
+def convert(work: Conversion, step: Step) -> dict[str, Converted]:
     """Convert networks for one runtime and compare each with the hub.
 
     A network with several recipes is put up for auction. Raises GateError if the self-test of one
@@ -76,10 +82,10 @@ def convert(work: Conversion, step: Step) -> Converted:
             precision=precision,
             limit=allowed,
             recipe=offers[0].recipe if offers else lot.recipes[0],
-            offers=tuple(offers),
+            reason=reason(offers) if offers else "",
             engine="" if recipe.engine == work.runtime else recipe.engine,
         )
-        made[stage] = variant, error
+        made[stage] = Converted(variant, error, tuple(offers))
     backend(work.runtime).complete(work.root / work.runtime)
     return made
 
@@ -90,15 +96,14 @@ def _judge(work: Conversion) -> Judge:
     return Judge(
         load(work.trial.reference),
         exam.read(work.trial.exam),
-        work.limits,
         Host(work.runtime, work.threads),
         work.timed,
         work.lenient,
     )
 
 
-def examine(folder: Path, name: str, runtime: str, threads: int, step: Step) -> dict[str, float]:
-    """Every metric of a finished bundle in one runtime, to three digits."""
+def examine(folder: Path, name: str, runtime: str, threads: int, step: Step) -> Values:
+    """Every metric of a finished bundle in one runtime."""
     step(f"{runtime}: exam")
     questions = exam.read(open_bundle(folder).path(name))
     return gates.examine(load(folder, runtime, threads, wanted=ON_CPU), questions)

@@ -10,31 +10,43 @@ import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
-from edgepack import budget, bundle
+from edgepack import budget, bundle, limits, measurements
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
 from edgepack.bundle import Bundle
 from edgepack.calibration.solver import Bound
-from edgepack.conversion import Conversion, convert, examine
+from edgepack.conversion import Conversion, Converted, convert, examine
 from edgepack.errors import GateError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
-from edgepack.manifest import Calibrated, Limit, Quality, Solver, Variant, encode
+from edgepack.manifest import (
+    Calibrated,
+    Limit,
+    Limits,
+    Manifest,
+    Quality,
+    Solver,
+    Values,
+    Variant,
+    encode,
+)
+from edgepack.measurements import Measurements
 from edgepack.plan import BuildRequest, Plan, Source, open_source, plan, source_key
 from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
+from edgepack.runtime.cpu import isa
 from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
 from edgepack.solving import Solving, solve
 from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare
-from edgepack.verification import exam, gates, trajectories
+from edgepack.verification import exam, gates, intervals, trajectories
 from edgepack.verification.footprint import peak
 
 
@@ -56,17 +68,15 @@ class Lap:
 class Built:
     """A bundle that exists now; `reused` if it did before.
 
-    `seconds` is by build step; `errors` are the self-test's, by stage and runtime. `peaks` is the
-    memory that speaking took on this machine, in bytes by runtime, for targets with a budget and
-    those with a GPU, which this machine's CPU stands in for.
+    `measured` is what was measured when it was built, None if that is not known any more. There
+    is memory of speaking for targets with a budget and those with a GPU, which this machine's CPU
+    stands in for.
     """
 
     plan: Plan
     bundle: Bundle
     reused: bool
-    seconds: Mapping[str, float]
-    errors: Mapping[tuple[str, str], float]
-    peaks: Mapping[str, int] = field(default_factory=dict)
+    measured: Measurements | None
 
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
@@ -76,6 +86,8 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     plans = plan(request, source)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
+    for wanted in missing:
+        limits.check(wanted)
     if missing:
         with bundle.temporary_folder(request.output / "hub") as folder:
             contents, seconds = _contents(request, source, folder, step)
@@ -98,27 +110,36 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
 
 
 def _existing(wanted: Plan, *, force: bool) -> Built | None:
-    """The bundle that is there already, if it is of the same inputs and intact."""
+    """The bundle that is there already, if it is of the same inputs, intact, and passed its gates.
+
+    One that failed them is the outcome of a request that allows it, which has a key of its own.
+    """
     if force or not wanted.folder.exists():
         return None
     found = bundle.open_bundle(wanted.folder)
-    chosen = {
-        (runtime, name): variant.recipe
-        for name, stage in found.manifest.stages.items()
-        for runtime, variant in stage.variants.items()
-    }
-    fixed = {at: wanted.choices.name(*at) for at in chosen}
-    same = all(name in (None, chosen[at]) for at, name in fixed.items())
-    for runtime, table in wanted.choices.solvers.items():
-        found_table = found.manifest.solvers.get(runtime)
-        same = same and (found_table.solver if found_table else None) == table
-    if found.manifest.build != wanted.key or not same:
+    manifest = found.manifest
+    if manifest.build != wanted.key or not _as_chosen(wanted, manifest):
+        if manifest.quality and manifest.quality.failed:
+            raise GateError(
+                f"{wanted.folder}: holds a bundle that failed its gates and was allowed to "
+                f"({'; '.join(manifest.quality.failed)}); give --force to replace it"
+            )
         raise UsageError(
             f"{wanted.folder}: holds a bundle of other inputs or tools; "
             "give --force to replace it, or another -o"
         )
-    found.check(found.manifest.files)
-    return Built(wanted, found, True, {}, {})
+    found.check(manifest.files)
+    return Built(wanted, found, True, measurements.read(found))
+
+
+def _as_chosen(wanted: Plan, manifest: Manifest) -> bool:
+    """Whether a bundle has the recipes and solvers that a plan fixes, if it fixes any."""
+    for name, stage in manifest.stages.items():
+        for runtime, variant in stage.variants.items():
+            if wanted.choices.name(runtime, name) not in (None, variant.recipe):
+                return False
+    tables = {runtime: solver.solver for runtime, solver in manifest.solvers.items()}
+    return all(tables.get(runtime) == table for runtime, table in wanted.choices.solvers.items())
 
 
 def _threads() -> int:
@@ -154,11 +175,13 @@ def _make(
 ) -> Built:
     """Convert, compare, examine, and put the bundle together; it appears whole or not at all."""
     clock = Lap(dict(before))
-    errors: dict[tuple[str, str], float] = {}
     profile = wanted.profile
-    limits = profile.gates.get(profile.stage_precision("speech_lm"), {})
+    if trial and _needs_trial([wanted], contents.stages):
+        contents = replace(contents, calls={**contents.calls, **trial.calls})
+    else:  # it is there for another target of the same request
+        trial = None
+    made: dict[str, dict[str, Converted]] = {}
     with bundle.replacing(wanted.folder) as folder:
-        variants: dict[str, dict[str, Variant]] = {stage.name: {} for stage in contents.stages}
         for runtime in profile.runtimes:
             work = Conversion(
                 runtime,
@@ -168,15 +191,12 @@ def _make(
                 contents.folder / "auction" / wanted.target / runtime,
                 _threads(),
                 trial,
-                limits,
                 profile.architecture == platform.machine(),
                 request.allow_failed_gate,
             )
-            for stage, (variant, error) in isolated(convert, work, step=step).items():
-                known = wanted.choices.offers.get((runtime, stage), variant.offers)
-                variants[stage][runtime] = msgspec.structs.replace(variant, offers=tuple(known))
-                errors[stage, runtime] = error
+            made[runtime] = isolated(convert, work, step=step)
             clock.lap(runtime)
+        variants = _variants(wanted, contents.stages, made)
         solvers = _solvers(
             wanted, contents, source, variants, folder, trial, request.allow_failed_gate, step
         )
@@ -195,7 +215,11 @@ def _make(
         }
         budget.require_memory(wanted.target, profile, peaks)
         if examined:
-            quality = _quality(folder, list(profile.runtimes), limits, solvers, step)
+            held_to = {
+                runtime: limits.of_runtime(profile, runtime, variants)
+                for runtime in profile.runtimes
+            }
+            quality = _quality(folder, held_to, solvers, step)
             clock.lap("exam")
             if quality.failed and not request.allow_failed_gate:
                 raise GateError(
@@ -204,7 +228,29 @@ def _make(
                 )
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
-    return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
+    measured = Measurements(
+        build=wanted.key,
+        cpu=isa.model(),
+        threads=_threads(),
+        seconds=clock.seconds,
+        offers={r: {s: one.offers for s, one in of.items()} for r, of in made.items()},
+        errors={r: {s: one.error for s, one in of.items()} for r, of in made.items()},
+        peaks=peaks,
+    )
+    measurements.write(wanted.folder, measured)
+    return Built(wanted, Bundle(wanted.folder, manifest), False, measured)
+
+
+def _variants(
+    wanted: Plan, stages: Sequence[HubStage], made: Mapping[str, Mapping[str, Converted]]
+) -> dict[str, dict[str, Variant]]:
+    """Converted networks by stage and runtime; what a bundle chose before keeps its reason."""
+    found: dict[str, dict[str, Variant]] = {stage.name: {} for stage in stages}
+    for runtime, of_runtime in made.items():
+        for stage, one in of_runtime.items():
+            reason = wanted.choices.reasons.get((runtime, stage), one.variant.reason)
+            found[stage][runtime] = msgspec.structs.replace(one.variant, reason=reason)
+    return found
 
 
 def _solvers(
@@ -237,7 +283,9 @@ def _solvers(
             table if isinstance(table, Solver) else None,
             lenient,
         )
-        found[runtime] = isolated(solve, work, step=step)
+        solver = isolated(solve, work, step=step)
+        curve = wanted.choices.curves.get(runtime, solver.curve) if work.given else solver.curve
+        found[runtime] = msgspec.structs.replace(solver, curve=tuple(curve))
     return found
 
 
@@ -252,26 +300,32 @@ def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
 
 def _quality(
     folder: Path,
-    runtimes: Sequence[str],
-    limits: Mapping[str, Limit],
+    held_to: Mapping[str, Limits],
     solvers: Mapping[str, Calibrated],
     step: Step,
 ) -> Quality:
     """The exam of a finished bundle in each of its runtimes, and what its solvers missed."""
-    values = {
+    values: dict[str, Values] = {
         runtime: isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
-        for runtime in runtimes
+        for runtime in held_to
     }
     failed = [
         f"{runtime}: {words}"
         for runtime, found in values.items()
-        for words in gates.failures(found, limits)
+        for words in gates.failures(found, held_to[runtime])
     ]
     for runtime, solver in solvers.items():
-        error = {gates.SOLVER_ERROR: solver.accuracy.decibel}
-        missed = gates.failures(error, {gates.SOLVER_ERROR: gates.solver_limit(solver)})
+        error = gates.solver_measure(solver.accuracy.decibel, solver.utterances)
+        allowed = {gates.SOLVER_ERROR: Limit(high=solver.limit)}
+        missed = gates.failures({gates.SOLVER_ERROR: error}, allowed)
         failed += [f"{runtime}: {words}" for words in missed]
-    return Quality(exam=exam.FILE, limits=dict(limits), values=values, failed=tuple(failed))
+    return Quality(
+        exam=exam.FILE,
+        limits=dict(held_to),
+        values={r: {m: intervals.rounded(v) for m, v in of.items()} for r, of in values.items()},
+        not_measured={runtime: gates.not_measured(found) for runtime, found in values.items()},
+        failed=tuple(failed),
+    )
 
 
 def _lots(
@@ -292,7 +346,11 @@ def _lots(
             options,
             trial.samples if trial else None,
         )
-        lots.append(Lot(job, names))
+        held_to = {
+            name: limits.of_stage(wanted.profile, stage.name, named(runtime, name).precision)
+            for name in names
+        }
+        lots.append(Lot(job, names, held_to))
     return lots
 
 

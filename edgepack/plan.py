@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -18,7 +20,7 @@ from edgepack.choices import Choices, read_choices, read_solvers
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.family import Family, recognise
-from edgepack.manifest import Solver
+from edgepack.manifest import Precision, Solver
 from edgepack.recipe import PRECISIONS
 from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE
 from edgepack.target import TargetProfile
@@ -37,6 +39,7 @@ _TOOLS = (
     "tokenizers",
     "wetext",
 )
+_OPTIONAL = ("pesq",)  # what is measured depends on it
 _REPLACED_BY = {"onnxruntime": "onnxruntime-gpu"}
 
 
@@ -152,7 +155,11 @@ def open_source(model: str) -> Source:
 
 def tools() -> dict[str, str]:
     """Versions of the packages that decide what a bundle's bytes are."""
-    return {name: _version(name) for name in _TOOLS}
+    found = {name: _version(name) for name in _TOOLS}
+    for name in _OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _version(name: str) -> str:
@@ -182,7 +189,7 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
 
 def source_key(request: BuildRequest, source: Source) -> str:
     """Stands for everything but the target and its formats."""
-    return hashlib.sha256(json.dumps(_inputs(request, source), sort_keys=True).encode()).hexdigest()
+    return _key(_inputs(request, source))
 
 
 def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
@@ -219,17 +226,30 @@ def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str,
     chosen = {r: o for r, o in profile.runtimes.items() if r in formats}
     precision = profile.precision
     if request.precision != "auto":
-        precision = {"default": request.precision}
+        precision = {"default": cast(Precision, request.precision)}
     solver = profile.solver
     if request.solver in (REFERENCE, CALIBRATED):
         solver = msgspec.structs.replace(solver, use=request.solver)
     profile = msgspec.structs.replace(profile, runtimes=chosen, precision=precision, solver=solver)
-    identity = {**inputs, "target": name, "profile": msgspec.to_builtins(profile)}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    identity = {
+        **inputs,
+        "target": name,
+        "profile": msgspec.to_builtins(profile),
+        "allow_failed_gate": request.allow_failed_gate,
+    }
     folder = "-".join([source.name, name, *request.languages])
     choices = read_choices(request.recipe) if request.recipe else Choices()
     if request.solver in (REFERENCE, CALIBRATED):
-        choices = replace(choices, solvers={})
+        choices = replace(choices, solvers={}, build="")
     elif request.solver != AUTO:
-        choices = replace(choices, solvers=read_solvers(Path(request.solver), chosen))
+        solvers = read_solvers(Path(request.solver), chosen)
+        choices = replace(choices, solvers=solvers, build="")
+    key = _key(identity)
+    # The recipes of a bundle of this very request say only which of its outcomes is wanted.
+    if choices.build != key and (fixed := choices.identity()):
+        key = _key({**identity, "choices": fixed})
     return Plan(name, profile, request.output / folder, key, choices)
+
+
+def _key(identity: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -4,17 +4,15 @@ import difflib
 import re
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
-from edgepack.manifest import Device, Limit, Release, Sensor, Watts
-from edgepack.recipe import PRECISIONS
-
-Precision = str
+from edgepack.manifest import Device, Limit, Limits, Precision, Release, Sensor, Watts
+from edgepack.recipe import QUANTIZED
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -148,8 +146,8 @@ class TargetProfile(Record, frozen=True):
     `os` names the system with its least version. `isa` are instruction sets beyond the
     architecture's least, such as avx2 or neon. `precision` maps a stage to fp32, fp16, int8 or
     int4; `default` is every other one. `gates` are limits of metrics by the precision of the
-    language model, the standard ones if there are none. `enrolment` is whether bundles carry the
-    networks that make voices of recordings, which a bundle with voices can do without.
+    networks they are about, the standard ones if there are none. `enrolment` is whether bundles
+    carry the networks that make voices of recordings, which a bundle with voices can do without.
     """
 
     summary: str
@@ -164,7 +162,7 @@ class TargetProfile(Record, frozen=True):
     energy: Energy | None = None
     gpu: Gpu | None = None
     solver: SolverPolicy = SolverPolicy()
-    gates: dict[str, dict[str, Limit]] = {}
+    gates: dict[Precision, Limits] = {}
     enrolment: bool = True
 
     @property
@@ -221,29 +219,40 @@ def parse(name: str, text: str) -> TargetProfile:
         profile = msgspec.convert(yaml.safe_load(text), TargetProfile)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise UsageError(f"target {name}: {error}{_suggestion(str(error))}") from None
-    wrong = set(profile.precision.values()) - set(PRECISIONS)
-    if wrong or "default" not in profile.precision:
-        raise UsageError(
-            f"target {name}: precision needs a 'default' and takes only {', '.join(PRECISIONS)}"
-        )
+    if "default" not in profile.precision:
+        raise UsageError(f"target {name}: precision needs a 'default'")
     if profile.gpu and "default" not in profile.gpu.providers:
         raise UsageError(f"target {name}: gpu.providers needs a 'default'")
     if not profile.gates:
         return msgspec.structs.replace(profile, gates=_standard_gates())
+    for precision in set(profile.precision.values()) & set(QUANTIZED):
+        if not profile.gates.get(precision):
+            raise UsageError(f"target {name}: gates have no limits for {precision}")
     return profile
 
 
-def _standard_gates() -> dict[str, dict[str, Limit]]:
+def _standard_gates() -> dict[Precision, Limits]:
     text = (resources.files("edgepack") / "standard_gates.yaml").read_text("utf-8")
-    return msgspec.convert(yaml.safe_load(text), dict[str, dict[str, Limit]])
+    return msgspec.convert(yaml.safe_load(text), dict[Precision, Limits])
 
 
 def _suggestion(message: str) -> str:
-    unknown = re.search(r"unknown field `(\w+)`", message)
+    """The known key or value that is closest to the one that was refused, in words."""
+    unknown = re.search(r"(?:unknown field `|[Ii]nvalid enum value ')(\w+)", message)
     parts = (
         TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
-        Gpu, Span, Release, SolverPolicy,
+        Gpu, Span, Release, SolverPolicy, Limit,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
+    known += [
+        word for part in parts for hint in get_type_hints(part).values() for word in _words(hint)
+    ]
     close = difflib.get_close_matches(unknown[1], known, n=1) if unknown else []
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _words(hint: Any) -> list[str]:
+    """The words that a type of a field takes, inner types included."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for inner in get_args(hint) for word in _words(inner)]

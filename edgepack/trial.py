@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from edgepack import bundle
@@ -18,10 +19,12 @@ from edgepack.manifest import Variant, encode
 from edgepack.plan import BuildRequest, Plan, Source, VoiceRequest
 from edgepack.recipe import named
 from edgepack.report import Step
-from edgepack.runtime.loading import load
+from edgepack.runtime.loading import load, session_of
 from edgepack.target import RuntimeOptions, TargetProfile
 from edgepack.verification import exam, selftest
+from edgepack.verification.selftest import LANGUAGE_MODEL, Calls, recorded
 
+_CALLS = 9  # of the language model in a self-test
 _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
 
 
@@ -29,12 +32,15 @@ _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
 class Trial:
     """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the exam's file.
 
-    `solving` is a folder of exact trajectories, if a solver is to be fitted.
+    `calls` are a self-test of the language model with what it is given when it speaks, which says
+    more about integer weights than inputs that never occur. `solving` is a folder of exact
+    trajectories, if a solver is to be fitted.
     """
 
     reference: Path
     samples: Path
     exam: Path
+    calls: Calls
     solving: Path | None = None
 
 
@@ -70,12 +76,12 @@ def prepare(
     key = _recording_key(key, corpus, contents)
     samples = isolated(observe, reference, corpus.calibration, key, step=step)
     path = contents.folder / exam.FILE
-    isolated(write_exam, reference, corpus.exam, path, step=step)
+    calls = isolated(write_exam, reference, corpus.exam, path, step=step)
     if not solving:
-        return Trial(reference, samples, path)
+        return Trial(reference, samples, path, calls)
     sentences = corpus.calibration, corpus.exam
     followed = isolated(record, reference, *sentences, key, step=step)
-    return Trial(reference, samples, path, followed)
+    return Trial(reference, samples, path, calls, followed)
 
 
 def _recording_key(key: str, corpus: Corpus, contents: Contents) -> str:
@@ -115,13 +121,20 @@ def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: P
     (folder / bundle.MANIFEST).write_bytes(encode(manifest))
 
 
-def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) -> None:
-    """Record the exam with the reference; runs in its own process."""
+def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) -> Calls:
+    """Record the exam with the reference; runs in its own process.
+
+    Returns the first calls of the language model in it, as a self-test.
+    """
     step("speaking the exam")
-    questions = exam.record(load(reference), sentences)
-    if len(questions) < exam.SENTENCES:
+    loaded = load(reference)
+    questions = exam.record(loaded, sentences)
+    found = exam.positions(questions)
+    if found < exam.POSITIONS:
         raise GateError(
-            f"the fp32 networks spoke only {len(questions)} of {len(sentences)} sentences of the "
-            "exam; is this checkpoint trained?"
+            f"the fp32 networks spoke only {found} of {exam.POSITIONS} tokens of the exam; is this "
+            "checkpoint trained?"
         )
     path.write_bytes(exam.to_bytes(questions))
+    feeds = list(islice(exam.calls_of(loaded, questions[0].spoken), _CALLS))
+    return {LANGUAGE_MODEL: recorded(session_of(loaded, LANGUAGE_MODEL), feeds)}

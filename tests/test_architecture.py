@@ -17,7 +17,7 @@ PACKAGE = Path(edgepack.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-CORE = {"", "errors", "discovery", "report", "manifest", "bundle", "voices"}
+CORE = {"", "errors", "discovery", "report", "manifest", "measurements", "bundle", "voices"}
 
 # What the modules of a layer may import, besides their own layer and the core.
 LAYERS: dict[str, set[str]] = {
@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
+    "limits": {"plan", "recipe", "target", "verification"},
     "host_contract": {"backend", "family", "hub", "runtime"},
     "gpu_plan": {"family", "graph", "hub", "recipe", "runtime", "target"},
     "solving": {"calibration", "runtime", "verification"},
@@ -63,7 +64,7 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
         "verification", "recipe", "auction", "conversion", "trial", "budget", "calibration",
-        "solving",
+        "limits", "solving",
     },
     "cli": {
         "target", "language", "runtime", "verification", "inspection", "plan", "pipeline", "bench",

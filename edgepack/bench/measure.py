@@ -32,7 +32,7 @@ from edgepack.bench.result import (
 from edgepack.bench.worker import Spec
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import EdgepackError, GateError, ResourceError
-from edgepack.manifest import Accuracy
+from edgepack.manifest import Accuracy, Manifest
 from edgepack.report import Step
 from edgepack.runtime import energy
 from edgepack.runtime.cpu.plan import CpuPlan
@@ -255,7 +255,7 @@ def _summed(
             stages={name: StageMemory(**of) for name, of in memory["stages"].items()},
         ),
         energy=_energy(entry, meters, idle),
-        quality=manifest.quality.values.get(entry.runtime, {}) if manifest.quality else {},
+        quality=_quality(manifest, entry.runtime),
         solver=_solver(entry),
         at_once=_at_once(request, entry, step) if request.concurrency > 1 else None,
         failures=tuple(entry.failures),
@@ -263,6 +263,12 @@ def _summed(
         operators=operators,
         operators_missing=missing,
     )
+
+
+def _quality(manifest: Manifest, runtime: str) -> dict[str, float]:
+    """Metrics of the bundle's exam when it was built; none if it had none."""
+    found = manifest.quality.values.get(runtime, {}) if manifest.quality else {}
+    return {metric: measure.value for metric, measure in found.items()}
 
 
 def _long(entry: _Entry, step: Step) -> Spoken | None:

@@ -1,9 +1,12 @@
 """What was recorded with the fp32 networks, kept on this machine for the next build."""
 
+import functools
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 _DONE = "done"
@@ -18,9 +21,10 @@ def cache_folder(kind: str, key: str) -> Path:
 def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
     """The folder of a recording; `record` fills it if it is not there yet.
 
-    It appears whole or not at all.
+    It appears whole or not at all. Recordings are of one version of the code as well: with other
+    constants it would record something else.
     """
-    target = cache_folder(kind, key)
+    target = cache_folder(kind, hashlib.sha256(f"{key} {_code()}".encode()).hexdigest())
     if (target / _DONE).is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,3 +36,14 @@ def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return target
+
+
+@functools.cache
+def _code() -> str:
+    """Hash of every module of this package."""
+    digest = hashlib.sha256()
+    folder = Path(str(resources.files("edgepack")))
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from edgepack.manifest import Accuracy, Calibrated, Solver
 from edgepack.report import Step
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.verification import trajectories
-from edgepack.verification.gates import rounded
+from edgepack.verification.intervals import digits
 from edgepack.verification.trajectories import Trajectory
 
 FEWEST = 5
@@ -39,7 +39,7 @@ class Bound:
         """The largest error that the gate lets pass, in dB."""
         if self.decibel is not None:
             return self.decibel
-        return rounded(trajectories.euler_error(judged))
+        return digits(trajectories.euler_error(judged))
 
 
 def calibrate(
@@ -115,4 +115,4 @@ def _told(
 
 
 def _accuracy(evaluations: int, decibel: float) -> Accuracy:
-    return Accuracy(evaluations=evaluations, decibel=rounded(decibel))
+    return Accuracy(evaluations=evaluations, decibel=digits(decibel))

@@ -1,40 +1,49 @@
 """Tables that several commands print."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from edgepack import report
-from edgepack.manifest import Limit, Manifest, Offer, Saving
+from edgepack.manifest import Limit, Manifest, Measure, Saving
+from edgepack.measurements import Measurements
+from edgepack.verification.gates import in_words
 
-Errors = Mapping[tuple[str, str], float]
+K = TypeVar("K", bound=str)
 
 
-def bundle_tables(title: str, manifest: Manifest, errors: Errors | None = None) -> None:
-    """Everything about a bundle's networks, what was tried, its exam, and its languages."""
-    _stage_table(title, manifest, errors)
-    _offer_table(manifest)
+def bundle_tables(title: str, manifest: Manifest, measured: Measurements | None) -> None:
+    """Everything about a bundle's networks, what was tried, its exam, and its languages.
+
+    What was measured when it was built is shown where it is known.
+    """
+    _stage_table(title, manifest, measured)
+    if measured:
+        _offer_table(measured)
     _quality_table(manifest)
     _solver_table(manifest)
     _trim_table(manifest)
 
 
-def _stage_table(title: str, manifest: Manifest, errors: Errors | None) -> None:
-    """Every stage, and by runtime its recipe, size, speed to fp32 and, if measured, its error."""
+def _stage_table(title: str, manifest: Manifest, measured: Measurements | None) -> None:
+    """Every stage, and by runtime its recipe, size, speed to fp32 and self-test error."""
     runtimes = list(next(iter(manifest.stages.values())).variants)
     columns = ["stage", "parameters"]
     for runtime in runtimes:
-        columns += [runtime, "size", "speed", *(["error"] if errors else [])]
+        columns += [runtime, "size", *(["speed", "error"] if measured else [])]
     rows = []
     for name, stage in manifest.stages.items():
         row = [name, f"{stage.parameters:,}"]
         for runtime in runtimes:
             variant = stage.variants[runtime]
             size = sum(manifest.files[file].bytes for file in variant.files)
-            speed = next((o.speed for o in variant.offers if o.recipe == variant.recipe), None)
-            row += [variant.recipe, report.size(size), _times(speed)]
-            row += [f"{errors[name, runtime]:.0e}"] if errors else []
+            row += [variant.recipe, report.size(size)]
+            if measured:
+                offers = measured.offers.get(runtime, {}).get(name, ())
+                speed = next((o.speed for o in offers if o.recipe == variant.recipe), None)
+                error = measured.errors.get(runtime, {}).get(name)
+                row += [_times(speed), "" if error is None else f"{error:.0e}"]
         rows.append(row)
     report.table(title, columns, rows)
     for runtime, needed in engines_needed(manifest).items():
@@ -56,13 +65,13 @@ def _times(speed: float | None) -> str:
     return "" if speed is None else f"×{speed:.2f}"
 
 
-def _offer_table(manifest: Manifest) -> None:
+def _offer_table(measured: Measurements) -> None:
     """What each network's recipe was chosen from; nothing if there was no choice."""
     rows = []
-    for name, stage in manifest.stages.items():
-        for runtime, variant in stage.variants.items():
-            for offer in variant.offers:
-                values = ", ".join(f"{metric} {value:g}" for metric, value in offer.values.items())
+    for runtime, stages in measured.offers.items():
+        for name, offers in stages.items():
+            for offer in offers:
+                values = ", ".join(f"{m} {in_words(value)}" for m, value in offer.values.items())
                 size = report.size(offer.bytes) if offer.bytes else ""
                 speed = _times(offer.speed)
                 tried = f"{name} {runtime}"
@@ -78,24 +87,28 @@ def _quality_table(manifest: Manifest) -> None:
     if quality is None:
         report.line("exam: not held, as no weight is an integer; the self-test compares instead")
         return
-    quality_table("exam against fp32", quality.values, quality.limits)
+    for runtime, values in quality.values.items():
+        missing = quality.not_measured[runtime]
+        quality_table(f"exam in {runtime}", values, quality.limits[runtime], missing)
     for failed in quality.failed:
         report.warn(f"failed gate: {failed}")
 
 
 def quality_table(
-    title: str, values: Mapping[str, Mapping[str, float]], limits: Mapping[str, Limit]
+    title: str,
+    values: Mapping[K, Measure],
+    limits: Mapping[K, Limit],
+    missing: Sequence[K],
 ) -> None:
-    """Metrics by runtime with their limits."""
-    metrics = list(dict.fromkeys(metric for found in values.values() for metric in found))
-    rows = []
-    for metric in metrics:
-        found = [v.get(metric) for v in values.values()]
-        row = ["" if value is None else f"{value:.3g}" for value in found]
-        rows.append([metric, *row, _limit(limits.get(metric))])
-    report.table(title, ["metric", *values, "limit"], rows)
-    if "pesq" not in metrics:
-        report.line("pesq: not measured, as it is not installed (pip install 'edgepack[quality]')")
+    """Metrics with their 95 % intervals and limits, and those that were not measured."""
+    rows: list[list[str]] = []
+    for metric, measure in values.items():
+        rows.append([metric, in_words(measure), str(measure.count), _limit(limits.get(metric))])
+    for metric in missing:
+        rows.append([metric, "not measured", "0", _limit(limits.get(metric))])
+    report.table(title, ["metric", "mean (95 % interval)", "of", "limit"], rows)
+    if "pesq" in missing:
+        report.line("pesq needs its package to be measured: pip install 'edgepack[quality]'")
 
 
 def _solver_table(manifest: Manifest) -> None:
@@ -130,12 +143,7 @@ def _limit(limit: Limit | None) -> str:
         return "reported"
     low = "" if limit.low is None else f"≥ {limit.low:g}"
     high = "" if limit.high is None else f"≤ {limit.high:g}"
-    return f"{low} {high}".strip()
-
-
-def offer_record(offer: Offer) -> dict[str, Any]:
-    """A recipe that was tried, for the JSON document."""
-    return msgspec.to_builtins(offer)
+    return f"{low} {high}".strip() + (" if measured" if limit.optional else "")
 
 
 def quality_record(manifest: Manifest) -> dict[str, Any] | None:

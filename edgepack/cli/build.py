@@ -8,6 +8,7 @@ import click
 from edgepack.cli._options import PATH, output_options
 
 if TYPE_CHECKING:
+    from edgepack.measurements import Measurements
     from edgepack.pipeline import Built
     from edgepack.plan import Plan
 
@@ -181,15 +182,9 @@ def _planned(planned: "Plan") -> dict[str, Any]:
 
 
 def _built(built: "Built") -> dict[str, Any]:
-    from edgepack.cli._tables import (
-        engines_needed,
-        offer_record,
-        quality_record,
-        solver_record,
-        trim_record,
-    )
+    from edgepack.cli._tables import engines_needed, quality_record, solver_record, trim_record
 
-    manifest = built.bundle.manifest
+    manifest, measured = built.bundle.manifest, built.measured
     return {
         "path": str(built.bundle.folder),
         "target": manifest.target,
@@ -200,8 +195,8 @@ def _built(built: "Built") -> dict[str, Any]:
         "engines": engines_needed(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
-        "seconds": dict(built.seconds),
-        "peak_rss_bytes": dict(built.peaks),
+        "seconds": measured.seconds if measured else {},
+        "peak_rss_bytes": measured.peaks if measured else {},
         "smoke_test": _smoke_test(built),
         "stages": {
             name: {
@@ -211,9 +206,10 @@ def _built(built: "Built") -> dict[str, Any]:
                     runtime: {
                         "precision": v.precision,
                         "recipe": v.recipe,
-                        "offers": [offer_record(offer) for offer in v.offers],
+                        "reason": v.reason,
+                        "offers": _offers(measured, runtime, name),
                         "bytes": sum(manifest.files[f].bytes for f in v.files),
-                        "error": built.errors.get((name, runtime)),
+                        "error": measured and measured.errors.get(runtime, {}).get(name),
                         "limit": v.limit,
                     }
                     for runtime, v in stage.variants.items()
@@ -224,21 +220,32 @@ def _built(built: "Built") -> dict[str, Any]:
     }
 
 
+def _offers(measured: "Measurements | None", runtime: str, stage: str) -> list[Any]:
+    """Recipes that were tried for a network."""
+    import msgspec
+
+    offers = measured.offers.get(runtime, {}).get(stage, ()) if measured else ()
+    return [msgspec.to_builtins(offer) for offer in offers]
+
+
 def _show(built: "Built") -> None:
-    from edgepack import report
+    from edgepack import measurements, report
     from edgepack.cli._tables import bundle_tables
 
-    manifest = built.bundle.manifest
+    manifest, measured = built.bundle.manifest, built.measured
     total = report.size(sum(f.bytes for f in manifest.files.values()))
-    bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, built.errors)
+    bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
     smoke = _smoke_test(built)
-    for runtime, peak in built.peaks.items():
+    for runtime, peak in (measured.peaks if measured else {}).items():
         if smoke:
             report.line(f"smoke test: {smoke['said']}, {report.size(peak)} of memory")
             continue
         report.line(f"speaking with {runtime} took {report.size(peak)} of memory on this machine")
-    state = "is up to date" if built.reused else f"built in {sum(built.seconds.values()):.0f} s"
+    seconds = sum(measured.seconds.values()) if measured else 0.0
+    state = "is up to date" if built.reused else f"built in {seconds:.0f} s"
     report.line(f"{built.bundle.folder} {state}")
+    if measured and not built.reused:
+        report.line(f"what was measured: {measurements.place(built.bundle.folder)}")
     text = _GREETINGS.get(manifest.languages[0], "你好,世界")
     report.line(f'try: edgepack run {built.bundle.folder} "{text}" -o out.wav')
     if built.plan.profile.gpu:
@@ -247,11 +254,11 @@ def _show(built: "Built") -> None:
 
 def _smoke_test(built: "Built") -> dict[str, Any] | None:
     """That a bundle for a GPU spoke on this machine's CPU, which stands in for its device."""
-    if not built.plan.profile.gpu or built.reused:
+    if not built.plan.profile.gpu or built.reused or built.measured is None:
         return None
-    runtimes = ", ".join(built.peaks)
+    runtimes = ", ".join(built.measured.peaks)
     return {
-        "runtimes": list(built.peaks),
+        "runtimes": list(built.measured.peaks),
         "provider": "cpu",
         "said": f"spoke 10 s with {runtimes} on this machine's CPU; its GPU was not used or tested",
     }

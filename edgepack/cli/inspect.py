@@ -23,16 +23,18 @@ def command(path: Path, as_json: bool, quiet: bool) -> None:
 def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
     import msgspec
 
-    from edgepack import report
+    from edgepack import measurements, report
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import bundle_tables
 
-    manifest = open_bundle(path).manifest
+    opened = open_bundle(path)
+    manifest, measured = opened.manifest, measurements.read(opened)
     if as_json:
-        report.document({"kind": "bundle", "path": str(path), **msgspec.to_builtins(manifest)})
+        record = {"kind": "bundle", "path": str(path), **msgspec.to_builtins(manifest)}
+        report.document({**record, "measured": msgspec.to_builtins(measured)})
     elif not quiet:
         total = report.size(sum(file.bytes for file in manifest.files.values()))
-        bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest)
+        bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
         report.line(f"family {manifest.family}, language {manifest.language}")
         report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")

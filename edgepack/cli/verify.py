@@ -1,6 +1,7 @@
 """`edgepack verify`."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from edgepack.errors import GateError
 
 if TYPE_CHECKING:
     from edgepack.bundle import Bundle
+    from edgepack.manifest import Measure, Values
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import Host
     from edgepack.verification.reference import Row
@@ -54,12 +56,15 @@ def command(
     solver measures it again. With --against, every array of the original implementation's vectors
     gets a row. What is off ends with exit code 1.
     """
+    import msgspec
+
     from edgepack import report
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import quality_table
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
-    from edgepack.verification.gates import SOLVER_ERROR, failures, limits_of
+    from edgepack.verification import gates
+    from edgepack.verification.intervals import rounded
 
     opened = open_bundle(bundle)
     runtimes = [runtime] if runtime else opened.runtimes()
@@ -75,23 +80,25 @@ def command(
             rows: list[Row] = []
             if opened.manifest.quality:
                 step(f"exam in {name}")
-            values = _exam(opened, name, threads, wanted)
+            values: dict[str, Measure] = dict(_exam(opened, name, threads, wanted).items())
             calibrated = opened.manifest.solvers.get(name)
             if calibrated:
                 step(f"solver in {name}")
-                values[SOLVER_ERROR] = _solver_error(opened, name, threads, wanted)
+                values[gates.SOLVER_ERROR] = _solver_error(opened, name, threads, wanted)
             if against:
                 step(f"comparing with {against} in {name}")
                 rows = _against(bundle, name, threads, wanted, against, solver)
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
-        limits = limits_of(opened.manifest, name)
-        missed = failures(values, limits)
+        limits = gates.limits_of(opened.manifest, name)
+        missed = gates.failures(values, limits)
+        missing: Sequence[str] = gates.not_measured(values) if opened.manifest.quality else ()
         failed += [f"{name} {words}" for words in missed]
         placement = host.placement
         results[name] = {
             **_record(outcomes, rows),
-            "exam": values,
+            "exam": {m: msgspec.to_builtins(rounded(value)) for m, value in values.items()},
+            "not_measured": list(missing),
             "failed_gates": missed,
             "providers": placement.record() if placement else None,
         }
@@ -100,7 +107,7 @@ def command(
         if shown:
             _show(name, outcomes, rows)
             if values:
-                quality_table(f"exam in {name}", {name: values}, limits)
+                quality_table(f"exam in {name}", values, limits, missing)
     record = {"bundle": str(bundle), "passed": not failed, "runtimes": results}
     if failed:
         raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}", record)
@@ -116,9 +123,7 @@ def _self_test(bundle: "Bundle", host: "Host") -> "list[Outcome]":
     return selftest.run(bundle, host)
 
 
-def _exam(
-    bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted"
-) -> dict[str, float]:
+def _exam(bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted") -> "Values":
     """Metrics of the bundle's exam; none if it has none."""
     from edgepack.runtime.loading import load
     from edgepack.verification import exam, gates
@@ -130,15 +135,18 @@ def _exam(
     return gates.examine(load(bundle.folder, runtime, threads, wanted=wanted), questions)
 
 
-def _solver_error(bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted") -> float:
+def _solver_error(
+    bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted"
+) -> "Measure":
     """The error of the bundle's calibrated solver on the utterances that it brings, in dB."""
     from edgepack.runtime.loading import load
-    from edgepack.verification import trajectories
-    from edgepack.verification.gates import rounded
+    from edgepack.verification import gates, trajectories
+    from edgepack.verification.intervals import digits
 
     judged = trajectories.read(bundle.path(trajectories.FILE))
     flow = load(bundle.folder, runtime, threads, wanted=wanted).flow
-    return rounded(trajectories.error(flow, flow.solver, judged))
+    error = digits(trajectories.error(flow, flow.solver, judged))
+    return gates.solver_measure(error, len(judged))
 
 
 def _against(

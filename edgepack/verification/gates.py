@@ -10,10 +10,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from edgepack.manifest import Calibrated, Limit, Limits, Manifest, Measure, Metric, Values
+from edgepack.manifest import Limit, Limits, Manifest, Measure, Metric, Values
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.solver import euler
 from edgepack.verification import intervals, quality
@@ -25,6 +26,7 @@ _CLIPPED = 0.999
 _FEWEST = 2  # questions before a network by itself is decided on
 SOLVER_ERROR = "solver_error"  # dB, see `verification.trajectories`
 
+K = TypeVar("K", bound=str)  # a metric, or SOLVER_ERROR
 Answers = Mapping[Metric, Sequence[float]]  # observations of one question
 
 _SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
@@ -183,12 +185,12 @@ def _summarised(answers: Iterable[Answers]) -> Values:
     return {metric: _SUMMARIES[metric](found) for metric, found in groups.items()}
 
 
-def not_measured(values: Values) -> tuple[Metric, ...]:
+def not_measured(values: Mapping[K, Measure]) -> tuple[Metric, ...]:
     """Metrics of an exam that have no value."""
     return tuple(metric for part in PARTS for metric in part.metrics if metric not in values)
 
 
-def failures(values: Mapping[str, Measure], limits: Mapping[str, Limit]) -> list[str]:
+def failures(values: Mapping[K, Measure], limits: Mapping[K, Limit]) -> list[str]:
     """Limits that are not kept, each in words.
 
     The worse end of a metric's interval has to keep it. One that was not measured does not, unless
@@ -223,9 +225,8 @@ def _keeps(least: float, most: float, limit: Limit) -> bool:
 
 def limits_of(manifest: Manifest, runtime: str) -> dict[str, Limit]:
     """Limits of a bundle's exam in one runtime, that of its solver among them."""
-    found: dict[str, Limit] = {}
-    if manifest.quality:
-        found.update(manifest.quality.limits.get(runtime, {}))
+    limits = manifest.quality.limits.get(runtime, {}) if manifest.quality else {}
+    found: dict[str, Limit] = dict(limits.items())
     if solver := manifest.solvers.get(runtime):
         found[SOLVER_ERROR] = Limit(high=solver.limit)
     return found

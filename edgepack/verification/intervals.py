@@ -1,4 +1,4 @@
-"""Metrics with their 95 % confidence intervals, so that few observations are not taken for proof."""
+"""Metrics with 95 % confidence intervals, so that few observations are not taken for proof."""
 
 import math
 from collections.abc import Sequence
@@ -57,6 +57,11 @@ def rounded(measure: Measure) -> Measure:
     )
 
 
+def finite(measure: Measure) -> bool:
+    """Whether anything can be said of what was observed."""
+    return -_HUGE < measure.value < _HUGE
+
+
 def digits(value: float) -> float:
     """Three significant digits; what is not finite becomes the largest number of its sign."""
     return float(f"{value:.3g}") if math.isfinite(value) else math.copysign(_HUGE, value)
@@ -67,7 +72,7 @@ def _seen(value: float, count: int) -> Measure:
 
 
 def _unknown(count: int) -> Measure:
-    """What nothing can be said of: no limit holds for it."""
+    """What nothing can be said of, as some observations were not finite: it keeps no limit."""
     return Measure(value=_HUGE, low=-_HUGE, high=_HUGE, count=count)
 
 
@@ -81,6 +86,4 @@ def _resampled(pairs: Sequence[tuple[float, float]]) -> Measure:
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.nanpercentile(sums[:, 0] / sums[:, 1], _TAILS)
     first, second = table.sum(0)
-    return Measure(
-        value=float(first / second), low=float(low), high=float(high), count=len(table)
-    )
+    return Measure(value=float(first / second), low=float(low), high=float(high), count=len(table))

@@ -16,11 +16,14 @@ from edgepack.runtime.session import Session
 Arrays = Mapping[str, np.ndarray]
 
 FILE = "selftest.safetensors"
+LANGUAGE_MODEL = "speech_lm"
 
-# Largest allowed relative error. The sine source turns a rounding error of f0 into a phase error
-# that grows along the utterance.
-# Integer weights: whether it computes at all; how well is for the exam to say.
-_LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.3, "int4": 1.0}
+# Largest allowed relative error. Zeros in place of an output have 1. One weight of the demo voice's
+# language model in the place of another, or shuffled, has 0.42 at least on recorded inputs, where
+# recipes have 0.1 (int8) and 0.3 (int4). How well integer weights serve is for the exam to say.
+_LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.1, "int4": 0.35}
+_LANGUAGE_MODEL_INT8 = 0.2
+# The sine source turns a rounding error of f0 into a phase error that grows along the utterance.
 _SENSITIVE = {"hift_source": 10.0}
 
 
@@ -37,13 +40,20 @@ Calls = Mapping[str, Sequence[Call]]
 
 def limit(stage: str, precision: str) -> float:
     """The largest error a stage may have at a precision."""
-    return _LIMITS[precision] * _SENSITIVE.get(stage, 1.0)
+    if (stage, precision) == (LANGUAGE_MODEL, "int8"):
+        return _LANGUAGE_MODEL_INT8
+    return min(_LIMITS[precision] * _SENSITIVE.get(stage, 1.0), _LIMITS["int4"])
 
 
 def execute(session: Session, calls: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
     """Outputs of calls made in order, starting with empty caches."""
     session.reset()
     return [session.run(feeds) for feeds in calls]
+
+
+def recorded(session: Session, feeds: Sequence[Arrays]) -> list[Call]:
+    """Calls with what a network answers them, starting with empty caches."""
+    return [Call(*pair) for pair in zip(feeds, execute(session, feeds), strict=True)]
 
 
 def error(session: Session, calls: Sequence[Call]) -> float:

@@ -1,0 +1,67 @@
+"""What was measured when a bundle was built: a file beside it, which is not a part of it.
+
+Speeds and errors differ from run to run; a bundle of the same inputs and recipes does not.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from edgepack.bundle import Bundle, write_atomically
+from edgepack.manifest import Struct, Values
+
+_MOST_BYTES = 16 << 20
+
+
+class Offer(Struct, frozen=True):
+    """A recipe that was tried for a network: what it gave, and why it was chosen or not.
+
+    `speed` is fp32's time by this one's in the same runtime, above 1 is faster; None if it was
+    not measured. `values` are metrics of `verification.gates`.
+    """
+
+    recipe: str
+    bytes: int
+    speed: float | None
+    values: Values
+    verdict: str
+
+
+class Measurements(Struct, frozen=True):
+    """What was measured while a bundle was built, on the machine of `cpu` with `threads`.
+
+    `build` is the bundle's, which says what they are of. `seconds` is by build step; `offers` and
+    the self-test's `errors` are by runtime and network; `peaks` is memory of speaking, in bytes by
+    runtime.
+    """
+
+    build: str
+    cpu: str
+    threads: int
+    seconds: dict[str, float]
+    offers: dict[str, dict[str, tuple[Offer, ...]]]
+    errors: dict[str, dict[str, float]]
+    peaks: dict[str, int]
+
+
+def place(bundle: Path) -> Path:
+    """The file of a bundle's measurements."""
+    folder = bundle.resolve()
+    return folder.with_name(f"{folder.name}.build.json")
+
+
+def write(bundle: Path, measured: Measurements) -> None:
+    """Put measurements beside the bundle they are of."""
+    write_atomically(place(bundle), msgspec.json.format(msgspec.json.encode(measured)) + b"\n")
+
+
+def read(bundle: Bundle) -> Measurements | None:
+    """The measurements of a bundle; None if there are none that can be read."""
+    path = place(bundle.folder)
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        found = msgspec.json.decode(path.read_bytes(), type=Measurements)
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return None
+    return found if found.build == bundle.manifest.build else None
