@@ -52,7 +52,7 @@ def test_a_name_is_no_path(name: str) -> None:
         ("platform", "plattform", "did you mean 'platform'"),
         ("summary: a box\n", "", "summary"),
         ("summary: a box", "summary: 3", "summary"),
-        ("fp16", "fp15", "precision needs a 'default' and takes only"),
+        ("fp16", "fp15", "did you mean 'fp16'"),
         ("default", "others", "precision needs a 'default'"),
         ("architecture: x86_64", "architecture: [x86_64]", "architecture"),
         ("{container: onnx}", "onnx", "runtimes"),
