@@ -36,6 +36,7 @@ from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare
 from edgepack.verification import exam, gates, trajectories
 from edgepack.verification.footprint import peak
+from edgepack.verification.readiness import require_ready
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Built:
 
     `seconds` is by build step; `errors` are the self-test's, by stage and runtime. `peaks` is the
     memory that speaking took on this machine, in bytes by runtime, for targets with a budget and
-    those with a GPU, which this machine's CPU stands in for.
+    those with a GPU, which this machine's CPU stands in for. `warnings` are lines to show.
     """
 
     plan: Plan
@@ -67,12 +68,13 @@ class Built:
     seconds: Mapping[str, float]
     errors: Mapping[tuple[str, str], float]
     peaks: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
-    source = open_source(request.model)
+    source = open_source(request.model, request.llm)
     plans = plan(request, source)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
@@ -133,14 +135,15 @@ def _contents(
     step("preparing text" if not request.languages else "trimming the text vocabulary")
     text = text_assets(request, source)
     clock.lap("text")
-    stages = isolated(author, source.checkpoint.folder, text.rows, folder, step=step)
+    stages = isolated(author, source.checkpoint, text.rows, folder, step=step)
     clock.lap("networks")
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")
-    networks = enrolment_networks(source, folder)
+    warnings: list[str] = []
+    networks = enrolment_networks(source, folder, warnings.append)
     voices = all_voices(request, source, text, networks, folder, step)
     clock.lap("voices")
-    return Contents(stages, calls, text, voices, folder, networks), clock.seconds
+    return Contents(stages, calls, text, voices, folder, networks, warnings), clock.seconds
 
 
 def _make(
@@ -188,6 +191,7 @@ def _make(
             shutil.copyfile(trial.exam, folder / exam.FILE)
         manifest = describe(request, source, contents, wanted, folder, variants, solvers)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        require_ready(Bundle(folder, manifest))
         budget.require_size(manifest, profile)
         peaks = {
             runtime: isolated(peak, folder, runtime, _threads(), step=step)
@@ -204,7 +208,8 @@ def _make(
                 )
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
-    return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
+    result = Bundle(wanted.folder, manifest)
+    return Built(wanted, result, False, clock.seconds, errors, peaks, contents.warnings)
 
 
 def _solvers(

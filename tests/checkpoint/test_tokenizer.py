@@ -27,7 +27,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The tokenizer of a full-size CosyVoice2."""
     folder = tmp_path_factory.mktemp("full")
     random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
-    return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, FAMILY.config_name)))
+    return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, "cosyvoice2.yaml")))
 
 
 @pytest.fixture
