@@ -188,8 +188,23 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
     for wanted in request.voices:
         if not wanted.recording.is_file():
             raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
+    _require_a_voice(request, source)
     inputs = _inputs(request, source)
     return [_plan(request, source, name, inputs) for name in dict.fromkeys(request.targets)]
+
+
+def _require_a_voice(request: BuildRequest, source: Source) -> None:
+    """Refuse what could never speak: without enrolment networks a bundle gets no voice later."""
+    checkpoint, family = source.checkpoint, source.family
+    if family.enrolment(checkpoint):
+        return
+    if request.voices:
+        raise UsageError(f"{checkpoint.folder}: has no enrolment networks, which --voice needs")
+    if not family.voices(checkpoint):
+        raise UsageError(
+            f"{checkpoint.folder}: has no voices and no networks that could make one of a "
+            "recording (speech tokenizer, speaker encoder); is the download complete?"
+        )
 
 
 def source_key(request: BuildRequest, source: Source) -> str:
