@@ -135,3 +135,20 @@ def test_an_id_far_beyond_the_others_needs_a_row_too(small: Checkpoint) -> None:
     put(small, "tokenizer_config.json", b"{}")
     with pytest.raises(UnsupportedError, match=f"token id {ROWS} for {ROWS} embedding rows"):
         tokenizer.build(small, "t", [], ROWS)
+
+
+def test_two_tokens_with_one_id_are_refused(small: Checkpoint) -> None:
+    vocabulary = json.loads((SMALL / "vocab.json").read_text("utf-8"))
+    first, second, *_ = vocabulary
+    put(small, "vocab.json", json.dumps(vocabulary | {second: vocabulary[first]}).encode())
+    with pytest.raises(UsageError, match=f"have one id, {vocabulary[first]}"):
+        tokenizer.build(small, "t", [], ROWS)
+
+
+def test_two_tokens_with_one_id_are_refused_in_the_other_form_too(small: Checkpoint) -> None:
+    tree = json.loads((SMALL / "tokenizer.json").read_text("utf-8"))
+    first, second, *_ = tree["model"]["vocab"]
+    tree["model"]["vocab"][second] = tree["model"]["vocab"][first]
+    put(small, "tokenizer.json", json.dumps(tree).encode())
+    with pytest.raises(UsageError, match="have one id"):
+        tokenizer.build(small, "t", [], ROWS)
