@@ -32,8 +32,8 @@ def released(checkpoint: Path, cache: Path) -> Path:
         name = path.relative_to(checkpoint)
         if str(name) not in ("spk2info.pt", "MODEL_CARD.md", *STRAYS):
             _link(repository / "blobs", snapshot / name, path.read_bytes())
-    for name in STRAYS:
-        _link(repository / "blobs", snapshot / name, f"not what {name} should be".encode())
+    for stray in STRAYS:
+        _link(repository / "blobs", snapshot / stray, f"not what {stray} should be".encode())
     _link(repository / "blobs", snapshot / "README.md", README.encode())
     return snapshot
 

@@ -17,7 +17,12 @@ from edgepack.carried import carry
 from edgepack.runtime.session import Options, Session, engine
 
 ONNX_RUNTIMES = [name for name in RUNTIMES if engine(name).reads_onnx]
-CONTEXT = {"kernel_shape": [100], "strides": [100], "ceil_mode": 1, "count_include_pad": 1}
+CONTEXT: dict[str, Any] = {
+    "kernel_shape": [100],
+    "strides": [100],
+    "ceil_mode": 1,
+    "count_include_pad": 1,
+}
 
 
 def pool(**attributes: Any) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def pool(**attributes: Any) -> dict[str, Any]:
     return {"ceil_mode": 1, "count_include_pad": 1, **attributes}
 
 
-RECORDED = [
+RECORDED: list[tuple[dict[str, Any], tuple[int, ...], list[Any]]] = [
     (CONTEXT, (250,), [1, 1, 0.5]),
     (pool(kernel_shape=[3], strides=[3], pads=[1, 1]), (5,), [2 / 3, 1, 0]),
     (pool(kernel_shape=[2], strides=[2], pads=[1, 1]), (5,), [0.5, 1, 1, 0]),
@@ -46,7 +51,7 @@ def write(path: Path, operator: str, opset: int = 17, **attributes: Any) -> Path
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], axes: list[str], opset: int = 17) -> Path:
-    shape = [1, 2, *axes]
+    shape: list[int | str] = [1, 2, *axes]
     into = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, *(f"{a}_" for a in axes)])
     graph = helper.make_graph(nodes, "g", [into], [out])

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,8 +65,13 @@ def with_pools(path: Path) -> bytes:
     model = onnx.load(path)
     (result,) = model.graph.output
     model.graph.node[-1].output[0] = "embedding"
-    average = {"kernel_shape": [100], "strides": [100], "ceil_mode": 1, "count_include_pad": 1}
-    largest = {"kernel_shape": [2], "strides": [2], "ceil_mode": 1, "pads": [1, 1]}
+    average: dict[str, Any] = {
+        "kernel_shape": [100],
+        "strides": [100],
+        "ceil_mode": 1,
+        "count_include_pad": 1,
+    }
+    largest: dict[str, Any] = {"kernel_shape": [2], "strides": [2], "ceil_mode": 1, "pads": [1, 1]}
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "nothing"))
     model.graph.node.extend(
         [
