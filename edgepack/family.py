@@ -69,7 +69,7 @@ class Family(Protocol):
         ...
 
     def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
-        """Networks taken over as they are: role → file of the checkpoint."""
+        """Networks that are ONNX already: role → file of the checkpoint."""
         ...
 
     def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
