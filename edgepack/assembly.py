@@ -28,7 +28,7 @@ from edgepack.manifest import (
     Trim,
     Variant,
 )
-from edgepack.plan import BuildRequest, Plan, Source, VoiceRequest, tools
+from edgepack.plan import DOCUMENTS, BuildRequest, Plan, Source, VoiceRequest, tools
 from edgepack.report import Step
 from edgepack.runtime import audio, coverage
 from edgepack.runtime.enrol import Enroller, Model
@@ -38,7 +38,6 @@ from edgepack.verification import selftest
 from edgepack.verification.selftest import Calls
 from edgepack.voices import Prompt, Voice
 
-_DOCUMENTS = ("MODEL_CARD.md", "README.md", "LICENSE")
 _TOKENIZER, _ROWS = "tokenizer.json", "vocabulary.safetensors"
 
 Variants = Mapping[str, dict[str, Variant]]  # by stage, by runtime
@@ -48,7 +47,7 @@ Variants = Mapping[str, dict[str, Variant]]  # by stage, by runtime
 class Contents:
     """What all bundles of one request share: networks, self-test, text, voices, enrolment.
 
-    `enrolment` files are in `folder`, by role.
+    `enrolment` files are in `folder`, by role. `warnings` are for whoever asked for the build.
     """
 
     stages: Sequence[HubStage]
@@ -57,13 +56,14 @@ class Contents:
     voices: Mapping[str, Voice]
     folder: Path
     enrolment: Mapping[str, Carried]
+    warnings: Sequence[str] = ()
 
 
-def enrolment_networks(source: Source, folder: Path) -> dict[str, Carried]:
+def enrolment_networks(source: Source, folder: Path, warn: Step) -> dict[str, Carried]:
     """Check and copy the networks that make voices of recordings."""
     files = source.family.enrolment(source.checkpoint)
     return {
-        role: carry(source.checkpoint.file(file), folder, f"enrolment/{role}.onnx")
+        role: carry(source.checkpoint.file(file), folder, f"enrolment/{role}.onnx", warn)
         for role, file in sorted(files.items())
     }
 
@@ -139,7 +139,7 @@ def describe(
     for carried in enrolment.values():
         _copy(contents.folder / carried.file, folder / carried.file)
     checkpoint, host = source.checkpoint, source.family.host(source.checkpoint)
-    documents = tuple(name for name in _DOCUMENTS if checkpoint.has(name))
+    documents = tuple(name for name in DOCUMENTS if checkpoint.has(name))
     for name in documents:
         _copy(checkpoint.file(name), folder / name)
     normalizers = {code: _normalizer(code, folder) for code in contents.text.languages}

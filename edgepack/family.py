@@ -7,14 +7,19 @@ from typing import Protocol, cast
 import numpy as np
 
 from edgepack import discovery
+from edgepack.checkpoint.config import Config
 from edgepack.checkpoint.folder import Checkpoint
+from edgepack.checkpoint.yaml import Tagged
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import Graph
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocoder
 from edgepack.voices import Voice
 
 PACKAGE = "edgepack.families"
+PARTS = ("llm", "flow", "hift")  # state dicts of every family
 TEXT_TABLE = "text_embedding"  # the network of every family that looks up text ids
+# Releases that this version does not build, by the class of their language model.
+_OTHER_RELEASES = {"TransformerLM": "CosyVoice 1", "CosyVoice3LM": "CosyVoice 3"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class Family(Protocol):
     """A module of `families`: `FAMILY = ...`."""
 
     @property
-    def config_name(self) -> str:
-        """The configuration file that marks a checkpoint of this family."""
+    def networks(self) -> Mapping[str, str]:
+        """The class of each part that the configuration of a checkpoint of this family declares."""
         ...
 
     def graphs(
@@ -64,7 +69,7 @@ class Family(Protocol):
         ...
 
     def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
-        """Networks taken over as they are: role → file of the checkpoint."""
+        """Networks that are ONNX already: role → file of the checkpoint."""
         ...
 
     def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
@@ -73,14 +78,30 @@ class Family(Protocol):
 
 
 def recognise(checkpoint: Checkpoint) -> tuple[str, Family]:
-    """The family of a checkpoint, with its name; raises UnsupportedError if none knows it."""
+    """The family of a checkpoint, with its name, by the networks that its configuration declares.
+
+    Raises UnsupportedError if no family has them.
+    """
+    declared = _declared(checkpoint.config)
     known = []
     for name in discovery.names(PACKAGE):
         family = cast(Family, discovery.load(PACKAGE, name, "FAMILY"))
-        if family.config_name == checkpoint.config_name:
+        if declared == family.networks:
             return name, family
         known.append(name)
+    release = _OTHER_RELEASES.get(declared.get("llm", ""), "another model")
+    listed = ", ".join(f"{part} {network}" for part, network in declared.items()) or "none"
     raise UnsupportedError(
-        f"{checkpoint.folder}: this version does not build {checkpoint.config_name} models; "
-        f"it builds {', '.join(known)}"
+        f"{checkpoint.folder / checkpoint.config_name}: declares the networks of {release} "
+        f"({listed}), which this version does not build; it builds {', '.join(known)}"
     )
+
+
+def _declared(config: Config) -> dict[str, str]:
+    """The classes that a configuration has for the parts, without their package."""
+    tagged = {part: config.values.get(part) for part in PARTS}
+    return {
+        part: value.target.rpartition(".")[2]
+        for part, value in tagged.items()
+        if isinstance(value, Tagged)
+    }

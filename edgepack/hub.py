@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.checkpoint.folder import Checkpoint
 from edgepack.family import recognise
 from edgepack.manifest import State
 from edgepack.report import Step
@@ -30,9 +30,10 @@ class HubStage:
     feeds: tuple[Mapping[str, np.ndarray], ...]
 
 
-def author(folder: Path, text_rows: np.ndarray | None, hub: Path, step: Step) -> list[HubStage]:
-    """Write the networks of the checkpoint in `folder` to `hub`, with some rows of its text."""
-    checkpoint = open_checkpoint(folder)
+def author(
+    checkpoint: Checkpoint, text_rows: np.ndarray | None, hub: Path, step: Step
+) -> list[HubStage]:
+    """Write the networks of a checkpoint to the folder `hub`, with some rows of its text."""
     _, family = recognise(checkpoint)
     stages = []
     for graph in family.graphs(checkpoint, text_rows):

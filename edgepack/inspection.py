@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.family import recognise
+from edgepack.family import PARTS, recognise
 
 
 @dataclass(frozen=True)
 class Part:
-    """One state dict: tensors, distinct values and bytes, and how many tensors of each dtype."""
+    """One state dict: its file, tensors, distinct values and bytes, and tensors by dtype."""
 
     name: str
+    file: str
     tensors: int
     parameters: int
     bytes: int
@@ -36,12 +37,13 @@ def inspect_checkpoint(folder: Path) -> CheckpointSummary:
     checkpoint = open_checkpoint(folder)
     name, family = recognise(checkpoint)
     parts = []
-    for part in ("llm", "flow", "hift"):
+    for part in PARTS:
         tensors = checkpoint.tensors(part)
         distinct = {(_address(value), value.shape): value for value in tensors.values()}
         parts.append(
             Part(
                 part,
+                checkpoint.container(part),
                 len(tensors),
                 sum(value.size for value in distinct.values()),
                 sum(value.nbytes for value in distinct.values()),

@@ -69,7 +69,7 @@ class Stage(Struct, frozen=True):
 
 
 class Carried(Struct, frozen=True):
-    """A network of the checkpoint taken over as it is, in ONNX, run by any runtime."""
+    """A network of the checkpoint taken over as ONNX, run by any runtime: see `carried`."""
 
     file: str
     inputs: tuple[str, ...]

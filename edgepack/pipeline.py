@@ -45,9 +45,10 @@ from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
 from edgepack.solving import Solving, solve
 from edgepack.text_assets import text_assets
-from edgepack.trial import Trial, prepare
+from edgepack.trial import Trial, prepare, require_speaker
 from edgepack.verification import exam, gates, intervals, trajectories
 from edgepack.verification.footprint import peak
+from edgepack.verification.readiness import require_ready
 
 
 @dataclass
@@ -70,31 +71,35 @@ class Built:
 
     `measured` is what was measured when it was built, None if that is not known any more. There
     is memory of speaking for targets with a budget and those with a GPU, which this machine's CPU
-    stands in for.
+    stands in for. `warnings` are lines to show.
     """
 
     plan: Plan
     bundle: Bundle
     reused: bool
     measured: Measurements | None
+    warnings: Sequence[str] = ()
 
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
-    source = open_source(request.model)
+    source = open_source(request.model, request.llm)
     plans = plan(request, source)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
     for wanted in missing:
         limits.check(wanted)
+    if _needs_trial(missing, gates.STAGES):
+        require_speaker(request, source)
     if missing:
         with bundle.temporary_folder(request.output / "hub") as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
-            if _needs_trial(missing, contents.stages):
+            names = [stage.name for stage in contents.stages]
+            if _needs_trial(missing, names):
                 clock = Lap(seconds)
-                key, names = source_key(request, source), [s.name for s in contents.stages]
+                key = source_key(request, source)
                 solving = any(
                     p.solver(runtime, names) != REFERENCE
                     for p in missing
@@ -154,14 +159,15 @@ def _contents(
     step("preparing text" if not request.languages else "trimming the text vocabulary")
     text = text_assets(request, source)
     clock.lap("text")
-    stages = isolated(author, source.checkpoint.folder, text.rows, folder, step=step)
+    stages = isolated(author, source.checkpoint, text.rows, folder, step=step)
     clock.lap("networks")
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")
-    networks = enrolment_networks(source, folder)
+    warnings: list[str] = []
+    networks = enrolment_networks(source, folder, warnings.append)
     voices = all_voices(request, source, text, networks, folder, step)
     clock.lap("voices")
-    return Contents(stages, calls, text, voices, folder, networks), clock.seconds
+    return Contents(stages, calls, text, voices, folder, networks, warnings), clock.seconds
 
 
 def _make(
@@ -176,7 +182,7 @@ def _make(
     """Convert, compare, examine, and put the bundle together; it appears whole or not at all."""
     clock = Lap(dict(before))
     profile = wanted.profile
-    if trial and _needs_trial([wanted], contents.stages):
+    if trial and _needs_trial([wanted], [stage.name for stage in contents.stages]):
         contents = replace(contents, calls={**contents.calls, **trial.calls})
     else:  # it is there for another target of the same request
         trial = None
@@ -208,6 +214,7 @@ def _make(
             shutil.copyfile(trial.exam, folder / exam.FILE)
         manifest = describe(request, source, contents, wanted, folder, variants, solvers)
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        require_ready(Bundle(folder, manifest))
         budget.require_size(manifest, profile)
         peaks = {
             runtime: isolated(peak, folder, runtime, _threads(), step=step)
@@ -238,7 +245,7 @@ def _make(
         peaks=peaks,
     )
     measurements.write(wanted.folder, measured)
-    return Built(wanted, Bundle(wanted.folder, manifest), False, measured)
+    return Built(wanted, Bundle(wanted.folder, manifest), False, measured, contents.warnings)
 
 
 def _variants(
@@ -354,9 +361,8 @@ def _lots(
     return lots
 
 
-def _needs_trial(plans: Sequence[Plan], stages: Sequence[HubStage]) -> bool:
+def _needs_trial(plans: Sequence[Plan], names: Sequence[str]) -> bool:
     """Whether any plan needs recorded speech: for networks that approximate, or for a solver."""
-    names = [stage.name for stage in stages]
     return any(
         p.approximates(runtime, names) or p.solver(runtime, names) != REFERENCE
         for p in plans

@@ -26,6 +26,7 @@ from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE
 from edgepack.target import TargetProfile
 
 DEMO = "demo"
+DOCUMENTS = ("MODEL_CARD.md", "README.md", "LICENSE")  # of a checkpoint, copied into its bundles
 _TOOLS = (
     "ai-edge-litert",
     "ai-edge-quantizer",
@@ -73,7 +74,8 @@ class BuildRequest:
     `languages` are codes, none for all of them; the words of the text file `keep_text` stay too.
     `voices` are added to those of the checkpoint. `keep_enrolment` overrules a target that leaves
     the enrolment networks out. `calibration` is a folder of the user's own sentences. `recipe`
-    is a bundle or a YAML file that fixes how networks are converted. `solver` is auto (the
+    is a bundle or a YAML file that fixes how networks are converted. `llm` is the file in the
+    checkpoint with the language model's weights, if not the usual one. `solver` is auto (the
     target's choice), reference, calibrated, or the path of tables. `allow_failed_gate` writes a
     bundle that failed its exam.
     """
@@ -92,6 +94,7 @@ class BuildRequest:
     solver: str = AUTO
     allow_failed_gate: bool = False
     force: bool = False
+    llm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,22 @@ class Plan:
         return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
 
 
-def open_source(model: str) -> Source:
-    """The checkpoint to build, recognised and hashed."""
+def open_source(model: str, llm: str | None = None) -> Source:
+    """The checkpoint to build, recognised and hashed; `llm` is a file of it to take as that part.
+
+    Only files that a bundle is made of are read.
+    """
     folder = Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
     checkpoint = open_checkpoint(folder)
+    if llm is not None:
+        checkpoint = checkpoint.with_part("llm", llm)
     family_name, family = recognise(checkpoint)
-    name = model if model == DEMO else re.sub(r"[^\w.-]+", "_", folder.resolve().name)
-    hashes = {file: checkpoint.sha256(file) for file in family.sources(checkpoint)}
+    # Of a link, its own name: in a cache it leads to a folder called after a revision.
+    named = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    name = model if model == DEMO else re.sub(r"[^\w.-]+", "_", named)
+    documents = [name for name in DOCUMENTS if checkpoint.has(name)]
+    files = [*family.sources(checkpoint), *documents]
+    hashes = {file: checkpoint.sha256(file) for file in files}
     return Source(name, checkpoint, family_name, family, hashes)
 
 
@@ -183,8 +195,23 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
     for wanted in request.voices:
         if not wanted.recording.is_file():
             raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
+    _require_a_voice(request, source)
     inputs = _inputs(request, source)
     return [_plan(request, source, name, inputs) for name in dict.fromkeys(request.targets)]
+
+
+def _require_a_voice(request: BuildRequest, source: Source) -> None:
+    """Refuse what could never speak: without enrolment networks a bundle gets no voice later."""
+    checkpoint, family = source.checkpoint, source.family
+    if family.enrolment(checkpoint):
+        return
+    if request.voices:
+        raise UsageError(f"{checkpoint.folder}: has no enrolment networks, which --voice needs")
+    if not family.voices(checkpoint):
+        raise UsageError(
+            f"{checkpoint.folder}: has no voices and no networks that could make one of a "
+            "recording (speech tokenizer, speaker encoder); is the download complete?"
+        )
 
 
 def source_key(request: BuildRequest, source: Source) -> str:

@@ -55,8 +55,7 @@ def prepare(
 ) -> Trial:
     """Speak with the hub: record inputs of its networks (or find them), then the exam.
 
-    With `solving` exact trajectories for a solver are recorded too. Raises UsageError if there is
-    no voice to speak with.
+    With `solving` exact trajectories for a solver are recorded too.
     """
     corpus = _corpus(request, contents)
     prompts = [VoiceRequest(f"prompt {name}", wav, text) for name, wav, text in corpus.prompts]
@@ -66,11 +65,6 @@ def prepare(
         networks, folder = contents.enrolment, contents.folder
         made = all_voices(wanted, source, contents.text, networks, folder, step)
         speakers = {name: voice for name, voice in made.items() if name not in contents.voices}
-    if not speakers:
-        raise UsageError(
-            f"{source.checkpoint.folder}: has no voices, and calibration has to speak with one; "
-            "give --voice NAME=WAV:TEXT, or --calibration DIR with NAME.wav and NAME.txt"
-        )
     reference = contents.folder / "reference"
     _bundle(request, source, replace(contents, voices=speakers, enrolment={}), reference)
     key = _recording_key(key, corpus, contents)
@@ -82,6 +76,16 @@ def prepare(
     sentences = corpus.calibration, corpus.exam
     followed = isolated(record, reference, *sentences, key, step=step)
     return Trial(reference, samples, path, calls, followed)
+
+
+def require_speaker(request: BuildRequest, source: Source) -> None:
+    """Raise UsageError if there is no voice to speak with, before anything is made."""
+    prompts = of_folder(request.calibration).prompts if request.calibration else ()
+    if not (request.voices or prompts or source.family.voices(source.checkpoint)):
+        raise UsageError(
+            f"{source.checkpoint.folder}: has no voices, and calibration has to speak with one; "
+            "give --voice NAME=WAV:TEXT, or --calibration DIR with NAME.wav and NAME.txt"
+        )
 
 
 def _recording_key(key: str, corpus: Corpus, contents: Contents) -> str:

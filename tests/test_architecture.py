@@ -52,7 +52,8 @@ LAYERS: dict[str, set[str]] = {
     "runtime": set(),
     "verification": {"runtime"},
     "bench": {"language", "runtime"},
-    "carried": set(),
+    "carried": {"pooling"},
+    "pooling": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
     "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
@@ -143,7 +144,7 @@ def test_only_families_know_a_family(path: Path) -> None:
         return
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Compare):
-            assert "family" not in ast.unparse(node).replace("family.config_name", "")
+            assert "family" not in ast.unparse(node).replace("family.networks", "")
 
 
 def test_dependencies_are_light() -> None:

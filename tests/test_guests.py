@@ -12,6 +12,7 @@ from support import Build
 from edgepack import recipe, target
 from edgepack.backends._ort_attention import fuse_attention
 from edgepack.bundle import Bundle, open_bundle
+from edgepack.checkpoint.folder import open_checkpoint
 from edgepack.errors import UnsupportedError, UsageError
 from edgepack.hub import author
 from edgepack.pipeline import build
@@ -79,7 +80,8 @@ def estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from importlib import resources
 
     folder = tmp_path_factory.mktemp("hub")
-    author(Path(str(resources.files("edgepack") / "demo_voice")), None, folder, silent)
+    demo = open_checkpoint(Path(str(resources.files("edgepack") / "demo_voice")))
+    author(demo, None, folder, silent)
     return folder / "flow_estimator.onnx"
 
 

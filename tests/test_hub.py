@@ -7,10 +7,11 @@ import onnx
 import pytest
 from support import DATA
 
+from edgepack.checkpoint.folder import open_checkpoint
 from edgepack.hub import HubStage, answers, author
 from edgepack.report import silent
 
-CHECKPOINT = DATA / "checkpoints" / "cosyvoice2-s2"
+CHECKPOINT = open_checkpoint(DATA / "checkpoints" / "cosyvoice2-s2")
 
 
 @pytest.fixture(scope="module")

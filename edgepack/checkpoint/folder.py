@@ -1,29 +1,41 @@
-"""A checkpoint folder: its configuration, its tensors and the hashes of what was read."""
+"""A checkpoint folder: its configuration, its tensors and the hashes of what was read.
+
+What is read or copied is in the folder itself, or, where the folder is a snapshot of a Hugging Face
+cache, among the blobs of the same repository: REPOSITORY/snapshots/REVISION/NAME is a link to
+REPOSITORY/blobs/HASH there. A link to anywhere else is refused.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from edgepack.checkpoint import safetensors, torch_zip, yaml
 from edgepack.checkpoint.config import Config
-from edgepack.errors import UsageError
+from edgepack.errors import IntegrityError, UsageError
 
-_CONFIGS = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
+# The newest name first: what was downloaded over an older release may have both. The name says
+# nothing else, CosyVoice2 had the first one's until April 2025.
+_CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
+_CONTAINERS = (".pt", ".safetensors")
 _MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in the released CosyVoice layout; nothing is read before it is asked for."""
+    """A folder in the released CosyVoice layout; nothing is read before it is asked for.
+
+    `parts` names state dicts that are in another file than `<part>.pt`.
+    """
 
     folder: Path
     config_name: str
+    parts: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @cached_property
     def config(self) -> Config:
@@ -31,10 +43,16 @@ class Checkpoint:
         return Config(self.config_name, yaml.load(self.file(self.config_name)))
 
     def file(self, name: str) -> Path:
-        """The path of a file that must be there."""
+        """The path of a file that must be there; raises IntegrityError if it leads elsewhere."""
         path = self.folder / name
         if not path.is_file():
             raise UsageError(f"{self.folder}: {name} is missing; is the download complete?")
+        root, found = self.folder.resolve(), path.resolve()
+        if not found.is_relative_to(root) and found.parent != _blobs(root):
+            raise IntegrityError(
+                f"{path}: a link out of the checkpoint, to {found}; refused. If that is meant, "
+                "copy the file into the folder"
+            )
         return path
 
     def has(self, name: str) -> bool:
@@ -55,12 +73,28 @@ class Checkpoint:
         return Config(name, values)
 
     def container(self, part: str) -> str:
-        """The file of a state dict: `<part>.pt`, or `<part>.safetensors` if only that is there."""
-        names = (f"{part}.pt", f"{part}.safetensors")
+        """The file of a state dict: the one it was given, `<part>.pt`, or `<part>.safetensors`.
+
+        The last only if there is no `<part>.pt`.
+        """
+        if part in self.parts:
+            return self.parts[part]
+        names = [part + suffix for suffix in _CONTAINERS]
         return next((name for name in names if self.has(name)), names[0])
 
+    def with_part(self, part: str, name: str) -> "Checkpoint":
+        """The same folder with the state dict of a part from another file of it."""
+        pure = PurePath(name)
+        if pure.is_absolute() or ".." in pure.parts or pure.suffix not in _CONTAINERS:
+            raise UsageError(
+                f"{name!r} cannot be {part}: give the name of a .pt or .safetensors file that is "
+                f"inside {self.folder}"
+            )
+        self.file(name)
+        return replace(self, parts={**self.parts, part: name})
+
     def tensors(self, part: str) -> Mapping[str, np.ndarray]:
-        """The state dict `<part>.pt` (or `<part>.safetensors`), memory-mapped.
+        """The state dict of a part, memory-mapped.
 
         Entries that are not tensors (a training checkpoint's `epoch` and `step`) are left out.
         """
@@ -86,7 +120,7 @@ class Checkpoint:
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`; the first known configuration name decides, as upstream."""
+    """The checkpoint in `folder`, by the first configuration that is there."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such checkpoint folder (or use 'demo')")
     for name in _CONFIGS:
@@ -95,3 +129,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     raise UsageError(
         f"{folder}: none of {', '.join(_CONFIGS)} is there; not a CosyVoice checkpoint"
     )
+
+
+def _blobs(root: Path) -> Path | None:
+    """Where the files of a snapshot are in a Hugging Face cache; None for any other folder.
+
+    Source: huggingface_hub, "Understand caching". `root` is resolved, and so has to be what it
+    returns: a folder of blobs that is a link could be any folder.
+    """
+    blobs = root.parent.parent / "blobs"
+    return blobs if root.parent.name == "snapshots" and not blobs.is_symlink() else None

@@ -33,7 +33,15 @@ def build(checkpoint: Checkpoint, folder: str, special: Sequence[str], rows: int
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in special]
     )
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    vocabulary = tokenizer.get_vocab()
+    owners = dict(zip(vocabulary.values(), vocabulary, strict=True))
+    for token, number in vocabulary.items():
+        if owners[number] != token:
+            raise UsageError(
+                f"{checkpoint.folder / folder}: tokens {token!r} and {owners[number]!r} have one "
+                f"id, {number}; download the tokenizer again"
+            )
+    largest = max(owners, default=0)
     if largest >= rows:
         raise UnsupportedError(
             f"{checkpoint.folder / folder}: token id {largest} for {rows} embedding rows; "

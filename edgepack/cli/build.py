@@ -1,5 +1,6 @@
 """`edgepack build`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,11 @@ _GREETINGS = {
     help="Write a bundle that failed its exam; it and every run say so.",
 )
 @click.option(
+    "--llm",
+    metavar="FILE",
+    help="Take the language model from this file of the checkpoint, such as llm.rl.pt.",
+)
+@click.option(
     "--language",
     "languages",
     default="all",
@@ -121,6 +127,7 @@ def command(
     recipe: Path | None,
     solver: str,
     allow_failed_gate: bool,
+    llm: str | None,
     languages: str,
     keep_text: Path | None,
     voices: tuple[str, ...],
@@ -154,9 +161,10 @@ def command(
         solver,
         allow_failed_gate,
         force,
+        llm,
     )
     if dry_run:
-        plans = plan(request, open_source(model))
+        plans = plan(request, open_source(model, llm))
         if as_json:
             report.document({"plans": [_planned(planned) for planned in plans]})
         elif not quiet:
@@ -165,6 +173,8 @@ def command(
         return
     with report.progress("build", shown=not quiet) as step:
         built = pipeline.build(request, step)
+    for warning in dict.fromkeys(w for b in built for w in b.warnings) if not quiet else ():
+        report.warn(warning)
     if as_json:
         report.document({"bundles": [_built(b) for b in built]})
     elif not quiet:
@@ -195,6 +205,7 @@ def _built(built: "Built") -> dict[str, Any]:
         "engines": engines_needed(manifest),
         "bytes": sum(f.bytes for f in manifest.files.values()),
         "reused": built.reused,
+        "warnings": list(built.warnings),
         "seconds": measured.seconds if measured else {},
         "peak_rss_bytes": measured.peaks if measured else {},
         "smoke_test": _smoke_test(built),
@@ -246,8 +257,13 @@ def _show(built: "Built") -> None:
     report.line(f"{built.bundle.folder} {state}")
     if measured and not built.reused:
         report.line(f"what was measured: {measurements.place(built.bundle.folder)}")
+    where = shlex.quote(str(built.bundle.folder))
+    if not manifest.voices:
+        report.line("it has no voice yet: record one, such as anna.wav, and add it")
+        report.line(f'try: edgepack voice add {where} anna anna.wav --text "what anna says"')
+        return
     text = _GREETINGS.get(manifest.languages[0], "你好,世界")
-    report.line(f'try: edgepack run {built.bundle.folder} "{text}" -o out.wav')
+    report.line(f'try: edgepack run {where} "{text}" -o out.wav')
     if built.plan.profile.gpu:
         report.line("without its GPU, to see that it speaks: the same with --provider cpu")
 

@@ -36,6 +36,7 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
         total = report.size(sum(file.bytes for file in manifest.files.values()))
         bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
         report.line(f"family {manifest.family}, language {manifest.language}")
+        report.line(f"made of: {', '.join(manifest.source)}")
         report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")
         tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
@@ -53,7 +54,7 @@ def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
         report.document({"kind": "checkpoint", "path": str(path), **asdict(summary)})
     elif not quiet:
         rows = [
-            [p.name, str(p.tensors), f"{p.parameters:,}", report.size(p.bytes), ", ".join(p.dtypes)]
+            [p.file, str(p.tensors), f"{p.parameters:,}", report.size(p.bytes), ", ".join(p.dtypes)]
             for p in summary.parts
         ]
         columns = ["part", "tensors", "parameters", "size", "dtype"]

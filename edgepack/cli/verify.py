@@ -50,6 +50,8 @@ def command(
 ) -> None:
     """Check every file of BUNDLE and run its self-test in each runtime (or in --format).
 
+    Its text front end and its voices are opened as for speaking.
+
     The self-test repeats recorded calls of every network and compares with what the fp32
     reference answered when the bundle was built. A bundle with integer weights also repeats its
     exam: sentences that the fp32 networks spoke, and the target's limits; one with a calibrated
@@ -65,8 +67,10 @@ def command(
     from edgepack.runtime.loading import choose
     from edgepack.verification import gates
     from edgepack.verification.intervals import rounded
+    from edgepack.verification.readiness import require_ready
 
     opened = open_bundle(bundle)
+    require_ready(opened)
     runtimes = [runtime] if runtime else opened.runtimes()
     shown = not quiet and not as_json
     failed: list[str] = []

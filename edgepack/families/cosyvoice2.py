@@ -4,7 +4,7 @@ Source: FunAudioLLM/CosyVoice, `cosyvoice2.yaml` and cosyvoice/cli/model.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.config import Config
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import UnsupportedError, UsageError
-from edgepack.family import TEXT_TABLE, HostSettings
+from edgepack.family import PARTS, TEXT_TABLE, HostSettings
 from edgepack.graph.net import Graph
 from edgepack.graph.weights import Weights, stack
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Sampling, Stream, Vocoder
@@ -53,7 +53,11 @@ _STREAM = Stream(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
 
 
 class _CosyVoice2:
-    config_name = "cosyvoice2.yaml"
+    networks: ClassVar[Mapping[str, str]] = {
+        "llm": "Qwen2LM",
+        "flow": "CausalMaskedDiffWithXvec",
+        "hift": "HiFTGenerator",
+    }
 
     def graphs(
         self, checkpoint: Checkpoint, text_rows: np.ndarray | None = None
@@ -99,7 +103,7 @@ class _CosyVoice2:
                 schedule="cosine" if solver.get("t_scheduler", str) == "cosine" else "linear",
                 guidance=solver.get("inference_cfg_rate", float),
                 look_ahead=flow.positive("pre_lookahead_len"),
-                chunk=flow.section("encoder").positive("static_chunk_size"),
+                chunk=_chunk(flow),
                 ratio=flow.positive("token_mel_ratio"),
                 mels=flow.positive("output_size"),
                 noise_seed=0,
@@ -142,8 +146,8 @@ class _CosyVoice2:
         return files if all(checkpoint.has(f) for f in files.values()) else {}
 
     def sources(self, checkpoint: Checkpoint) -> Sequence[str]:
-        parts = [checkpoint.container(part) for part in ("llm", "flow", "hift")]
-        names = [self.config_name, *parts, "spk2info.pt"]
+        parts = [checkpoint.container(part) for part in PARTS]
+        names = [checkpoint.config_name, *parts, "spk2info.pt"]
         names += [f"{_QWEN}/{n}" for n in ("config.json", "vocab.json", "merges.txt")]
         names += [f"{_QWEN}/{n}" for n in ("tokenizer_config.json", "tokenizer.json")]
         names += self.enrolment(checkpoint).values()
@@ -166,7 +170,7 @@ def _language_model(checkpoint: Checkpoint, text_rows: np.ndarray | None) -> Ite
         epsilon=qwen.get("rms_norm_eps", float),
         logits=speech + _EXTRA_IDS,
     )
-    w = Weights.of("llm.pt", checkpoint.tensors("llm"))
+    w = Weights.of(checkpoint.container("llm"), checkpoint.tensors("llm"))
     backbone = w / "llm" / "model" / "model"
     text = (backbone / "embed_tokens").get("weight", qwen.positive("vocab_size"), hidden)
     if text_rows is not None:
@@ -197,7 +201,7 @@ def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
     estimator = config.section("decoder").section("estimator")
     estimator.expect(act_fn="gelu")
     mels = config.positive("output_size")
-    w = Weights.of("flow.pt", checkpoint.tensors("flow"))
+    w = Weights.of(checkpoint.container("flow"), checkpoint.tensors("flow"))
     unet = FlowUNetDims(
         mels=mels,
         heads=estimator.positive("num_heads"),
@@ -225,6 +229,18 @@ def _flow(checkpoint: Checkpoint) -> Iterator[Graph]:
     yield from graphs
 
 
+def _chunk(flow: Config) -> int:
+    """Tokens that the flow decoder takes at once while streaming.
+
+    Configurations of before April 2025 do not say it: the code that came with them had two seconds
+    (CosyVoice2Model.__init__ in cosyvoice/cli/model.py).
+    """
+    encoder = flow.section("encoder")
+    if "static_chunk_size" in encoder.values:
+        return encoder.positive("static_chunk_size")
+    return 2 * flow.positive("input_frame_rate")
+
+
 def _solver(flow: Config) -> Config:
     parameters = flow.section("decoder").section("cfm_params").section("content")
     parameters.expect(solver="euler")
@@ -235,7 +251,8 @@ def _vocoder(checkpoint: Checkpoint) -> Iterator[Graph]:
     dims = _hift_dims(checkpoint.config)
     tensors = checkpoint.tensors("hift")
     # A GAN training checkpoint keeps the generator under a prefix.
-    w = Weights.of("hift.pt", {k.replace("generator.", ""): v for k, v in tensors.items()})
+    plain = {name.replace("generator.", ""): value for name, value in tensors.items()}
+    w = Weights.of(checkpoint.container("hift"), plain)
     graphs = [hift_source(w, dims), hift(w, dims)]
     w.assert_all_read([])
     yield from graphs
@@ -269,9 +286,13 @@ def _hift_dims(config: Config) -> HiFTDims:
     levels = {len(of) for of in (dims.rates, dims.kernels, dims.source_kernels)}
     if levels != {len(dims.source_dilations)} or len(dims.dilations) != len(dims.block_kernels):
         raise UsageError(f"{section.where}: its lists of levels or of blocks differ in length")
-    frames = config.positive("token_frame_rate") * config.section("flow").positive(
-        "token_mel_ratio"
+    flow = config.section("flow")
+    # The older name of the rate is the only one in configurations of before April 2025.
+    older = config.values.get("token_frame_rate") is None
+    rate_of_tokens = (
+        flow.positive("input_frame_rate") if older else config.positive("token_frame_rate")
     )
+    frames = rate_of_tokens * flow.positive("token_mel_ratio")
     if dims.frame * frames != rate or dims.frame % 2:
         raise UnsupportedError(
             f"{section.where}: {dims.frame} samples a frame, but {rate} Hz and {frames} frames a "

@@ -27,7 +27,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The tokenizer of a full-size CosyVoice2."""
     folder = tmp_path_factory.mktemp("full")
     random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
-    return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, FAMILY.config_name)))
+    return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, "cosyvoice2.yaml")))
 
 
 @pytest.fixture
@@ -134,4 +134,21 @@ def test_an_id_far_beyond_the_others_needs_a_row_too(small: Checkpoint) -> None:
     put(small, "vocab.json", json.dumps(vocabulary | {"ĠĠĠĠ": ROWS}).encode())
     put(small, "tokenizer_config.json", b"{}")
     with pytest.raises(UnsupportedError, match=f"token id {ROWS} for {ROWS} embedding rows"):
+        tokenizer.build(small, "t", [], ROWS)
+
+
+def test_two_tokens_with_one_id_are_refused(small: Checkpoint) -> None:
+    vocabulary = json.loads((SMALL / "vocab.json").read_text("utf-8"))
+    first, second, *_ = vocabulary
+    put(small, "vocab.json", json.dumps(vocabulary | {second: vocabulary[first]}).encode())
+    with pytest.raises(UsageError, match=f"have one id, {vocabulary[first]}"):
+        tokenizer.build(small, "t", [], ROWS)
+
+
+def test_two_tokens_with_one_id_are_refused_in_the_other_form_too(small: Checkpoint) -> None:
+    tree = json.loads((SMALL / "tokenizer.json").read_text("utf-8"))
+    first, second, *_ = tree["model"]["vocab"]
+    tree["model"]["vocab"][second] = tree["model"]["vocab"][first]
+    put(small, "tokenizer.json", json.dumps(tree).encode())
+    with pytest.raises(UsageError, match="have one id"):
         tokenizer.build(small, "t", [], ROWS)

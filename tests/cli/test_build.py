@@ -40,7 +40,7 @@ def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     assert all(line.startswith("build: ") for line in built.err.splitlines())
     (told,) = built.document["bundles"]
     assert (told["path"], told["target"]) == ("bundles/tiny-intel-cpu", "intel-cpu")
-    assert (told["language"], told["reused"]) == ("all", False)
+    assert (told["language"], told["reused"], told["warnings"]) == ("all", False, [])
     assert set(told["seconds"]) == {"text", "networks", "reference", "voices", "ort"}
     assert set(told["stages"]) == STAGES
     for stage in told["stages"].values():
@@ -68,6 +68,18 @@ def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     assert len(contents(Path("bundles/tiny-intel-cpu"))["ort/speech_lm.onnx.data"]) < 0.6 * len(
         written["ort/speech_lm.onnx.data"]
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "code"), [("llm.pt", 0), ("llm.rl.pt", 2), ("../tiny/llm.pt", 2), ("campplus.onnx", 2)]
+)
+def test_the_language_model_is_a_file_of_the_checkpoint(
+    cli: Cli, tiny: str, file: str, code: int
+) -> None:
+    ran = cli("build", tiny, "-t", "intel-cpu", "--llm", file, "--dry-run")
+    assert ran.code == code
+    if code:
+        assert file in ran.message
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+from linked import linked
 from support import Build, Checkpoints
 
 from cli import Cli, copied
@@ -23,6 +25,14 @@ def test_a_bundle_is_told_as_its_manifest(cli: Cli, bundle: Build) -> None:
     assert cli("inspect", folder, "--quiet") == (0, "", "")
 
 
+def test_a_bundle_says_which_language_model_it_has(cli: Cli, bundle: Build, tmp_path: Path) -> None:
+    opened = linked(bundle("tiny"), tmp_path)
+    assert "made of: cosyvoice2.yaml, llm.pt, " in cli("inspect", opened.folder).out
+    files = {n.replace("llm.pt", "llm.rl.pt"): sha for n, sha in opened.manifest.source.items()}
+    opened.with_manifest(msgspec.structs.replace(opened.manifest, source=files))
+    assert "made of: cosyvoice2.yaml, llm.rl.pt, " in cli("inspect", opened.folder).out
+
+
 def test_a_checkpoint_is_counted(cli: Cli, checkpoints: Checkpoints) -> None:
     folder = checkpoints("tiny")
     told = cli("inspect", folder, "--json")
@@ -37,6 +47,8 @@ def test_a_checkpoint_is_counted(cli: Cli, checkpoints: Checkpoints) -> None:
         assert part["tensors"] == sum(part["dtypes"].values())
     shown = cli("inspect", folder).out
     assert f"{document['parts'][0]['parameters']:,}" in shown
+    assert document["parts"][0]["file"] == "llm.pt"
+    assert "llm.pt" in shown
     assert cli("inspect", folder, "--quiet") == (0, "", "")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from linked import changed, linked
 from safetensors.numpy import load_file, save_file
 from support import RUNTIMES, Build
 
@@ -106,3 +107,20 @@ def test_a_newer_bundle_format_is_unsupported(cli: Cli, changeable: Path) -> Non
     ran = cli("verify", changeable)
     assert ran.code == 3
     assert "update" in ran.message
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "voice", "normalizer"])
+def test_what_speaks_besides_networks_is_opened(
+    cli: Cli, tiny: Path, tmp_path: Path, part: str
+) -> None:
+    bundle = linked(tiny, tmp_path)
+    manifest = bundle.manifest
+    name = {
+        "tokenizer": manifest.tokenizer,
+        "voice": next(iter(manifest.voices.values())),
+        "normalizer": next(n.files[0] for n in manifest.normalizers.values() if n.files),
+    }[part]
+    changed(bundle, name, b"{}", listed=True)
+    ran = cli("verify", bundle.folder, "--format", "ort")
+    assert ran.code == 4
+    assert Path(name).name in ran.err  # where a library has its say as well

@@ -22,7 +22,7 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tokenizer of a full-size checkpoint, as JSON."""
     folder = tmp_path_factory.mktemp("qwen2")
     random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
-    return FAMILY.tokenizer(Checkpoint(folder, FAMILY.config_name))
+    return FAMILY.tokenizer(Checkpoint(folder, "cosyvoice2.yaml"))
 
 
 @pytest.fixture(scope="session")

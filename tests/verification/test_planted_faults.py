@@ -59,7 +59,7 @@ FAULTS: Mapping[str, Callable[[Arrays], Arrays]] = {
 def hub(tmp_path_factory: pytest.TempPathFactory, small: Bundle) -> tuple[list[HubStage], Calls]:
     """Networks of the demo voice in fp32 with the self-test of a quantized bundle of it."""
     folder = tmp_path_factory.mktemp("hub")
-    stages = author(open_source("demo").checkpoint.folder, None, folder, silent)
+    stages = author(open_source("demo").checkpoint, None, folder, silent)
     calls = selftest.read(small.path(small.manifest.self_test))
     # Ids of `small` are of fewer rows of text.
     return [stage for stage in stages if stage.name != "text_embedding"], calls
