@@ -115,8 +115,9 @@ class Speaker:
         decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         begun = None
-        if prompt_text and manner.mode == "zero-shot" and self.loaded.prompts:
-            begun = self.loaded.prompts.begun(decoder, prompt_text)
+        prompts = self.loaded.prompts if decoder.decoder.restorable else None
+        if prompt_text and manner.mode == "zero-shot" and prompts:
+            begun = prompts.begun(decoder, prompt_text)
         sentence.text_ids = self.loaded.frontend.ids(sentence.text)
         sampler = self._sampler(number, manner.settings)
         sentence.ended = yield from decoder.generate(

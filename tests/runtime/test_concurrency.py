@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Noting, failing
+from fakes import failing, noting
 from linked import linked
 from support import GOLDEN, RUNTIMES, Build
 
@@ -120,7 +120,7 @@ def test_the_next_sentence_is_decoded_by_another_thread(ort: Synthesizer, overla
     threads: dict[str, set[int]] = {}
     loaded = ort.loaded
     for stage in ("speech_lm", "hift"):
-        loaded = with_session(loaded, stage, Noting(stage, session_of(loaded, stage), threads))
+        loaded = with_session(loaded, stage, noting(stage, session_of(loaded, stage), threads))
     Synthesizer(loaded, ort.clock).speak(LONG, replace(PLAIN, overlap=overlap))
     assert threads["hift"] == {threading.get_ident()}
     assert (threads["speech_lm"] == threads["hift"]) != overlap
