@@ -191,6 +191,7 @@ def test_forks_share_weights_and_have_their_own_caches(subject: Network) -> None
     one = subject.opened()
     other = one.fork()
     assert other is not one
+    assert type(other) is type(one)
     alone = [one.run({"x": X[:, :2]})["y"], one.run({"x": X[:, 2:]})["y"]]
     one.reset()
     turns = [one.run({"x": X[:, :2]})["y"]]

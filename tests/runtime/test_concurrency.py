@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import failing, noting
-from linked import linked
-from support import GOLDEN, RUNTIMES, Build
+from support import RUNTIMES
 
 from edgepack import voices
 from edgepack.bundle import Bundle
-from edgepack.runtime import audio, prompts
+from edgepack.runtime import prompts
 from edgepack.runtime.loading import session_of, with_session
 from edgepack.runtime.session import Feeds
 from edgepack.runtime.synthesizer import Settings, Synthesizer
@@ -131,17 +130,6 @@ def test_an_error_of_the_decoding_thread_reaches_the_caller(ort: Synthesizer) ->
     with pytest.raises(RuntimeError, match="planted"):
         broken.speak(LONG, replace(PLAIN, overlap=True))
     assert "edgepack-lm" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.fixture
-def voiced(bundle: Build, tmp_path: Path) -> Bundle:
-    """The demo voice with a voice more, made of a recording of it."""
-    demo = linked(bundle("demo"), tmp_path)
-    synthesizer = Synthesizer.load(demo.folder, "ort", 1)
-    with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
-        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
-    ids = synthesizer.loaded.frontend.ids("今天天气很好，我们一起去公园散步吧。")
-    return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
