@@ -3,7 +3,7 @@
 Source: cosyvoice/llm/llm.py (`Qwen2LM.inference`, `inference_bistream`).
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +94,7 @@ class SpeechDecoder:
         sampler: Sampler,
         prompt_text: Sequence[int] = (),
         prompt: Sequence[int] = (),
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         """Speech tokens while the text still arrives, in alternating blocks of text and speech.
 
         There is no length limit, and where the original fails on an id that cannot come there, that
