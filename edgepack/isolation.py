@@ -2,48 +2,91 @@
 
 import contextlib
 import multiprocessing
+import os
+import pickle
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
-from edgepack.errors import ResourceError
+from edgepack.errors import EdgepackError, ResourceError
 from edgepack.report import Step
 
 T = TypeVar("T")
+
+_STDERR = 2
+_KEPT_BYTES = 8192  # the end of what a process wrote to stderr
+_LINE = 200  # characters of it in a message
+_WAIT_SECONDS = 1.0  # for the end of stderr: a process of that process may still have it open
+
+
+class _ChildError(Exception):
+    """Where an error of another process arose, as text; it is the error's cause."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Words:
+    """The end of what another process writes to stderr, which engines do in C++ too."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._end = b""
+        self._thread = threading.Thread(target=self._read, name="edgepack-stderr", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while some := os.read(self._pipe.fileno(), _KEPT_BYTES):
+            self._end = (self._end + some)[-_KEPT_BYTES:]
+        self._pipe.close()
+
+    def text(self) -> str:
+        """It, once the process has ended."""
+        self._thread.join(_WAIT_SECONDS)
+        return self._end.decode("utf-8", "replace").strip()
 
 
 def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
     """`function(*arguments, step)` in a new interpreter; its steps and its error come back here.
 
-    Function and arguments have to be picklable. A process that dies (out of memory) is a
-    ResourceError. An interrupt reaches only this process, which then ends the other one.
+    Function and arguments have to be picklable. The error has the traceback of the other process as
+    its cause, and the end of what was written to stderr there as a note (and `stderr` in the
+    details of an EdgepackError). A process that dies is a ResourceError. An interrupt reaches only
+    this process, which then ends the other one.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, function, arguments), daemon=True)
+    heard, stderr = context.Pipe(duplex=False)
+    target = (sender, stderr, function, arguments)
+    process = context.Process(target=_child, args=target, daemon=True)
     resource_tracker.ensure_running()  # starting it would undo the mask
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
+    words = _Words(heard)
     try:
-        process.start()
-        sender.close()
+        try:
+            process.start()
+        finally:
+            sender.close()
+            stderr.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while True:
             kind, value = receiver.recv()
             if kind == "step":
                 step(value)
             elif kind == "error":
-                raise value
+                error, trace = value
+                process.join()
+                raise _explained(error, trace, words.text())
             else:
                 return cast(T, value)
     except EOFError:
         process.join()
-        cause = "memory ran out" if process.exitcode == -signal.SIGKILL else "it crashed"
-        raise ResourceError(
-            f"the build process for {function.__name__!r} ended with code {process.exitcode}: "
-            f"{cause}; close other programs and build again"
-        ) from None
+        raise _died(function.__name__, process.exitcode, words.text()) from None
     finally:
         if process.pid is not None:
             process.kill()
@@ -52,11 +95,45 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _child(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _explained(error: Exception, trace: str, words: str) -> Exception:
+    error.__cause__ = _ChildError(trace)
+    if words:
+        error.add_note(f"The process had written to stderr:\n{words}")
+        if isinstance(error, EdgepackError):
+            error.details["stderr"] = words
+    return error
+
+
+def _died(name: str, code: int | None, words: str) -> ResourceError:
+    cause = "memory ran out" if code == -signal.SIGKILL else "it crashed"
+    last = f", after writing {words.splitlines()[-1][-_LINE:]!r}" if words else ""
+    return ResourceError(
+        f"the build process for {name!r} ended with code {code}: {cause}{last}; close other "
+        "programs and build again",
+        {"stderr": words} if words else None,
+    )
+
+
+def _child(
+    sender: Connection, stderr: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    os.dup2(stderr.fileno(), _STDERR)
+    stderr.close()
     with contextlib.suppress(BrokenPipeError):  # the parent has gone
         try:
             result = function(*arguments, lambda message: sender.send(("step", message)))
             sender.send(("result", result))
         except Exception as error:  # whatever it is, the parent raises it
-            error.__traceback__ = None
-            sender.send(("error", error))
+            trace = traceback.format_exc()
+            sender.send(("error", (_portable(error), trace)))
+        sys.stderr.flush()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same if it cannot be sent to another process."""
+    error.__traceback__ = None
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (our own bytes)
+    except Exception:  # anything can be in the way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

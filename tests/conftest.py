@@ -8,13 +8,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import random_checkpoint
-from support import DATA, INT8, RUNTIMES, Build, Checkpoints
+from linked import linked
+from support import DATA, GOLDEN, INT8, RUNTIMES, Build, Checkpoints
 
+from edgepack import voices
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
+from edgepack.runtime import audio
+from edgepack.runtime.synthesizer import Synthesizer
 from edgepack.target import load
 
 
@@ -91,3 +96,14 @@ def small(shared: Path) -> Bundle:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         request = BuildRequest("demo", ["intel-cpu"], shared / "int8", RUNTIMES, precision="int8")
         return open_bundle(built(replace(request, recipe=recipe, languages=["zh"])))
+
+
+@pytest.fixture
+def voiced(bundle: Build, tmp_path: Path) -> Bundle:
+    """The demo voice with a voice more, `cloned`, made of a recording of it."""
+    demo = linked(bundle("demo"), tmp_path)
+    synthesizer = Synthesizer.load(demo.folder, "ort", 1)
+    with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
+        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
+    ids = synthesizer.loaded.frontend.ids("今天天气很好，我们一起去公园散步吧。")
+    return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids))

@@ -1,9 +1,10 @@
 """Which offer wins, and planted recipes that must not."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from edgepack.recipe import Recipe, named
 from edgepack.report import silent
 from edgepack.runtime.loading import Host, load, session_of
 from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.wrapper import Wrapper
 from edgepack.target import RuntimeOptions
 from edgepack.verification import exam, gates
 
@@ -89,23 +91,25 @@ class Planted:
         return [path]
 
 
-class Faulty:
+@dataclass
+class Faulty(Wrapper):
     """The real network, twice as large outside, or later than needed."""
 
-    def __init__(self, session: Session, scale: float, delay: float) -> None:
-        self.session, self.scale, self.delay = session, scale, delay
-        self.batches = session.batches
+    session: Session
+    scale: float
+    delay: float
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    @property
+    def inner(self) -> Session:
+        return self.session
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         time.sleep(self.delay)
         outputs = self.session.run(feeds)
         return {name: value * np.float32(self.scale) for name, value in outputs.items()}
 
-    def reset(self) -> None:
-        self.session.reset()
-
-    def caches(self) -> dict[str, np.ndarray]:
-        return self.session.caches()
+    def fork(self) -> "Faulty":
+        return Faulty(self.session.fork(), self.scale, self.delay)
 
 
 @pytest.fixture(scope="module")

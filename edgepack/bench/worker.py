@@ -5,7 +5,7 @@ Each subject has its own, so that memory is its own and thread pools do not meet
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -188,13 +188,20 @@ class _Subject:
         """Peak of the process so far, and by stage while it speaks a text."""
         from edgepack.runtime.loading import session_of, with_session
         from edgepack.runtime.memory import peak_rss_bytes, restart_peak
+        from edgepack.runtime.watch import Watched
 
         peak = peak_rss_bytes()
         peaks: dict[str, int] = {}
+
+        def note(stage: str, seconds: float, feeds: Any, outputs: Any) -> None:
+            """The peak since the last call of a network."""
+            peaks[stage] = max(peaks.get(stage, 0), peak_rss_bytes())
+            restart_peak()
+
         loaded = self.synthesizer.loaded
         if restart_peak():
             for stage in loaded.bundle.manifest.stages:
-                noting = _Noting(stage, session_of(loaded, stage), peaks, restart_peak)
+                noting = Watched(stage, session_of(loaded, stage), [note])
                 loaded = with_session(loaded, stage, noting)
             type(self.synthesizer)(loaded, self.synthesizer.clock).speak(text, self.settings)
         by = {
@@ -210,43 +217,12 @@ class _Subject:
     def operators(self) -> dict[str, dict[str, float]] | str:
         """Seconds by stage and operator type, or why there are none."""
         from edgepack.runtime.loading import session_of
-        from edgepack.runtime.session import Profiled
-        from edgepack.runtime.watch import Watched
 
         found = {}
         loaded = self.synthesizer.loaded
         for stage in loaded.bundle.manifest.stages:
-            session = session_of(loaded, stage)
-            inner = session.session if isinstance(session, Watched) else session
-            if not isinstance(inner, Profiled):
+            seconds = session_of(loaded, stage).operators()
+            if seconds is None:
                 return f"the Python package of {self.spec.runtime} gives no times of operators"
-            found[stage] = inner.operators()
+            found[stage] = seconds
         return found
-
-
-@dataclass
-class _Noting:
-    """A session that notes the process' peak memory during its calls."""
-
-    stage: str
-    session: Any
-    peaks: dict[str, int]
-    restart: Callable[[], bool]
-
-    @property
-    def batches(self) -> bool:
-        return bool(self.session.batches)
-
-    def run(self, feeds: Any) -> Any:
-        from edgepack.runtime.memory import peak_rss_bytes
-
-        self.restart()
-        outputs = self.session.run(feeds)
-        self.peaks[self.stage] = max(self.peaks.get(self.stage, 0), peak_rss_bytes())
-        return outputs
-
-    def reset(self) -> None:
-        self.session.reset()
-
-    def caches(self) -> Any:
-        return self.session.caches()

@@ -1,10 +1,9 @@
 """The fp32 networks speak sentences while their inputs are recorded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from edgepack.calibration.cache import recorded
 from edgepack.calibration.samples import Reservoir
@@ -12,6 +11,7 @@ from edgepack.hub import REFEREE
 from edgepack.report import Step
 from edgepack.runtime.loading import Loaded, load, session_of, with_session
 from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.wrapper import Wrapper
 from edgepack.verification.exam import speak
 
 # Calls kept of each network; large inputs are few.
@@ -30,25 +30,25 @@ _KIND = "calibration"
 
 
 @dataclass(frozen=True)
-class _Observed:
+class Observed(Wrapper):
     """A session whose inputs, the cache included, are offered to a reservoir before it runs."""
 
     session: Session
     reservoir: Reservoir
 
     @property
-    def batches(self) -> bool:
-        return self.session.batches
+    def inner(self) -> Session:
+        """The session that is observed."""
+        return self.session
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """Offer the inputs, then run the session."""
         self.reservoir.offer(lambda: {**feeds, **self.session.caches()})
-        return self.session.run(feeds)
+        return self.session.run_kept(feeds, keep)
 
-    def reset(self) -> None:
-        self.session.reset()
-
-    def caches(self) -> dict[str, np.ndarray]:
-        return self.session.caches()
+    def fork(self) -> "Observed":
+        """A fork of the session, whose inputs the same reservoir is offered."""
+        return Observed(self.session.fork(), self.reservoir)
 
 
 def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> Path:
@@ -62,7 +62,7 @@ def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> 
         loaded = load(reference, REFEREE)
         for stage, limit in _LIMITS.items():
             kept = Reservoir(folder, stage, limit)
-            loaded = with_session(loaded, stage, _Observed(session_of(loaded, stage), kept))
+            loaded = with_session(loaded, stage, Observed(session_of(loaded, stage), kept))
         _speak(loaded, sentences, step)
 
     return recorded(_KIND, key, record)

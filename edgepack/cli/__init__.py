@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -64,8 +65,14 @@ def entry() -> None:
 
 
 def _translated(error: BaseException) -> EdgepackError:
-    """Any error as one of ours; what is a bug stays visible with EDGEPACK_DEBUG=1."""
+    """Any error as one of ours.
+
+    With EDGEPACK_DEBUG=1 what is a bug stays visible, and what ended a process of a build.
+    """
+    debug = bool(os.environ.get("EDGEPACK_DEBUG"))
     if isinstance(error, EdgepackError):
+        if debug and error.__cause__:
+            traceback.print_exception(error)
         return error
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         known = ", ".join(cast(click.Group, error.ctx.command).list_commands(error.ctx))
@@ -84,11 +91,13 @@ def _translated(error: BaseException) -> EdgepackError:
         return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
     if isinstance(error, OSError) and error.filename:
         return UsageError(f"{error.filename}: {error.strerror}")
-    if os.environ.get("EDGEPACK_DEBUG"):
+    if debug:
         raise error
+    notes = getattr(error, "__notes__", None)
     return EdgepackError(
         f"internal error: {type(error).__name__}: {error}; "
-        "run again with EDGEPACK_DEBUG=1 and report what it prints"
+        "run again with EDGEPACK_DEBUG=1 and report what it prints",
+        {"notes": notes} if notes else None,
     )
 
 

@@ -132,7 +132,8 @@ class Lowering:
         narrowed = narrow(np.zeros(0, tensor.dtype.numpy())).dtype
         shape = tuple(int(n) for n in tensor.shape.numpy())
         name = str(value.name)
-        return self.model.weight(Weight(name, shape, narrowed, lambda: narrow(values(tensor))))
+        weight = Weight(name, "plain", shape, narrowed, lambda: narrow(values(tensor)))
+        return self.model.weight(weight)
 
 
 def present(value: ir.Value | None) -> ir.Value:

@@ -49,9 +49,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant that is loaded when the file is written."""
+    """A constant that is loaded when the file is written.
+
+    `layout` is how it lies there, in one word: what `load` makes of the weight of that name.
+    """
 
     name: str
+    layout: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     load: Callable[[], np.ndarray]
@@ -91,12 +95,13 @@ class Model:
         return self._known[key]
 
     def weight(self, weight: Weight) -> Tensor:
-        """A constant that is loaded late; a name is stored once."""
-        key = (weight.name, weight.shape)
+        """A constant that is loaded late; a name is stored once in each layout."""
+        key = (weight.name, weight.layout, weight.shape)
         if key not in self._known:
             self._buffers.append(weight)
-            made = self._add(weight.name, weight.shape, weight.dtype, len(self._buffers))
-            self._known[key] = made
+            taken = any(tensor.name == weight.name for tensor in self._tensors)
+            name = f"{weight.name}:{weight.layout}" if taken else weight.name
+            self._known[key] = self._add(name, weight.shape, weight.dtype, len(self._buffers))
         return self._known[key]
 
     def operator(

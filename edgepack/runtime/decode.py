@@ -3,16 +3,15 @@
 Source: cosyvoice/llm/llm.py (`Qwen2LM.inference`, `inference_bistream`).
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from edgepack.errors import GateError
 from edgepack.manifest import LanguageModel
 from edgepack.runtime.sampling import Sampler, log_softmax
-from edgepack.runtime.session import Restorable, Session, turn
+from edgepack.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class SpeechDecoder:
         """
         if longest is None:
             longest = int(len(text) * self.settings.max_ratio)
-        with turn(self.decoder):
+        with self.decoder.turn():
             return (yield from self._decode(text, sampler, prompt_text, prompt, longest, begun))
 
     def _decode(
@@ -77,7 +76,7 @@ class SpeechDecoder:
             self.decoder.reset()
             block = self.prefix(text, prompt_text, prompt)
         else:
-            cast(Restorable, self.decoder).restore(begun)
+            self.decoder.restore(begun)
             block = self._rest(text, prompt)
         history: list[int] = []
         for step in range(longest):
@@ -95,7 +94,7 @@ class SpeechDecoder:
         sampler: Sampler,
         prompt_text: Sequence[int] = (),
         prompt: Sequence[int] = (),
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         """Speech tokens while the text still arrives, in alternating blocks of text and speech.
 
         There is no length limit, and where the original fails on an id that cannot come there, that

@@ -14,7 +14,7 @@ import numpy as np
 from edgepack.errors import GateError, UsageError
 from edgepack.manifest import Flow, Solver
 from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Feeds, Session, run_kept, turn
+from edgepack.runtime.session import Feeds, Session
 from edgepack.runtime.solver import Observe, euler, integrate
 
 
@@ -70,7 +70,7 @@ class VelocityField:
         self, conditions: Feeds, x: Any, shift: np.ndarray, weights: np.ndarray
     ) -> tuple[Any, Any]:
         now = {"x": x, "shift": shift, "step": weights, "chunk": self.chunk}
-        found = run_kept(self.estimator, {**conditions, **now}, ("next", "velocity"))
+        found = self.estimator.run_kept({**conditions, **now}, ("next", "velocity"))
         return found["next"], found["velocity"]
 
 
@@ -151,7 +151,7 @@ class FlowDecoder:
         def estimate(x: Any, number: int, weights: np.ndarray) -> tuple[Any, Any]:
             return velocity.step(x, shifts[number : number + 1], weights)
 
-        with turn(self.estimator):
+        with self.estimator.turn():
             return np.asarray(integrate(solver, self.start(mu.shape[2]), estimate, observe))
 
     def start(self, frames: int) -> np.ndarray:

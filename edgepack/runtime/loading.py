@@ -23,7 +23,7 @@ from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader
 from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Placeable, Session, engine, fork
+from edgepack.runtime.session import Options, Session, engine
 from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
@@ -160,7 +160,7 @@ def forked(loaded: Loaded, swap: Mapping[int, Watcher]) -> Loaded:
     `swap` has another watcher in place of some, by their `id`.
     """
     for stage in _PLACES:
-        session = fork(session_of(loaded, stage))
+        session = session_of(loaded, stage).fork()
         if isinstance(session, Watched):
             watchers = [swap.get(id(watcher), watcher) for watcher in session.watchers]
             session = Watched(stage, session.session, watchers)
@@ -201,9 +201,10 @@ def open_stage(
     opened = partial(runner.open, states=stage.states, options=options)
     path = bundle.path(variant.files[0])
     session = opened(path)
-    if not host.placement or not isinstance(session, Placeable):
+    placed = session.placed
+    if not host.placement or placed is None:
         return session
-    host.placement.settle(name, session.placed)
+    host.placement.settle(name, placed)
     twin = next((f for f in variant.files if f.endswith(TWIN)), None)
     if twin is None or options.accelerator is None:
         return session

@@ -1,12 +1,10 @@
 """Networks that are in memory only while they are needed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-
-from edgepack.runtime.session import Feeds, Session, run_kept
+from edgepack.runtime.session import Session
+from edgepack.runtime.wrapper import Wrapper
 
 _TOGETHER = ("speech_lm", "text_embedding", "speech_embedding")
 
@@ -36,7 +34,7 @@ class Residency:
 
 
 @dataclass
-class OnDemand:
+class OnDemand(Wrapper):
     """A session that is loaded by its first call; a release loses its caches."""
 
     group: str
@@ -45,33 +43,22 @@ class OnDemand:
     loaded: Session | None = None
 
     @property
-    def batches(self) -> bool:
-        """Whether the network takes several rows; loads it if it is not there."""
-        return self._session().batches
+    def inner(self) -> Session:
+        """The network; it is loaded if it is not there, and those of other groups released."""
+        if self.loaded is None:
+            self.residency.enter(self.group)
+            self.loaded = self.opened()
+        return self.loaded
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Load the network if it is not there, release those of other groups, and run it."""
-        return self._session().run(feeds)
-
-    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        """The same; outputs of `keep` may stay on a device."""
-        return run_kept(self._session(), feeds, keep)
+    def fork(self) -> "OnDemand":
+        """Another one over the weights of this one, which come and go together."""
+        return self.residency.session(self.group, lambda: self.inner.fork())
 
     def reset(self) -> None:
         """Empty the caches; what is not loaded has none."""
         if self.loaded is not None:
             self.loaded.reset()
 
-    def caches(self) -> dict[str, np.ndarray]:
-        """The caches, of a freshly loaded network if it was not there."""
-        return self._session().caches()
-
     def release(self) -> None:
         """Give the network's memory back."""
         self.loaded = None
-
-    def _session(self) -> Session:
-        if self.loaded is None:
-            self.residency.enter(self.group)
-            self.loaded = self.opened()
-        return self.loaded

@@ -1,11 +1,12 @@
 """What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -18,101 +19,6 @@ PACKAGE = "edgepack.runtime.sessions"
 Feeds = Mapping[str, np.ndarray]
 
 
-class Session(Protocol):
-    """One loaded network. Caches stay inside it between calls."""
-
-    @property
-    def batches(self) -> bool:
-        """Whether it takes several rows of a batch in one call."""
-        ...
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name; caches are neither fed nor returned."""
-        ...
-
-    def reset(self) -> None:
-        """Empty the caches."""
-        ...
-
-    def caches(self) -> dict[str, np.ndarray]:
-        """The caches as they are now, by the name of the output that wrote them."""
-        ...
-
-
-@runtime_checkable
-class Forkable(Protocol):
-    """A session whose weights several sessions can share, each with caches of its own."""
-
-    def fork(self) -> Session:
-        """Another one, with empty caches; the two may be called at once from several threads."""
-        ...
-
-
-def fork(session: Session) -> Session:
-    """A fork of a session, or the session itself if it is of a kind that needs none."""
-    return session.fork() if isinstance(session, Forkable) else session
-
-
-@runtime_checkable
-class TakingTurns(Protocol):
-    """A session that forks of it wait for, and that does better if they wait for several calls."""
-
-    def turn(self) -> AbstractContextManager[object]:
-        """While it is entered, no fork is called."""
-        ...
-
-
-def turn(session: Session) -> AbstractContextManager[object]:
-    """For calls that belong together; nobody waits for a session of another kind."""
-    return session.turn() if isinstance(session, TakingTurns) else nullcontext()
-
-
-@runtime_checkable
-class Profiled(Protocol):
-    """A session of an engine that can time its operators."""
-
-    def operators(self) -> dict[str, float]:
-        """Seconds by type of operator, of all calls since it was loaded with `profile`."""
-        ...
-
-
-@runtime_checkable
-class Keeping(Protocol):
-    """A session of which outputs can stay where they were computed, such as on a GPU."""
-
-    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        """As `run`, but outputs of `keep` may be other than arrays.
-
-        `np.asarray` makes them some, and sessions of the same engine take them as they are.
-        """
-        ...
-
-
-def run_kept(session: Session, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-    """Run a session, with the outputs `keep` left where they are if it can do that."""
-    if isinstance(session, Keeping):
-        return session.run_kept(feeds, keep)
-    return dict(session.run(feeds))
-
-
-@runtime_checkable
-class Restorable(Protocol):
-    """A session that can go on from caches that were taken elsewhere."""
-
-    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
-        """Put caches, by the name of their output, in the place of its own."""
-        ...
-
-
-@runtime_checkable
-class Rewindable(Restorable, Protocol):
-    """A session whose last call can be made by another one instead."""
-
-    def before(self) -> dict[str, np.ndarray]:
-        """The caches as they were before the last call, by the name of their output."""
-        ...
-
-
 @dataclass(frozen=True)
 class Placed:
     """Where a network runs: the provider of its main operators, and operators by provider."""
@@ -121,14 +27,81 @@ class Placed:
     nodes: Mapping[str, int]
 
 
-@runtime_checkable
-class Placeable(Protocol):
-    """A session that knows where it runs."""
+class RefusedError(UnsupportedError):
+    """A call that an engine's libraries have no way to make in the network's precision."""
+
+
+class Session(ABC):
+    """One loaded network. Caches stay inside it between calls.
+
+    What not every engine can do has an answer here that says so.
+    """
 
     @property
-    def placed(self) -> Placed:
-        """Where it runs."""
-        ...
+    @abstractmethod
+    def batches(self) -> bool:
+        """Whether it takes several rows of a batch in one call."""
+
+    @abstractmethod
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Outputs by name for inputs by name; caches are neither fed nor returned."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Empty the caches."""
+
+    @abstractmethod
+    def caches(self) -> dict[str, np.ndarray]:
+        """The caches as they are now, by the name of the output that wrote them."""
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """As `run`, but outputs of `keep` may stay where they were computed, such as on a GPU.
+
+        `np.asarray` makes arrays of them, and sessions of the same engine take them as they are.
+        """
+        return dict(self.run(feeds))
+
+    def fork(self) -> "Session":
+        """Another one over the same weights, with empty caches; both may be called at once.
+
+        The session itself where there is none: then callers have to take turns.
+        """
+        return self
+
+    def turn(self) -> AbstractContextManager[object]:
+        """For calls that belong together; while it is entered, no fork is called if that helps."""
+        return nullcontext()
+
+    @property
+    def restorable(self) -> bool:
+        """Whether it can go on from caches that were taken elsewhere."""
+        return False
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Put caches, by the name of their output, in the place of its own.
+
+        Raises UnsupportedError unless it is `restorable`.
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot go on from given caches")
+
+    def before(self) -> dict[str, np.ndarray]:
+        """The caches as they were before the last call, by the name of their output.
+
+        Raises UnsupportedError if it does not keep them.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not keep earlier caches")
+
+    def operators(self) -> dict[str, float] | None:
+        """Seconds by type of operator, of all calls since it was loaded with `profile`.
+
+        None if the engine cannot time them.
+        """
+        return None
+
+    @property
+    def placed(self) -> Placed | None:
+        """Where it runs, if it knows."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One utterance at a time with a loaded bundle: tokens, mel, audio, whole or as a stream."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
-from edgepack.runtime.streaming import Decoding, Sentence, SpeechStream
+from edgepack.runtime.streaming import Decoding, Making, Sentence, SpeechStream
 from edgepack.runtime.watch import Clock
 from edgepack.voices import Voice
 
@@ -65,7 +65,8 @@ class Speaker:
         wanted = manner.settings.overlap
         ahead = self.loaded.host.overlaps if wanted is None else wanted
         if ahead and len(sentences) > 1 and not self.loaded.low_memory:
-            return self.sound(_decoded_ahead(sentences), manner)
+            with closing(Decoding(sentences)) as decoding:
+                return self.sound(_decoded_ahead(decoding), manner)
         return self.sound(map(_decoded, sentences), manner)
 
     def sound(self, pieces: Iterable[Decoded], manner: Manner) -> Speech:
@@ -90,8 +91,19 @@ class Speaker:
         stages = dict(self.clock.seconds)
         return Speech(rate, manner.name, manner.mode, utterances, stages, seconds)
 
-    def stream(self, text: Sequence[str] | Iterable[str], manner: Manner) -> SpeechStream:
-        """Speak in chunks; a sequence is of utterances, an iterable of text as it arrives."""
+    def stream(
+        self,
+        text: Sequence[str] | Iterable[str],
+        manner: Manner,
+        closed: Callable[[], None],
+        abandoned: Callable[[Callable[[], None]], None],
+        foreign: float = 0.0,
+    ) -> SpeechStream:
+        """Speak in chunks; a sequence is of utterances, an iterable of text as it arrives.
+
+        Decoding begins at once. `closed` and `abandoned` are `SpeechStream`'s, `foreign` is the
+        share of the text that is in other languages than the bundle.
+        """
         self.clock.seconds.clear()
         if isinstance(text, Sequence):
             sentences = [
@@ -101,22 +113,22 @@ class Speaker:
         else:
             sentences = [Sentence(partial(self._tokens_of_pieces, text, manner))]
         rate = self.loaded.bundle.manifest.sample_rate
-        return SpeechStream(
-            self.loaded,
-            sentences,
-            manner.condition,
-            manner.noise,
-            manner.settings,
-            Speech(rate, manner.name, manner.mode, [], self.clock.seconds, 0.0),
+        request = Speech(rate, manner.name, manner.mode, [], self.clock.seconds, 0.0, foreign)
+        making = Making(
+            self.loaded, Decoding(sentences), manner.condition, manner.noise, manner.settings
         )
+        return SpeechStream(making, request, closed, abandoned)
 
-    def _tokens(self, number: int, manner: Manner, sentence: Sentence) -> Iterator[int]:
+    def _tokens(
+        self, number: int, manner: Manner, sentence: Sentence
+    ) -> Generator[int, None, None]:
         """Speech tokens of a sentence."""
         decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         begun = None
-        if prompt_text and manner.mode == "zero-shot" and self.loaded.prompts:
-            begun = self.loaded.prompts.begun(decoder, prompt_text)
+        prompts = self.loaded.prompts if decoder.decoder.restorable else None
+        if prompt_text and manner.mode == "zero-shot" and prompts:
+            begun = prompts.begun(decoder, prompt_text)
         sentence.text_ids = self.loaded.frontend.ids(sentence.text)
         sampler = self._sampler(number, manner.settings)
         sentence.ended = yield from decoder.generate(
@@ -125,7 +137,7 @@ class Speaker:
 
     def _tokens_of_pieces(
         self, pieces: Iterable[str], manner: Manner, sentence: Sentence
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         """Speech tokens of text that is still arriving; limited once all of it is there."""
         arrived = []
 
@@ -140,12 +152,12 @@ class Speaker:
         decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         sampler = self._sampler(0, manner.settings)
-        tokens = decoder.generate_streaming(ids(), sampler, prompt_text, prompt)
-        for count, token in enumerate(tokens, 1):
-            yield token
-            if arrived and count >= decoder.settings.max_ratio * len(sentence.text_ids):
-                sentence.ended = False
-                return
+        with closing(decoder.generate_streaming(ids(), sampler, prompt_text, prompt)) as tokens:
+            for count, token in enumerate(tokens, 1):
+                yield token
+                if arrived and count >= decoder.settings.max_ratio * len(sentence.text_ids):
+                    sentence.ended = False
+                    return
 
     def _sampler(self, number: int, settings: Settings) -> Sampler:
         draws = np.random.default_rng([settings.seed, number, _DRAWS])
@@ -179,9 +191,8 @@ def _decoded(sentence: Sentence) -> Decoded:
     return Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended)
 
 
-def _decoded_ahead(sentences: Iterable[Sentence]) -> Iterator[Decoded]:
+def _decoded_ahead(decoding: Decoding) -> Iterator[Decoded]:
     """The same, by a thread that goes on with the next sentence at once."""
-    with closing(Decoding(sentences)) as decoding:
-        for sentence in decoding.sentences():
-            tokens = list(decoding.tokens())
-            yield Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended)
+    for sentence in decoding.sentences():
+        tokens = list(decoding.tokens())
+        yield Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended)

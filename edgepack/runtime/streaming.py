@@ -4,7 +4,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -27,7 +29,7 @@ class Sentence:
     them itself. It says in `waiting` that it waits for text, and ends with ClosedError if `closed`.
     """
 
-    tokens: Callable[["Sentence"], Iterator[int]]
+    tokens: Callable[["Sentence"], Generator[int, None, None]]
     text: str = ""
     text_ids: list[int] = field(default_factory=list)
     ended: bool = True
@@ -74,12 +76,15 @@ class Decoding:
         try:
             for sentence in self._sentences:
                 self._current = sentence
+                if self._stop.is_set():  # and whoever stopped it may not have seen the sentence
+                    return
                 self._out.put(sentence)
-                for token in sentence.tokens(sentence):
-                    self._out.put(token)
-                    self._wait()
-                    if self._stop.is_set():
-                        return
+                with closing(sentence.tokens(sentence)) as tokens:
+                    for token in tokens:
+                        self._out.put(token)
+                        self._wait()
+                        if self._stop.is_set():
+                            return
                 self._out.put(None)
             self._out.put(None)
         except ClosedError:
@@ -110,13 +115,13 @@ class Decoding:
             yield cast(Sentence, item)
 
     def tokens(self) -> Iterator[int]:
-        """Tokens of the sentence taken last."""
+        """Tokens of the sentence taken last; ClosedError if they are not decoded any more."""
         while (item := self._take()) is not None:
             yield cast(int, item)
 
     def _take(self) -> Sentence | int | None:
         # A wait without a limit could not be interrupted by Ctrl-C on every system.
-        while True:
+        while not self._stop.is_set():
             try:
                 item = self._out.get(timeout=_WAIT_SECONDS)
             except queue.Empty:
@@ -127,44 +132,58 @@ class Decoding:
             if isinstance(item, BaseException):
                 raise item
             return item
+        raise ClosedError
 
-    def close(self) -> None:
-        """Stop decoding and wait for the step that is under way, but not for text."""
+    def stop(self) -> None:
+        """Have decoding end after the step that is under way, without waiting for it."""
         self._stop.set()
         self.hurry()
         if self._current:
             self._current.closed = True
+
+    def close(self) -> None:
+        """Stop decoding and wait for the step that is under way, but not for text."""
+        self.stop()
         while self._thread.is_alive() and not (self._current and self._current.waiting):
             self._thread.join(_WAIT_SECONDS)
 
 
-@dataclass
 class SpeechStream:
     """Audio float32 [n] in chunks, in order; `close` stops it, as leaving a `with` block does.
 
     With `settings.strict` audio that is not finite raises GateError instead of being handed out,
-    and any other fault of a sentence does after its last chunk. `closed` is called once it is.
+    and any other fault of a sentence does after its last chunk.
+
+    What it holds it gives back, by calling `closed`, once: when it was read to its end, failed, or
+    was closed, by whichever thread. A stream that is dropped without any of these may be so in the
+    middle of anything: it only stops decoding, and hands what is left to do to `abandoned`.
     """
 
-    loaded: Loaded
-    sentences: Iterable[Sentence]
-    condition: Condition
-    generator: Callable[[int], np.random.Generator]
-    settings: Settings
-    request: Speech
-    spoken: list[Utterance] = field(default_factory=list)
-    seconds: float = 0.0
-    closed: Callable[[], None] = lambda: None
-
-    def __post_init__(self) -> None:
-        """Begin decoding at once; time counts from here."""
-        self._start = time.perf_counter()
-        self._decoding = Decoding(self.sentences)
-        self._chunks = self._run()
+    def __init__(
+        self,
+        making: "Making",
+        request: Speech,
+        closed: Callable[[], None],
+        abandoned: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._making, self._request = making, request
+        self._chunks = making.chunks()
+        self._busy = threading.Lock()  # is held by the thread that reads
+        self._give_back: Callable[[], None] | None = partial(_ended, making.decoding, closed)
+        self._abandoned = abandoned
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The chunks that are still to come."""
-        return self._chunks
+        return self
+
+    def __next__(self) -> np.ndarray:
+        """The next chunk."""
+        with self._busy:
+            try:
+                return next(self._chunks)
+            except BaseException:
+                self._end()
+                raise
 
     def __enter__(self) -> "SpeechStream":
         """The stream itself."""
@@ -175,47 +194,84 @@ class SpeechStream:
         self.close()
 
     def close(self) -> None:
-        """Stop speaking: what was handed out stays, nothing more is made."""
-        self._chunks.close()
-        self._decoding.close()
-        closed, self.closed = self.closed, lambda: None
-        closed()
+        """Stop speaking: what was handed out stays, nothing more is made.
+
+        If another thread reads, it waits until that has come to the end of its chunk.
+        """
+        self._making.decoding.stop()
+        with self._busy:
+            self._chunks.close()
+            self._end()
+
+    def __del__(self) -> None:
+        """Nobody can close it any more."""
+        if give_back := getattr(self, "_give_back", None):
+            self._making.decoding.stop()
+            self._abandoned(give_back)
+
+    def _end(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back:
+            give_back()
 
     @property
     def speech(self) -> Speech:
         """What was spoken so far, of a closed stream also of the sentence it was cut in."""
-        stages = dict(self.request.stages)
+        made = self._making
         return replace(
-            self.request, utterances=list(self.spoken), stages=stages, seconds=self.seconds
+            self._request,
+            utterances=list(made.spoken),
+            stages=dict(self._request.stages),
+            seconds=made.seconds,
         )
 
-    def _run(self) -> Generator[np.ndarray, None, None]:
-        self._decoding.hold_back()
-        for number, sentence in enumerate(self._decoding.sentences()):
-            sounding = _Sounding(sentence)
-            try:
-                yield from self._speak(number, sounding)
-            finally:
-                utterance = sounding.utterance()
-                self.spoken.append(utterance)
-                self.seconds = time.perf_counter() - self._start
-            if utterance.faults and self.settings.strict:
-                raise GateError(utterance.faults[0])
+
+def _ended(decoding: Decoding, closed: Callable[[], None]) -> None:
+    decoding.close()
+    closed()
+
+
+@dataclass
+class Making:
+    """What makes the chunks of a stream of what `decoding` decodes; time counts from here."""
+
+    loaded: Loaded
+    decoding: Decoding
+    condition: Condition
+    generator: Callable[[int], np.random.Generator]
+    settings: Settings
+    spoken: list[Utterance] = field(default_factory=list)
+    seconds: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
+
+    def chunks(self) -> Generator[np.ndarray, None, None]:
+        """The audio; it ends where decoding is stopped."""
+        self.decoding.hold_back()
+        with suppress(ClosedError):
+            for number, sentence in enumerate(self.decoding.sentences()):
+                sounding = _Sounding(sentence)
+                try:
+                    yield from self._speak(number, sounding)
+                finally:
+                    utterance = sounding.utterance()
+                    self.spoken.append(utterance)
+                    self.seconds = time.perf_counter() - self.start
+                if utterance.faults and self.settings.strict:
+                    raise GateError(utterance.faults[0])
 
     def _speak(self, number: int, sounding: "_Sounding") -> Generator[np.ndarray, None, None]:
-        tokens = sounding.known(self._decoding.tokens())
+        tokens = sounding.known(self.decoding.tokens())
         rng = self.generator(number)
         overlap = self.loaded.stream.settings.mel_overlap
         solver = self.loaded.solver(self.settings.solver, self.settings.steps)
-        chunks = self.loaded.stream.run(tokens, self.condition, rng, solver=solver)
-        for chunk in chunks:
+        for chunk in self.loaded.stream.run(tokens, self.condition, rng, solver=solver):
             audio = chunk.audio[0]
             if self.settings.strict and not np.isfinite(audio).all():
                 raise GateError(guards.NOT_FINITE)
-            sounding.ready = sounding.ready or time.perf_counter() - self._start
+            sounding.ready = sounding.ready or time.perf_counter() - self.start
             sounding.mels.append(chunk.mel[:, :, overlap if sounding.mels else 0 :])
             sounding.audio.append(audio)
-            self._decoding.hurry()  # only the first audio is waited for
+            self.decoding.hurry()  # only the first audio is waited for
             yield audio
         sounding.whole = True
 

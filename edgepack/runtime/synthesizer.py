@@ -1,8 +1,9 @@
 """Text to speech with a bundle: `Synthesizer.load(folder).speak("…")`."""
 
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ from edgepack.runtime.speech import Decoded, Settings, Speech, mode_of
 from edgepack.runtime.streaming import SpeechStream
 from edgepack.runtime.watch import Clock, Watcher
 
+_WAIT_SECONDS = 0.1  # for a turn, before looking for streams that were dropped
+
 __all__ = ["Settings", "Speech", "Synthesizer"]
 
 
@@ -37,6 +40,10 @@ class Synthesizer:
     _idle: list[Speaker] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    # Which can be put to at any time, as when garbage is collected.
+    _abandoned: queue.SimpleQueue[Callable[[], None]] = field(
+        default_factory=queue.SimpleQueue, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """The first speaker has the networks as they were loaded."""
@@ -119,14 +126,12 @@ class Synthesizer:
             )
         manner = self._manner(settings)
         whole = self._pieces(text, settings) if isinstance(text, str) else None
+        pieces, foreign = whole or (iter(text), 0.0)
         with ExitStack() as held:
             speaker = held.enter_context(self._speaker())
-            if whole:
-                stream = speaker.stream(whole[0], manner)
-                stream.request = replace(stream.request, foreign=whole[1])
-            else:
-                stream = speaker.stream(iter(text), manner)
-            stream.closed = held.pop_all().close
+            later = ExitStack()
+            stream = speaker.stream(pieces, manner, later.close, self._abandoned.put, foreign)
+            later.push(held.pop_all())
         return stream
 
     @cached_property
@@ -148,8 +153,9 @@ class Synthesizer:
     @contextmanager
     def _speaker(self) -> Iterator[Speaker]:
         """A speaker that nobody else has: an idle one, or a new fork of the first."""
-        if not self.concurrent:
-            self._turn.acquire()
+        self._close_abandoned()
+        while not self.concurrent and not self._turn.acquire(timeout=_WAIT_SECONDS):
+            self._close_abandoned()
         with self._lock:
             speaker = self._idle.pop() if self._idle else self._another()
         try:
@@ -159,6 +165,12 @@ class Synthesizer:
                 self._idle.append(speaker)
             if not self.concurrent:
                 self._turn.release()
+
+    def _close_abandoned(self) -> None:
+        """Take back what streams held that were dropped: only now is it safe to wait for them."""
+        with suppress(queue.Empty):
+            while True:
+                self._abandoned.get_nowait()()
 
     def _another(self) -> Speaker:
         clock = Clock()

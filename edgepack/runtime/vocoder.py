@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgepack.manifest import Vocoder as Settings
-from edgepack.runtime.session import Session, run_kept
+from edgepack.runtime.session import Session
 
 
 class Sound(NamedTuple):
@@ -42,7 +42,7 @@ class Vocoder:
         self, mel: np.ndarray, noise: np.ndarray, known_source: np.ndarray | None = None
     ) -> Sound:
         """Audio of a mel [1, mels, T]; `known_source` replaces the excitation's first samples."""
-        excited = run_kept(self.excitation, {"mel": mel, "noise": noise}, ("source",))
+        excited = self.excitation.run_kept({"mel": mel, "noise": noise}, ("source",))
         source = excited["source"]
         if known_source is not None:
             rest = np.asarray(source)[:, :, known_source.shape[2] :]

@@ -2,21 +2,21 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Restorable, Session, fork, run_kept, turn
+from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.wrapper import Wrapper
 
 Watcher = Callable[[str, float, Feeds, dict[str, np.ndarray]], None]
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Wrapper):
     """A session that tells its watchers of every call: stage, seconds, feeds, outputs."""
 
     stage: str
@@ -24,18 +24,14 @@ class Watched:
     watchers: list[Watcher]
 
     @property
-    def batches(self) -> bool:
-        """Whether the session takes several rows."""
-        return self.session.batches
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Run the session and tell of it."""
-        return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
+    def inner(self) -> Session:
+        """The session that is watched."""
+        return self.session
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        """The same; outputs of `keep` may stay on a device, and watchers see them as they are."""
+        """Run the session and tell of it; watchers see outputs of `keep` as they are."""
         start = time.perf_counter()
-        outputs = run_kept(self.session, feeds, keep)
+        outputs = self.session.run_kept(feeds, keep)
         seconds = time.perf_counter() - start
         for watcher in self.watchers:
             watcher(self.stage, seconds, feeds, outputs)
@@ -43,23 +39,7 @@ class Watched:
 
     def fork(self) -> "Watched":
         """A fork of the session, with the same watchers."""
-        return Watched(self.stage, fork(self.session), list(self.watchers))
-
-    def turn(self) -> AbstractContextManager[object]:
-        """A turn of the session."""
-        return turn(self.session)
-
-    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
-        """Have the session go on from given caches."""
-        cast(Restorable, self.session).restore(caches)
-
-    def reset(self) -> None:
-        """Empty the session's caches."""
-        self.session.reset()
-
-    def caches(self) -> dict[str, np.ndarray]:
-        """The session's caches."""
-        return self.session.caches()
+        return Watched(self.stage, self.session.fork(), list(self.watchers))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from edgepack.bench import measure, result, tuning
 from edgepack.bench.measure import Request, percentiles
 from edgepack.bench.result import Percentiles, Result
 from edgepack.bench.tuning import Trial
-from edgepack.bundle import open_bundle
+from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import GateError, IntegrityError, UnsupportedError, UsageError
 from edgepack.report import silent
 from edgepack.runtime.cpu.plan import Wish, current
@@ -95,6 +95,15 @@ def test_memory_is_of_each_process(found: Result) -> None:
         peaks = [m.peak_bytes for m in memory.stages.values() if m.peak_bytes]
         assert peaks
         assert max(peaks) <= memory.peak_bytes
+
+
+def test_a_voice_with_a_prompt_is_measured(voiced: Bundle, tmp_path: Path) -> None:
+    request = Request(
+        ((voiced.folder, "ort"),), current(), TEXTS[1:], rounds=1, voice="cloned", long_text=False
+    )
+    (subject,) = measure.run(request, silent, Machine(tmp_path)).subjects
+    assert subject.failures == ()
+    assert subject.memory.stages["speech_lm"].peak_bytes
 
 
 def test_operators_or_why_not(found: Result) -> None:

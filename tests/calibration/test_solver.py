@@ -16,7 +16,7 @@ from edgepack.calibration.solver import FEWEST, Bound, calibrate, measured
 from edgepack.manifest import Calibrated, Flow, Solver
 from edgepack.report import silent
 from edgepack.runtime.flow import FlowDecoder
-from edgepack.runtime.session import Feeds
+from edgepack.runtime.session import Feeds, Session
 from edgepack.runtime.solver import euler
 from edgepack.verification import trajectories
 from edgepack.verification.trajectories import Trajectory
@@ -28,7 +28,7 @@ FLOW = Flow(
 FRAMES, NODES = 24, 20
 
 
-class Bent:
+class Bent(Session):
     """An estimator with a velocity that bends: towards `mu`, faster and turning as time goes on."""
 
     batches = True

@@ -1,7 +1,8 @@
 """Engines: caches inside the session, results that stay, and errors that say which file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +10,87 @@ import pytest
 
 from contracts import FORMATS, STATES, TAP, WEIGHTS, job, totals
 from edgepack.backend import backend
+from edgepack.calibration.observe import Observed
+from edgepack.calibration.samples import Reservoir
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.session import Options, Restorable, Session, engine, engines, fork
+from edgepack.runtime.gpu.guard import Guarded, Reruns
+from edgepack.runtime.residency import OnDemand, Residency
+from edgepack.runtime.session import Feeds, Options, Session, engine, engines
+from edgepack.runtime.watch import Watched
+from edgepack.runtime.wrapper import Wrapper
 
 X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
 
 
-@pytest.fixture(params=[f for f in FORMATS if f[2] == "fp32"], ids=lambda f: f"{f[0]}-{f[1]}")
-def network(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, list[Path]]:
-    """An engine, and the files of a stateful network for it."""
-    runtime, container, precision = request.param
-    wanted = job(totals(tmp_path), tmp_path / "out", container, precision)
-    return runtime, backend(runtime).convert(wanted)
+FP32 = [f for f in FORMATS if f[2] == "fp32"]
+RESERVOIR = 4
 
 
-def opened(network: tuple[str, Sequence[Path]], *taps: str) -> Session:
-    runtime, files = network
-    return engine(runtime).open(files[0], STATES, Options(1, taps=taps))
+def observed(session: Session, folder: Path) -> Session:
+    (folder / "kept").mkdir(exist_ok=True)
+    return Observed(session, Reservoir(folder / "kept", "totals", RESERVOIR))
+
+
+WRAPPERS: dict[str, Callable[[Session, Path], Session]] = {
+    "watched": lambda session, folder: Watched("totals", session, []),
+    "guarded": lambda session, folder: Guarded("totals", session, lambda: session, Reruns()),
+    "on demand": lambda session, folder: Residency().session("totals", lambda: session),
+    "observed": observed,
+}
+# Every format as it is, one in every wrapper, and every runtime in all of them at once.
+SUBJECTS = [
+    *((f, ()) for f in FP32),
+    *((FP32[0], (name,)) for name in WRAPPERS),
+    *((f, tuple(WRAPPERS)) for f in {f[0]: f for f in FP32}.values()),
+]
+
+
+class Plain(Session):
+    """A session that can do no more than it must."""
+
+    batches = False
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        return dict(feeds)
+
+    def reset(self) -> None:
+        pass
+
+    def caches(self) -> dict[str, np.ndarray]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Network:
+    """An engine, the files of a stateful network for it, and what is around its sessions."""
+
+    runtime: str
+    files: Sequence[Path]
+    wrappers: Sequence[str] = ()
+
+    def opened(self, *taps: str) -> Session:
+        session = engine(self.runtime).open(self.files[0], STATES, Options(1, taps=taps))
+        for name in self.wrappers:
+            session = WRAPPERS[name](session, self.files[0].parent)
+        return session
+
+
+def converted(wanted: tuple[str, str, str], folder: Path) -> Sequence[Path]:
+    runtime, container, precision = wanted
+    return backend(runtime).convert(job(totals(folder), folder / "out", container, precision))
+
+
+@pytest.fixture(params=FP32, ids=lambda f: f"{f[0]}-{f[1]}")
+def network(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
+    """Without anything around it."""
+    return Network(request.param[0], converted(request.param, tmp_path))
+
+
+@pytest.fixture(params=SUBJECTS, ids=lambda s: "-".join([*s[0][:2], *s[1]]))
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
+    """With and without."""
+    wanted, wrappers = request.param
+    return Network(wanted[0], converted(wanted, tmp_path), wrappers)
 
 
 @pytest.mark.parametrize("name", engines())
@@ -33,8 +98,8 @@ def test_an_engine_knows_its_version(name: str) -> None:
     assert engine(name).version()[0].isdigit()
 
 
-def test_caches_are_carried_from_call_to_call(network: tuple[str, list[Path]]) -> None:
-    session = opened(network)
+def test_caches_are_carried_from_call_to_call(subject: Network) -> None:
+    session = subject.opened()
     for end in (1, 3, 5):
         start = {1: 0, 3: 1, 5: 3}[end]
         outputs = session.run({"x": X[:, start:end]})
@@ -45,24 +110,24 @@ def test_caches_are_carried_from_call_to_call(network: tuple[str, list[Path]]) -
         np.testing.assert_array_equal(caches["present"], X[:, :end])
 
 
-def test_a_reset_forgets(network: tuple[str, list[Path]]) -> None:
-    session = opened(network)
+def test_a_reset_forgets(subject: Network) -> None:
+    session = subject.opened()
     first = session.run({"x": X})["y"].copy()
     session.reset()
     assert session.caches()["present"].size == 0
     np.testing.assert_array_equal(session.run({"x": X})["y"], first)
 
 
-def test_sessions_of_one_file_have_their_own_caches(network: tuple[str, list[Path]]) -> None:
-    one, other = opened(network), opened(network)
+def test_sessions_of_one_file_have_their_own_caches(subject: Network) -> None:
+    one, other = subject.opened(), subject.opened()
     one.run({"x": X})
     other.run({"x": X[:, :1]})
     assert one.caches()["present"].shape == (1, 5, 2)
     assert other.caches()["present"].shape == (1, 1, 2)
 
 
-def test_results_stay_what_they_were(network: tuple[str, list[Path]]) -> None:
-    session = opened(network)
+def test_results_stay_what_they_were(subject: Network) -> None:
+    session = subject.opened()
     feed = X[:, :2].copy()
     result, caches = session.run({"x": feed})["y"], session.caches()["present"]
     kept = result.copy(), caches.copy()
@@ -75,11 +140,11 @@ def test_results_stay_what_they_were(network: tuple[str, list[Path]]) -> None:
     np.testing.assert_array_equal(caches, X[:, :2])
 
 
-def test_a_feed_may_be_a_strided_view(network: tuple[str, list[Path]]) -> None:
+def test_a_feed_may_be_a_strided_view(subject: Network) -> None:
     whole = np.repeat(X, 2, axis=1).transpose(1, 0, 2)
     view = whole.transpose(1, 0, 2)[:, ::2]
     assert not view.flags.c_contiguous
-    session = opened(network)
+    session = subject.opened()
     session.run({"x": view})
     np.testing.assert_array_equal(session.caches()["present"], X)
 
@@ -92,7 +157,7 @@ def test_an_engine_shows_inner_values_or_says_that_it_cannot(name: str, tmp_path
             continue
         files = backend(name).convert(job(model, tmp_path / container, container, precision))
         try:
-            outputs = opened((name, files), TAP).run({"x": X})
+            outputs = Network(name, files).opened(TAP).run({"x": X})
         except UnsupportedError:
             continue
         assert set(outputs) == {"y", TAP}
@@ -103,29 +168,30 @@ def test_an_engine_shows_inner_values_or_says_that_it_cannot(name: str, tmp_path
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, None], ids=["empty", "half", "missing"])
 def test_files_that_cannot_be_read_are_named(
-    network: tuple[str, list[Path]], kept: float | None, capfd: pytest.CaptureFixture[str]
+    network: Network, kept: float | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for path in network[1]:
+    for path in network.files:
         data = path.read_bytes()
         path.unlink()
         if kept is not None:
             path.write_bytes(data[: int(kept * len(data))])
         with pytest.raises(IntegrityError, match=path.stem):
-            opened(network)
+            network.opened()
         path.write_bytes(data)
     assert capfd.readouterr() == ("", "")
 
 
-def test_another_kind_of_file_is_refused(network: tuple[str, list[Path]]) -> None:
-    network[1][0].write_bytes(b"<html>404</html>" * 100)
+def test_another_kind_of_file_is_refused(network: Network) -> None:
+    network.files[0].write_bytes(b"<html>404</html>" * 100)
     with pytest.raises(IntegrityError, match="cannot load it"):
-        opened(network)
+        network.opened()
 
 
-def test_forks_share_weights_and_have_their_own_caches(network: tuple[str, list[Path]]) -> None:
-    one = opened(network)
-    other = fork(one)
+def test_forks_share_weights_and_have_their_own_caches(subject: Network) -> None:
+    one = subject.opened()
+    other = one.fork()
     assert other is not one
+    assert type(other) is type(one)
     alone = [one.run({"x": X[:, :2]})["y"], one.run({"x": X[:, 2:]})["y"]]
     one.reset()
     turns = [one.run({"x": X[:, :2]})["y"]]
@@ -136,9 +202,9 @@ def test_forks_share_weights_and_have_their_own_caches(network: tuple[str, list[
     np.testing.assert_array_equal(other.caches()["present"], X[:, 4:])
 
 
-def test_forks_may_run_at_once(network: tuple[str, list[Path]]) -> None:
-    first = opened(network)
-    sessions = [first, *(fork(first) for _ in range(3))]
+def test_forks_may_run_at_once(subject: Network) -> None:
+    first = subject.opened()
+    sessions = [first, *(first.fork() for _ in range(3))]
     inputs = np.random.default_rng(3).normal(size=(len(sessions), 60, 2)).astype(np.float32)
 
     def decode(session: Session, rows: np.ndarray) -> np.ndarray:
@@ -151,15 +217,43 @@ def test_forks_may_run_at_once(network: tuple[str, list[Path]]) -> None:
         np.testing.assert_array_equal(outputs, decode(first, rows))
 
 
-def test_a_decoder_goes_on_from_given_caches(network: tuple[str, list[Path]]) -> None:
-    session = opened(network)
+def test_a_decoder_goes_on_from_given_caches(subject: Network) -> None:
+    session = subject.opened()
     session.run({"x": X[:, :3]})
     kept = session.caches()
     wanted = session.run({"x": X[:, 3:]})["y"]
-    for other in (session, fork(session), opened(network)):
-        assert isinstance(other, Restorable)
+    for other in (session, session.fork(), subject.opened()):
+        assert other.restorable
         other.reset()
         other.restore(kept)
         np.testing.assert_array_equal(other.caches()["present"], X[:, :3])
         np.testing.assert_array_equal(other.run({"x": X[:, 3:]})["y"], wanted)
         np.testing.assert_array_equal(other.caches()["present"], X)
+
+
+def test_a_wrapper_can_do_what_is_inside_and_no_more(subject: Network) -> None:
+    plain, around = Network(subject.runtime, subject.files).opened(), subject.opened()
+    assert around.batches == plain.batches == engine(subject.runtime).batches
+    assert around.restorable == plain.restorable
+    assert around.placed == plain.placed
+    with around.turn():
+        around.run({"x": X})
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapper_of_a_session_that_cannot_go_on_says_so(name: str, tmp_path: Path) -> None:
+    around = WRAPPERS[name](Plain(), tmp_path)
+    assert not around.restorable
+    assert around.operators() is None
+    assert around.placed is None
+    with pytest.raises(UnsupportedError, match="cannot go on from given caches"):
+        around.restore({})
+    with pytest.raises(UnsupportedError, match="does not keep earlier caches"):
+        around.before()
+
+
+def test_every_wrapper_is_tried_and_forwards_every_call() -> None:
+    own = {c for c in Wrapper.__subclasses__() if c.__module__.startswith("edgepack.")}
+    assert own == {Watched, Guarded, OnDemand, Observed}
+    offered = {name for name in vars(Session) if not name.startswith("_")}
+    assert offered <= vars(Wrapper).keys()

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgepack.errors import UnsupportedError
 from edgepack.runtime.gpu.guard import Guarded, Reruns
-from edgepack.runtime.session import Feeds, run_kept
+from edgepack.runtime.session import Feeds, RefusedError, Session
 
 
-class Half:
+class Half(Session):
     """A running sum that overflows as float16 does; its cache is in float16."""
 
     batches = True
+    restorable = True
 
     def __init__(self) -> None:
         self.sum: np.ndarray = np.zeros(1, np.float16)
@@ -47,7 +47,7 @@ class Full(Half):
         return {"y": self.sum, "n": np.array([1])}
 
 
-class Stateless:
+class Stateless(Session):
     """Twice the input, with a largest value."""
 
     batches = True
@@ -64,6 +64,8 @@ class Stateless:
 
     def caches(self) -> dict[str, np.ndarray]:
         return {}
+
+    before = caches
 
 
 def x(value: float) -> Feeds:
@@ -112,7 +114,7 @@ def test_caches_go_on_in_fp32_until_they_are_emptied() -> None:
 
 def test_outputs_that_stay_are_looked_at_too() -> None:
     guarded = Guarded("a", Stateless(10), lambda: Stateless(1e9), Reruns())
-    assert run_kept(guarded, x(20), ("y",))["y"] == 40
+    assert guarded.run_kept(x(20), ("y",))["y"] == 40
 
 
 class Refusing(Half):
@@ -120,7 +122,7 @@ class Refusing(Half):
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         if feeds["x"][0] > 100:
-            raise UnsupportedError("lm: no convolution")
+            raise RefusedError("lm: no convolution")
         return super().run(feeds)
 
 

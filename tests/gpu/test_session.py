@@ -10,7 +10,6 @@ from contracts import STATES, job, totals
 
 from edgepack.backend import backend
 from edgepack.manifest import State
-from edgepack.runtime.session import Keeping, Placeable, Rewindable
 from edgepack.runtime.sessions._ort_gpu import OnGpu, OrtGpuSession
 
 X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
@@ -31,9 +30,7 @@ def network(tmp_path: Path) -> Path:
 
 def test_it_offers_what_the_runtime_asks_for(network: Path) -> None:
     session = opened(network, STATES)
-    assert isinstance(session, Keeping)
-    assert isinstance(session, Placeable)
-    assert isinstance(session, Rewindable)
+    assert session.restorable
     assert session.placed.provider == "cpu"
     assert sum(session.placed.nodes.values()) > 1
 

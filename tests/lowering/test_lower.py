@@ -52,6 +52,27 @@ def test_a_gelu_is_one_operator(tmp_path: Path) -> None:
     assert relative_error(found, wanted) <= 1e-6
 
 
+@pytest.mark.parametrize("order", ["plain first", "transposed first"])
+def test_a_square_weight_is_stored_in_each_layout_it_is_read_in(tmp_path: Path, order: str) -> None:
+    """A product has it transposed, a sum as it is, and both have the same name and shape."""
+    net = Net("square")
+    weight = np.random.default_rng(1).standard_normal((20, 20), np.float32)
+    x, w = net.input("x", [1, 20, 20]), net.constant("w", weight)
+    total = product = None
+    if order == "plain first":
+        total = net.op.Add(x, w)
+    product = net.op.MatMul(x, w)
+    net.output("y", net.op.Sub(product, net.op.Add(x, w) if total is None else total), [1, 20, 20])
+    path = net.finish(()).save(tmp_path)
+    lower("square", path, tmp_path / "square.tflite", SIGNATURES)
+    value = np.random.default_rng(0).standard_normal((1, 20, 20), np.float32)
+    found = engine("tflite").open(tmp_path / "square.tflite", (), Options(1)).run({"x": value})["y"]
+    assert relative_error(found, value @ weight - (value + weight)) <= 1e-5
+    model = flatbuffer_utils.read_model(str(tmp_path / "square.tflite"))
+    names = [tensor.name.decode() for tensor in model.subgraphs[0].tensors]
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("model", ["demo", "cosyvoice2-s1"])
 def test_lengths_may_change_from_call_to_call(bundle: Build, model: str) -> None:
     folder = bundle(model)

@@ -1,8 +1,9 @@
 """Networks that are functions, for tests of the host logic around them."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from edgepack.manifest import Vocoder as VocoderSettings
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.session import Feeds, Session
 from edgepack.runtime.vocoder import Vocoder
+from edgepack.runtime.wrapper import Wrapper
 
 Arrays = dict[str, np.ndarray]
 Answer = Callable[[Feeds], Arrays]
@@ -23,7 +25,7 @@ FLOW = Flow(
 
 
 @dataclass
-class Fake:
+class Fake(Session):
     """A session that answers with a function and keeps what it was fed."""
 
     answer: Answer
@@ -51,16 +53,33 @@ def failing() -> Fake:
     return Fake(fail)
 
 
-class Noting:
+@dataclass
+class Changed(Wrapper):
+    """A session whose outputs are handed through a function, which is also told of the feeds."""
+
+    session: Session
+    change: Callable[[Feeds, dict[str, Any]], dict[str, Any]]
+
+    @property
+    def inner(self) -> Session:
+        return self.session
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        return self.change(feeds, self.session.run_kept(feeds, keep))
+
+    def fork(self) -> "Changed":
+        return Changed(self.session.fork(), self.change)
+
+
+def noting(stage: str, session: Session, threads: dict[str, set[int]]) -> Session:
     """A session that notes by stage which threads call it."""
+    called = threads.setdefault(stage, set())
 
-    def __init__(self, stage: str, inner: Session, threads: dict[str, set[int]]) -> None:
-        self.called, self.inner = threads.setdefault(stage, set()), inner
-        self.reset, self.caches, self.batches = inner.reset, inner.caches, inner.batches
+    def note(feeds: Feeds, outputs: dict[str, Any]) -> dict[str, Any]:
+        called.add(threading.get_ident())
+        return outputs
 
-    def run(self, feeds: Feeds) -> Arrays:
-        self.called.add(threading.get_ident())
-        return self.inner.run(feeds)
+    return Changed(session, note)
 
 
 def fed(session: Session, name: str) -> list[np.ndarray]:

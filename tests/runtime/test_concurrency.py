@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import Noting, failing
-from linked import linked
-from support import GOLDEN, RUNTIMES, Build
+from fakes import failing, noting
+from support import RUNTIMES
 
 from edgepack import voices
 from edgepack.bundle import Bundle
-from edgepack.runtime import audio, prompts
+from edgepack.runtime import prompts
 from edgepack.runtime.loading import session_of, with_session
 from edgepack.runtime.session import Feeds
 from edgepack.runtime.synthesizer import Settings, Synthesizer
@@ -120,7 +119,7 @@ def test_the_next_sentence_is_decoded_by_another_thread(ort: Synthesizer, overla
     threads: dict[str, set[int]] = {}
     loaded = ort.loaded
     for stage in ("speech_lm", "hift"):
-        loaded = with_session(loaded, stage, Noting(stage, session_of(loaded, stage), threads))
+        loaded = with_session(loaded, stage, noting(stage, session_of(loaded, stage), threads))
     Synthesizer(loaded, ort.clock).speak(LONG, replace(PLAIN, overlap=overlap))
     assert threads["hift"] == {threading.get_ident()}
     assert (threads["speech_lm"] == threads["hift"]) != overlap
@@ -131,17 +130,6 @@ def test_an_error_of_the_decoding_thread_reaches_the_caller(ort: Synthesizer) ->
     with pytest.raises(RuntimeError, match="planted"):
         broken.speak(LONG, replace(PLAIN, overlap=True))
     assert "edgepack-lm" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.fixture
-def voiced(bundle: Build, tmp_path: Path) -> Bundle:
-    """The demo voice with a voice more, made of a recording of it."""
-    demo = linked(bundle("demo"), tmp_path)
-    synthesizer = Synthesizer.load(demo.folder, "ort", 1)
-    with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
-        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
-    ids = synthesizer.loaded.frontend.ids("今天天气很好，我们一起去公园散步吧。")
-    return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -4,7 +4,7 @@ For every runtime and every precision, with the limits and calls of a build.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from edgepack.recipe import load, named
 from edgepack.report import silent
 from edgepack.runtime.loading import Host, open_stage
 from edgepack.runtime.session import Feeds, Session, engine
+from edgepack.runtime.wrapper import Wrapper
 from edgepack.verification import selftest
 from edgepack.verification.gates import STAGES
 from edgepack.verification.selftest import Calls
@@ -124,23 +125,20 @@ def test_changed_weights_are_found(
 
 
 @dataclass
-class Zeros:
+class Zeros(Wrapper):
     """A network that answers zeros."""
 
     session: Session
 
     @property
-    def batches(self) -> bool:
-        return self.session.batches
+    def inner(self) -> Session:
+        return self.session
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, np.ndarray]:
         return {name: 0 * value for name, value in self.session.run(feeds).items()}
 
-    def reset(self) -> None:
-        self.session.reset()
-
-    def caches(self) -> dict[str, np.ndarray]:
-        return self.session.caches()
+    def fork(self) -> "Zeros":
+        return Zeros(self.session.fork())
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -36,7 +36,13 @@ def matmul(c: Lowering, node: Node) -> Tensor:
     inputs, out = (int(n) for n in _weight(c, second).shape.numpy())
     tensor = _weight(c, second)
     weight = c.model.weight(
-        Weight(str(second.name), (out, inputs), np.dtype(np.float32), lambda: values(tensor).T)
+        Weight(
+            str(second.name),
+            "transposed",
+            (out, inputs),
+            np.dtype(np.float32),
+            lambda: values(tensor).T,
+        )
     )
     result, bias = node.outputs[0], None
     add = c.only_user(result, "Add")
@@ -90,6 +96,7 @@ def convolution(c: Lowering, node: Node) -> Tensor:
     kernel = c.model.weight(
         Weight(
             str(present(node.inputs[1]).name),
+            "kernel",
             (out, 1, taps, inputs),
             np.dtype(np.float32),
             lambda: values(weight).transpose(0, 2, 1)[:, None],
@@ -134,6 +141,7 @@ def transposed_convolution(c: Lowering, node: Node) -> Tensor:
     kernel = c.model.weight(
         Weight(
             str(present(node.inputs[1]).name),
+            "phases",
             (stride * out, 1, reach, inputs),
             np.dtype(np.float32),
             load,

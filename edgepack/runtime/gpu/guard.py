@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.errors import UnsupportedError
-from edgepack.runtime.session import Feeds, Rewindable, Session, run_kept
+from edgepack.runtime.session import Feeds, RefusedError, Session
+from edgepack.runtime.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Reruns:
 
 
 @dataclass
-class Guarded:
+class Guarded(Wrapper):
     """A network in float16 with its float32 twin, which is loaded when it is first needed.
 
     A network with caches goes on in the twin until its caches are emptied.
@@ -42,28 +42,23 @@ class Guarded:
     in_twin: bool = False
 
     @property
-    def batches(self) -> bool:
-        """Whether the network takes several rows."""
-        return self.session.batches
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs, of the twin if those of the network are not finite."""
-        return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
+    def inner(self) -> Session:
+        """The network that computes at present."""
+        return self.twin if self.in_twin and self.twin else self.session
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        """The same; outputs of `keep` stay on the device."""
-        if self.in_twin and self.twin:
-            return run_kept(self.twin, feeds, keep)
+        """Outputs, of the twin if those of the network are not finite."""
+        if self.in_twin:
+            return self.inner.run_kept(feeds, keep)
         try:
-            outputs = run_kept(self.session, feeds, keep)
-        except UnsupportedError:
+            outputs = self.session.run_kept(feeds, keep)
+        except RefusedError:
             self.reruns.refused[self.stage] += 1
             return self._again(self.session.caches(), feeds, keep)
         if _finite(outputs):
             return outputs
         self.reruns.not_finite[self.stage] += 1
-        before = self.session.before() if isinstance(self.session, Rewindable) else {}
-        return self._again(before, feeds, keep)
+        return self._again(self.session.before(), feeds, keep)
 
     def _again(
         self, caches: Mapping[str, np.ndarray], feeds: Feeds, keep: Collection[str]
@@ -71,19 +66,19 @@ class Guarded:
         """The call in the twin, from the caches that it began with."""
         self.twin = self.twin or self.opened()
         self.twin.reset()
-        if caches and isinstance(self.twin, Rewindable):
+        if caches:
             self.twin.restore(caches)
             self.in_twin = True
-        return run_kept(self.twin, feeds, keep)
+        return self.twin.run_kept(feeds, keep)
+
+    def fork(self) -> "Guarded":
+        """The same around a fork of the network, with a twin of its own."""
+        return Guarded(self.stage, self.session.fork(), self.opened, self.reruns)
 
     def reset(self) -> None:
         """Empty the caches, and go back to float16."""
         self.session.reset()
         self.in_twin = False
-
-    def caches(self) -> dict[str, np.ndarray]:
-        """The caches of the network that computes at present."""
-        return self.twin.caches() if self.in_twin and self.twin else self.session.caches()
 
 
 def _finite(outputs: Mapping[str, Any]) -> bool:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.session import Accelerator, Feeds, Placed
+from edgepack.runtime.session import Accelerator, Feeds, Placed, RefusedError, Session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,6 +33,17 @@ _MAIN = frozenset(
 )  # fmt: skip
 _SINCE = {"use_tf32": (1, 18), "cudnn_conv1d_pad_to_nc1d": (1, 13)}  # first versions to know them
 _NOT_CAPTURED = "-1"
+# What is in ONNX Runtime's words when cuDNN, cuBLAS or a kernel has nothing for these types and
+# lengths (cudnn_frontend's error codes among them), and when TensorRT was not built for them.
+_REFUSALS = (
+    "NOT_SUPPORTED", "NOT_IMPLEMENTED", "HEURISTIC_QUERY_FAILED", "No valid engine configs",
+    "GRAPH_EXECUTION_PLAN_CREATION_FAILED", "IExecutionContext::setInputShape",
+)  # fmt: skip
+_NO_MEMORY = (
+    "Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)  # fmt: skip
+_LONGEST_REASON = 600
 _ERRORS = 3  # not that each convolution is one of cuDNN's fallbacks, as was asked for
 
 
@@ -77,7 +88,23 @@ def open_session(
     except ModuleNotFoundError:
         raise
     except Exception as error:  # the engine's own exceptions share no base class
+        if any(sign in str(error) for sign in _NO_MEMORY):
+            raise _fault(path.stem, error) from None
         raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
+
+
+def _fault(network: str, error: Exception) -> EdgepackError:
+    """What a call failed with, as the kind of error it is."""
+    told = " ".join(str(error).split())
+    reason = told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
+    if any(sign in told for sign in _NO_MEMORY):
+        return ResourceError(
+            f"{network}: the GPU's memory is full; end other programs that use it, or speak "
+            f"shorter sentences: {reason}"
+        )
+    if any(sign in told for sign in _REFUSALS):
+        return RefusedError(f"{network}: the GPU refuses a call: {reason}")
+    return UnsupportedError(f"{network}: the GPU fails: {reason}")
 
 
 def _captures() -> bool:
@@ -107,10 +134,11 @@ def placed(session: "onnxruntime.InferenceSession") -> Placed:
     return Placed(provider, dict(nodes))
 
 
-class OrtGpuSession:
+class OrtGpuSession(Session):
     """A network on the GPU: caches never leave it, other outputs only when they are looked at."""
 
     batches = True
+    restorable = True
 
     def __init__(
         self,
@@ -133,8 +161,8 @@ class OrtGpuSession:
         cached = {state.output for state in states}
         self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
         self._types = {value.name: _TYPES[value.type] for value in session.get_inputs()}
-        self.placed = placed(session)
-        captures = repeated and self.placed.provider != "tensorrt" and not states and _captures()
+        self._placed = placed(session)
+        captures = repeated and self._placed.provider != "tensorrt" and not states and _captures()
         self._repeated = _Repeated(self) if captures else None
         self._caches: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -164,12 +192,14 @@ class OrtGpuSession:
         return {name: OnGpu(v) if name in keep else v.numpy() for name, v in given}
 
     def compute(self, binding: Any, how: "onnxruntime.RunOptions") -> None:
-        """One call; raises UnsupportedError if the GPU or its libraries refuse it."""
+        """One call; raises RefusedError if the GPU's libraries have no way to make it.
+
+        ResourceError if its memory is full, and UnsupportedError for whatever else it fails with.
+        """
         try:
             self._session.run_with_iobinding(binding, how)
         except Exception as error:  # the engine's own exceptions share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise UnsupportedError(f"{self._name}: the GPU refuses a call: {reason}") from None
+            raise _fault(self._name, error) from None
 
     def bind(self, binding: Any, name: str, feed: Any) -> None:
         """Feed an array, or a value that is on the GPU already."""
@@ -195,6 +225,10 @@ class OrtGpuSession:
             s.input: self._stored(caches[s.output].astype(self._types[s.input]))
             for s in self._states
         }
+
+    @property
+    def placed(self) -> Placed:
+        return self._placed
 
     def _stored(self, array: np.ndarray) -> Any:
         """A value on the GPU; an empty one has no place there."""

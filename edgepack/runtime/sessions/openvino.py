@@ -23,10 +23,11 @@ _RELEASE_SECONDS = 0.2
 _CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
 
 
-class _OpenVinoSession:
+class _OpenVinoSession(Session):
     """Caches are variables of the infer request (a stateful model)."""
 
     batches = True
+    restorable = True
 
     def __init__(
         self,

@@ -24,10 +24,12 @@ _SAME_AS_REQUESTED = 1  # how an arena grows
 _FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 
 
-class _OrtSession:
+class _OrtSession(Session):
     """Caches are OrtValues that go from the outputs of one call to the inputs of the next."""
 
     batches = True
+    restorable = True
+    placed = Placed("cpu", {})
 
     def __init__(
         self,
@@ -43,7 +45,6 @@ class _OrtSession:
         self._fetched = [*self._outputs, *(state.output for state in states)]
         self._types = {value.name: _TYPES.get(value.type) for value in session.get_inputs()}
         self._caches: dict[str, Any] = {}
-        self.placed = Placed("cpu", {})
         self.reset()
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:

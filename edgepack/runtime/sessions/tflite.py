@@ -70,7 +70,7 @@ class _Network:
         return whole[self.range(name, 0, count)].copy()
 
 
-class _LiteRtSession:
+class _LiteRtSession(Session):
     """Caches are inputs with a fixed number of slots; each call adds rows in place.
 
     The number of slots doubles when they are full, which allocates and copies once. When another
@@ -78,6 +78,7 @@ class _LiteRtSession:
     """
 
     batches = False
+    restorable = True
 
     def __init__(self, network: _Network) -> None:
         self._network = network

@@ -1,0 +1,73 @@
+"""Sessions around other sessions: one kind, so that none forwards less than another."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from edgepack.runtime.session import Feeds, Placed, Session
+
+
+class Wrapper(Session):
+    """Everything a session can do is done by the one inside; a wrapper says what it changes.
+
+    `run_kept` is the call to change: `run` goes through it.
+    """
+
+    @property
+    @abstractmethod
+    def inner(self) -> Session:
+        """The session that answers at present."""
+
+    @abstractmethod
+    def fork(self) -> Session:
+        """The same around a fork of what is inside."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether the session takes several rows."""
+        return self.inner.batches
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """`run_kept` with nothing kept."""
+        return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
+
+    def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
+        """A call of the session."""
+        return self.inner.run_kept(feeds, keep)
+
+    def reset(self) -> None:
+        """Empty its caches."""
+        self.inner.reset()
+
+    def caches(self) -> dict[str, np.ndarray]:
+        """Its caches."""
+        return self.inner.caches()
+
+    def turn(self) -> AbstractContextManager[object]:
+        """A turn of it."""
+        return self.inner.turn()
+
+    @property
+    def restorable(self) -> bool:
+        """Whether it can go on from given caches."""
+        return self.inner.restorable
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Have it go on from given caches."""
+        self.inner.restore(caches)
+
+    def before(self) -> dict[str, np.ndarray]:
+        """Its caches before the last call."""
+        return self.inner.before()
+
+    def operators(self) -> dict[str, float] | None:
+        """Its seconds by type of operator."""
+        return self.inner.operators()
+
+    @property
+    def placed(self) -> Placed | None:
+        """Where it runs."""
+        return self.inner.placed
