@@ -1,7 +1,6 @@
 """A checkpoint folder: its configuration, its tensors and the hashes of what was read."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,10 @@ import numpy as np
 
 from edgepack.checkpoint import safetensors, torch_zip, yaml
 from edgepack.checkpoint.config import Config
+from edgepack.documents import read_json
 from edgepack.errors import UsageError
 
 _CONFIGS = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
-_MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,7 @@ class Checkpoint:
     def json(self, name: str) -> Config:
         """A JSON file of the folder whose top level is an object."""
         path = self.file(name)
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UsageError(f"{path}: larger than 64 MiB; not a configuration")
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: not valid JSON: {error}") from None
+        values = read_json(path)
         if not isinstance(values, dict):
             raise UsageError(f"{path}: the top level is not an object")
         return Config(name, values)
@@ -80,8 +74,14 @@ class Checkpoint:
         return torch_zip.load(self.file(name))
 
     def sha256(self, name: str) -> str:
-        """Hash of one file of the folder, hexadecimal."""
-        with self.file(name).open("rb") as file:
+        """Hash of one file of the folder, hexadecimal.
+
+        It reads all of a state dict, whose own checksums are compared on the way.
+        """
+        path = self.file(name)
+        if path.suffix == ".pt":
+            torch_zip.check(path)
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -147,11 +147,11 @@ def test_storage_shorter_than_it_says(tmp_path: Path) -> None:
         torch_zip.load(saved(tmp_path, {"a": writer.Tensor(storage, (400,))}))
 
 
-def test_compressed_archives_are_unsupported(tmp_path: Path) -> None:
+def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": np.ones(4000, np.float32)})
     with zipfile.ZipFile(path) as file:
         entries = {name: file.read(name) for name in file.namelist()}
-    with pytest.raises(UnsupportedError, match="compressed"):
+    with pytest.raises(IntegrityError, match="compressed, which torch.save never does"):
         torch_zip.load(archive(path, entries, zipfile.ZIP_DEFLATED))
 
 

@@ -196,7 +196,7 @@ WRONG: list[tuple[str, str, str, type[EdgepackError], str]] = [
     (QWEN, '"num_hidden_layers": 3', '"num_hidden_layers": 4', UsageError, "3 layers"),
     (QWEN, '"num_key_value_heads": 3', '"num_key_value_heads": 4', UsageError, "divide 6"),
     (QWEN, '"hidden_act": "silu"', '"hidden_act": "gelu"', UnsupportedError, "hidden_act"),
-    (QWEN, '"rms_norm_eps": 1e-06', '"rms_norm_eps": NaN', UsageError, "rms_norm_eps"),
+    (QWEN, '"rms_norm_eps": 1e-06', '"rms_norm_eps": NaN', UsageError, "not valid JSON"),
     (YAML, "speech_token_size: 729", "speech_token_size: 728", UsageError, "has shape"),
     (YAML, "mix_ratio: [5, 15]", "mix_ratio: []", UsageError, "mix_ratio"),
     (YAML, "mix_ratio: [5, 15]", "mix_ratio: [5]", UsageError, "mix_ratio"),
