@@ -87,6 +87,10 @@ def _unknown(tag: str, line: int, _: Any) -> Any:
     raise IntegrityError(f"unsafe: line {line} has the tag {tag!r}")
 
 
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
 class _Reader:
     """A tree from the events of PyYAML's parser, which builds nothing and does not recurse."""
 
@@ -107,12 +111,13 @@ class _Reader:
         return value
 
     def _node(self, event: yaml.Event, depth: int) -> Any:
-        line = event.start_mark.line + 1
-        if not isinstance(event, yaml.NodeEvent) or event.anchor is not None:
+        line = _line(event)
+        if not isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) or event.anchor:
             raise IntegrityError(f"unsafe: line {line} has an anchor or an alias")
         if depth > _MAX_DEPTH:
             raise IntegrityError(f"line {line} is nested too deeply")
         tag = None if event.tag == "!" else event.tag
+        value: Any
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event, line, tagged=tag is not None)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -130,7 +135,7 @@ class _Reader:
     def _mapping(self, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for event in self._until(yaml.MappingEndEvent):
-            line = event.start_mark.line + 1
+            line = _line(event)
             key = self._node(event, depth + 1)
             if not isinstance(key, str):
                 raise UsageError(f"line {line} has a key that is not text")

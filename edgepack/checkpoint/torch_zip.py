@@ -96,7 +96,7 @@ class _Bounded:
 
 
 def _directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
-    with zipfile.ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type]  # reads only
+    with zipfile.ZipFile(_Bounded(file)) as archive:
         found = archive.infolist()
     entries = {info.filename: info for info in found}
     for name in entries:
@@ -129,7 +129,7 @@ def _check(info: zipfile.ZipInfo, raw: np.ndarray) -> None:
     """Compare the checksum of an entry, a piece at a time."""
     found = 0
     for start in range(0, raw.size, _CHECKED_AT_ONCE):
-        found = zlib.crc32(raw[start : start + _CHECKED_AT_ONCE], found)
+        found = zlib.crc32(raw[start : start + _CHECKED_AT_ONCE].data, found)
     if found != info.CRC:
         raise IntegrityError(f"{info.filename!r} is not what its checksum says; download it again")
 
@@ -137,9 +137,7 @@ def _check(info: zipfile.ZipInfo, raw: np.ndarray) -> None:
 def _stored(data: mmap.mmap, info: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of one entry, as a view into the map."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
-        raise IntegrityError(
-            f"unsafe: {info.filename!r} is compressed, which torch.save never does"
-        )
+        raise IntegrityError(f"unsafe: {info.filename!r} is compressed; torch.save never does that")
     magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(data, info.header_offset)
     start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     if magic != b"PK\x03\x04" or start + info.file_size > len(data):

@@ -114,9 +114,7 @@ class _Resolver:
             return self._look_up(whole, busy)
         replaced = _REFERENCE.sub(lambda match: self._written(match, busy), text)
         if len(replaced) > _MAX_TEXT:
-            raise IntegrityError(
-                f"unsafe: !ref {text[:64]} is a text of {len(replaced)} characters"
-            )
+            raise IntegrityError(f"unsafe: !ref {text[:64]} has {len(replaced)} characters")
         if not _FORMULA.fullmatch(replaced):
             return replaced
         try:

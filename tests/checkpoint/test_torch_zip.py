@@ -151,7 +151,7 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": np.ones(4000, np.float32)})
     with zipfile.ZipFile(path) as file:
         entries = {name: file.read(name) for name in file.namelist()}
-    with pytest.raises(IntegrityError, match="compressed, which torch.save never does"):
+    with pytest.raises(IntegrityError, match="compressed; torch"):
         torch_zip.load(archive(path, entries, zipfile.ZIP_DEFLATED))
 
 
