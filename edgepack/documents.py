@@ -15,7 +15,7 @@ import yaml
 
 from edgepack.errors import IntegrityError, UsageError
 
-_MAX_YAML_BYTES = 64 << 10  # the largest released configuration has 7 kB
+_MAX_YAML_BYTES = 32 << 10  # the largest released configuration has 7 kB
 _MAX_JSON_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_DIGITS = 18  # a whole number fits into 64 bits

@@ -21,7 +21,7 @@ from edgepack.errors import IntegrityError
 Read = Callable[[str, np.dtype[Any], int], np.ndarray]
 
 # A full-size state dict takes about 15,000 opcodes.
-_MAX_OPCODES = 500_000
+_MAX_OPCODES = 300_000
 _MAX_VALUES = 200_000
 _MAX_DEPTH = 32
 _MAX_NAME = 256

@@ -133,8 +133,9 @@ def _from_vocabulary(checkpoint: Checkpoint, folder: str) -> Tokenizer:
     path, merges = (checkpoint.file(f"{folder}/{n}") for n in ("vocab.json", "merges.txt"))
     vocabulary = _decoded(path, _Vocabulary)
     _expect_bytes(path, vocabulary, ())
+    pairs = _merges(merges)
     try:
-        tokenizer = Tokenizer(BPE(vocabulary, _merges(merges)))
+        tokenizer = Tokenizer(BPE(vocabulary, pairs))
     except Exception as error:  # the library raises bare Exception
         raise UsageError(f"{path}: not a readable vocabulary ({error})") from None
     tokenizer.normalizer = normalizers.NFC()
