@@ -235,7 +235,9 @@ class _Machine:
 
     def storage(self) -> None:
         match self._pop():
-            case ("storage", _Global(name), str(key), str(), int(count)) if name in _DTYPES:
+            case (str(tag), _Global(name), str(key), str(), count) if (
+                tag == "storage" and name in _DTYPES and type(count) is int
+            ):
                 self._stack.append(_Storage(self._read(key, _DTYPES[name], count)))
             case _:
                 self.refuse("a persistent record of something else than a storage")
@@ -249,8 +251,8 @@ class _Machine:
             case "torch.Size", (tuple(size),) if _whole(size):
                 self._stack.append(size)
             case "torch._utils._rebuild_tensor_v2", (
-                _Storage(values), int(offset), tuple(size), tuple(stride), bool(), _, *_
-            ) if _whole(size) and _whole(stride):  # fmt: skip
+                _Storage(values), offset, tuple(size), tuple(stride), bool(), _, *_
+            ) if _whole((offset,)) and _whole(size) and _whole(stride):  # fmt: skip
                 self._stack.append(_view(values, offset, size, stride))
             case "torch._utils._rebuild_parameter", (np.ndarray() as value, bool(), _):
                 self._stack.append(value)

@@ -120,6 +120,7 @@ def _from_file(checkpoint: Checkpoint, folder: str) -> Tokenizer:
     if split.pattern.regex != _SPLIT or split.invert or level.use_regex or level.add_prefix_space:
         raise IntegrityError(f"{path}: splits text in another way than Qwen2; refused")
     _expect_bytes(path, content.model.vocab, {token.id for token in content.added_tokens})
+    _expect_tokens(path, content.model.vocab, map(_pair, content.model.merges))
     try:
         tokenizer = Tokenizer.from_str(msgspec.json.encode(content).decode())
     except Exception as error:  # the library raises bare Exception
@@ -134,6 +135,7 @@ def _from_vocabulary(checkpoint: Checkpoint, folder: str) -> Tokenizer:
     vocabulary = _decoded(path, _Vocabulary)
     _expect_bytes(path, vocabulary, ())
     pairs = _merges(merges)
+    _expect_tokens(merges, vocabulary, pairs)
     try:
         tokenizer = Tokenizer(BPE(vocabulary, pairs))
     except Exception as error:  # the library raises bare Exception
@@ -214,6 +216,24 @@ def _expect_bytes(path: Path, vocabulary: Mapping[str, int], added: Iterable[int
         for token, number in vocabulary.items():
             if number not in other and not _BYTES.issuperset(token):
                 raise IntegrityError(f"{path}: token {token!r} is not made of bytes; refused")
+
+
+def _pair(merge: str | tuple[str, str]) -> tuple[str, str]:
+    """A merge as two tokens; older files write them in one string."""
+    first, _, second = merge.partition(" ") if isinstance(merge, str) else (merge[0], "", merge[1])
+    return first, second
+
+
+def _expect_tokens(
+    path: Path, vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]
+) -> None:
+    """What is merged, and what it becomes, are tokens; the library panics over others."""
+    for first, second in merges:
+        if not {first, second, first + second} <= vocabulary.keys():
+            raise UsageError(
+                f"{path}: merges {first!r} and {second!r}, which are not in the vocabulary; "
+                "download it again"
+            )
 
 
 def _expect_ids(where: str, tokenizer: Tokenizer, added: Iterable[tuple[int, str]]) -> None:

@@ -172,6 +172,8 @@ OTHER = {
     "a dict of pairs": ORDERED + b"]" + b"\x85R",
     "a parameter of a type": UNPACKED,
     "a parameter of a storage": PARAMETER + tuple_of(storage(), b"\x89", HOOKS) + b"R",
+    "a count that is none": storage().replace(whole(4), b"\x88"),
+    "a tensor for a record": storage().replace(text("storage"), tensor(storage(), 0, [4], [1])),
     "another record": storage().replace(text("storage"), text("module")),
     "a record of no type": storage().replace(b"ctorch\nFloatStorage\n", ORDERED),
     "a record that is text": text("0") + b"Q",

@@ -135,3 +135,15 @@ def test_an_id_far_beyond_the_others_needs_a_row_too(small: Checkpoint) -> None:
     put(small, "tokenizer_config.json", b"{}")
     with pytest.raises(UnsupportedError, match=f"token id {ROWS} for {ROWS} embedding rows"):
         tokenizer.build(small, "t", [], ROWS)
+
+
+@pytest.mark.parametrize("line", ["a b", "a\u4e2d b", "zz a"])
+def test_what_is_merged_is_in_the_vocabulary(
+    small: Checkpoint, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library would panic, with a backtrace."""
+    put(small, "vocab.json", b'{"a": 0, "b": 1}')
+    put(small, "merges.txt", line.encode())
+    with pytest.raises(UsageError, match=r"merges\.txt: merges '.*', which are not in the vocab"):
+        tokenizer.build(small, "t", [], ROWS)
+    assert capfd.readouterr().err == ""
