@@ -137,7 +137,9 @@ def _check(info: zipfile.ZipInfo, raw: np.ndarray) -> None:
 def _stored(data: mmap.mmap, info: zipfile.ZipInfo) -> np.ndarray:
     """The bytes of one entry, as a view into the map."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
-        raise IntegrityError(f"unsafe: {info.filename!r} is compressed; torch.save never does that")
+        raise IntegrityError(
+            f"unsafe: {info.filename!r} is compressed or encrypted; torch.save does neither"
+        )
     magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(data, info.header_offset)
     start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     if magic != b"PK\x03\x04" or start + info.file_size > len(data):
