@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 _STORAGE_NAMES = {
+    np.dtype(np.float64): "DoubleStorage",
     np.dtype(np.float32): "FloatStorage",
     np.dtype(np.float16): "HalfStorage",
     np.dtype(ml_dtypes.bfloat16): "BFloat16Storage",

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from edgepack.bundle import MANIFEST, open_bundle
+from edgepack.documents import read_bytes, read_yaml
 from edgepack.errors import UsageError
 from edgepack.manifest import Accuracy, Manifest, Solver
+
+_MAX_SOLVER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ def read_choices(path: Path) -> Choices:
         tables = {runtime: _table(manifest, runtime) for runtime in names}
         curves = {runtime: solver.curve for runtime, solver in manifest.solvers.items()}
         return Choices(names, tables, reasons, curves, manifest.build)
+    tree = read_yaml(path)
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
         return Choices(msgspec.convert(tree, dict[str, dict[str, str]]))
-    except (yaml.YAMLError, UnicodeError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise UsageError(
             f"{path}: not a recipe file such as 'ort: {{speech_lm: nbits8}}' ({error})"
         ) from None
@@ -73,8 +75,8 @@ def read_solvers(path: Path, runtimes: Iterable[str]) -> dict[str, Solver | None
         manifest = _manifest(path)
         return {runtime: _table(manifest, runtime) for runtime in runtimes}
     try:
-        table = msgspec.json.decode(path.read_bytes(), type=Solver)
-    except (OSError, msgspec.DecodeError) as error:
+        table = msgspec.json.decode(read_bytes(path, _MAX_SOLVER_BYTES), type=Solver)
+    except (UsageError, msgspec.DecodeError, UnicodeError) as error:
         raise UsageError(
             f"solver {str(path)!r}: not auto, reference, calibrated, a bundle or a JSON file with "
             f"steps ({error})"

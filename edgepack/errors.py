@@ -13,6 +13,16 @@ A message is one line: what is wrong, where, and what to do about it.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+_LONGEST = 2000  # characters of a message: it may quote a file
+
+
+def _one_line(message: str) -> str:
+    """Without line breaks, without what a terminal would obey, and not without end."""
+    folded = " ".join(message.split())
+    if len(folded) > _LONGEST:
+        folded = f"{folded[: _LONGEST - 400]} … {folded[-300:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in folded)
+
 
 class EdgepackError(Exception):
     """Root of the tree; raise one of the kinds below."""
@@ -21,8 +31,8 @@ class EdgepackError(Exception):
     kind: ClassVar[str] = "error"
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        """Store `message`, folded into one line, and `details` for the JSON document."""
-        super().__init__(" ".join(message.split()))
+        """Store `message`, made fit for one line, and `details` for the JSON document."""
+        super().__init__(_one_line(message))
         self.details = dict(details or {})
 
 

@@ -26,7 +26,8 @@ LAYERS: dict[str, set[str]] = {
     "language": set(),
     "trim": {"language", "runtime"},
     "recipe": set(),
-    "choices": set(),
+    "choices": {"documents"},
+    "documents": set(),
     "calibration": {"graph", "language", "hub", "runtime", "verification"},
     "auction": {"backend", "calibration", "recipe", "runtime", "verification"},
     "trial": {
@@ -41,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "solving": {"calibration", "runtime", "verification"},
     "grammars": set(),
     "isolation": set(),
-    "checkpoint": set(),
+    "checkpoint": {"documents"},
     "graph": set(),
     "networks": {"graph"},
     "family": {"checkpoint", "graph"},

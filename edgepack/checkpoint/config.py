@@ -6,10 +6,29 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edgepack.checkpoint.yaml import Tagged
-from edgepack.errors import UnsupportedError, UsageError
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 
 T = TypeVar("T", int, float, str, bool, list[Any], dict[str, Any])
 _MISSING: Any = object()
+# The most that is believed of a size, far above any release's: graphs are as large as they say.
+_MOST = 1 << 16
+_MOST_OF = {
+    "vocab_size": 1 << 20,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 256,
+    "num_heads": 256,
+    "token_mel_ratio": 16,
+    "pre_lookahead_len": 64,
+    "nb_harmonics": 64,
+    "n_fft": 2048,
+}
+
+_SHOWN = 80  # characters of a wrong value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 @dataclass(frozen=True)
@@ -35,21 +54,25 @@ class Config:
         value = self.values.get(key, default)
         if value is _MISSING or value is None:
             raise UsageError(f"{self.where}.{key} is missing")
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if kind is float and type(value) is int and abs(value) < 1 << 63:
             value = float(value)
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
         odd = isinstance(value, bool) if kind is not bool else False
         odd = odd or (isinstance(value, float) and not math.isfinite(value))
         if odd or not isinstance(value, kind):
-            raise UsageError(f"{self.where}.{key} is {value!r}, expected {kind.__name__}")
+            raise UsageError(f"{self.where}.{key} is {_short(value)}, expected {kind.__name__}")
         return value
 
     def positive(self, key: str, default: int = _MISSING) -> int:
-        """A whole number above zero."""
+        """A whole number above zero; one that no network has is an IntegrityError."""
         value = self.get(key, int, default)
         if value < 1:
-            raise UsageError(f"{self.where}.{key} is {value}, expected a positive whole number")
+            raise UsageError(
+                f"{self.where}.{key} is {_short(value)}, expected a positive whole number"
+            )
+        if value > (most := _MOST_OF.get(key, _MOST)):
+            raise IntegrityError(f"{self.where}.{key} is {value}, more than {most:,}; refused")
         return value
 
     def expect(self, **wanted: object) -> None:
@@ -58,5 +81,5 @@ class Config:
             value = self.values.get(key, allowed)
             if value != allowed:
                 raise UnsupportedError(
-                    f"{self.where}.{key} is {value!r}; this version only builds {allowed!r}"
+                    f"{self.where}.{key} is {_short(value)}; this version only builds {allowed!r}"
                 )

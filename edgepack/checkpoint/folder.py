@@ -6,7 +6,6 @@ REPOSITORY/blobs/HASH there. A link to anywhere else is refused.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,13 +16,13 @@ import numpy as np
 
 from edgepack.checkpoint import safetensors, torch_zip, yaml
 from edgepack.checkpoint.config import Config
+from edgepack.documents import read_json
 from edgepack.errors import IntegrityError, UsageError
 
 # The newest name first: what was downloaded over an older release may have both. The name says
 # nothing else, CosyVoice2 had the first one's until April 2025.
 _CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
 _CONTAINERS = (".pt", ".safetensors")
-_MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,7 @@ class Checkpoint:
     def json(self, name: str) -> Config:
         """A JSON file of the folder whose top level is an object."""
         path = self.file(name)
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UsageError(f"{path}: larger than 64 MiB; not a configuration")
-        try:
-            values = json.loads(path.read_text("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: not valid JSON: {error}") from None
+        values = read_json(path)
         if not isinstance(values, dict):
             raise UsageError(f"{path}: the top level is not an object")
         return Config(name, values)
@@ -114,8 +108,14 @@ class Checkpoint:
         return torch_zip.load(self.file(name))
 
     def sha256(self, name: str) -> str:
-        """Hash of one file of the folder, hexadecimal."""
-        with self.file(name).open("rb") as file:
+        """Hash of one file of the folder, hexadecimal.
+
+        It reads all of a state dict, whose own checksums are compared on the way.
+        """
+        path = self.file(name)
+        if path.suffix == ".pt":
+            torch_zip.check(path)
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

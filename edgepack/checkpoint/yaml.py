@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from edgepack.documents import read_yaml
 from edgepack.errors import IntegrityError, UsageError
 
-_MAX_BYTES = 1 << 20
 _KINDS = ("new", "name", "apply")
 _PACKAGES = frozenset({"cosyvoice", "matcha", "omegaconf", "torch", "torchaudio", "whisper"})
 _SEEDING = frozenset(
@@ -35,6 +33,11 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
+_FORMULA = re.compile(r"[0-9.eE+\-*/%() ]{1,100}")
+_MAX_TEXT = 4096
+_MAX_NUMBER = 1 << 63
+_MAX_VALUES = 20_000  # with all references resolved; released configurations have 300
+_MAX_CHAIN = 16  # references that lead to references
 
 
 @dataclass(frozen=True)
@@ -51,114 +54,105 @@ class _Reference:
     text: str
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that keeps hyperpyyaml tags and refuses every other tag."""
-
-
-def _content(loader: _Loader, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    if isinstance(node, yaml.ScalarNode):
-        return loader.construct_scalar(node) or None
-    raise ValueError(f"line {node.start_mark.line + 1} is not a scalar, list or mapping")
-
-
-def _tagged(kind: str) -> Callable[[_Loader, str, yaml.Node], Tagged]:
-    def construct(loader: _Loader, target: str, node: yaml.Node) -> Tagged:
-        line = node.start_mark.line + 1
-        allowed = target in _SEEDING if kind == "apply" else target.split(".")[0] in _PACKAGES
-        if not allowed:
-            raise IntegrityError(f"unsafe: line {line} asks for !{kind}:{target}")
-        return Tagged(kind, target, _content(loader, node))
-
-    return construct
-
-
-def _refuse(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
-    raise IntegrityError(f"unsafe: line {node.start_mark.line + 1} has the tag {node.tag!r}")
-
-
-for _kind in _KINDS:
-    _Loader.add_multi_constructor(f"!{_kind}:", _tagged(_kind))
-
-
-def _reference(loader: _Loader, node: yaml.Node) -> _Reference:
-    return _Reference(str(_content(loader, node)))
-
-
-_Loader.add_constructor("!ref", _reference)
-_Loader.add_multi_constructor("!", _refuse)
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _refuse)
-
-
 def load(path: Path) -> dict[str, Any]:
     """The top-level mapping of a hyperpyyaml file with every `!ref` resolved.
 
-    Raises IntegrityError for a tag outside CosyVoice's own vocabulary and UsageError for text
-    that is not YAML.
+    Raises IntegrityError for a tag outside CosyVoice's own vocabulary, or references that lead to
+    much more than they say, and UsageError for text that is not YAML.
     """
-    if path.stat().st_size > _MAX_BYTES:
-        raise IntegrityError(f"{path}: larger than 1 MiB, not a CosyVoice configuration; refused")
+    tree = read_yaml(path, _explained)
     try:
-        tree = yaml.load(path.read_text("utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader
         if not isinstance(tree, dict):
             raise UsageError("the top level is not a mapping")
-        return {key: _resolve(value, tree, ()) for key, value in tree.items()}
+        return _Resolver(tree).resolved()
     except (IntegrityError, UsageError) as error:
         raise type(error)(f"{path}: {error}; refused") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise IntegrityError(f"{path}: nested too deeply; refused") from None
 
 
-def _resolve(value: Any, tree: Mapping[str, Any], busy: tuple[str, ...]) -> Any:
-    """`value` with every reference below it replaced by what it points to."""
-    if isinstance(value, Tagged):
-        return Tagged(value.kind, value.target, _resolve(value.value, tree, busy))
-    if isinstance(value, dict):
-        return {key: _resolve(item, tree, busy) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolve(item, tree, busy) for item in value]
-    if isinstance(value, _Reference):
-        return _dereference(value.text, tree, busy)
-    return value
+def _explained(tag: str, line: int, content: Any) -> Any:
+    """The value of a node with a tag."""
+    if tag == "!ref":
+        return _Reference(str(content))
+    kind, _, target = tag.removeprefix("!").partition(":")
+    if kind not in _KINDS or not tag.startswith("!"):
+        raise IntegrityError(f"unsafe: line {line} has the tag {tag!r}")
+    allowed = target in _SEEDING if kind == "apply" else target.split(".")[0] in _PACKAGES
+    if not allowed:
+        raise IntegrityError(f"unsafe: line {line} asks for !{kind}:{target}")
+    return Tagged(kind, target, content)
 
 
-def _dereference(text: str, tree: Mapping[str, Any], busy: tuple[str, ...]) -> Any:
-    """`<key>`, `<key[sub]>` or arithmetic over such references."""
+class _Resolver:
+    """A tree whose references are replaced by copies of what they point to, within a budget."""
 
-    def look_up(match: re.Match[str]) -> Any:
-        key, path = match[1], re.findall(r"\w+", match[2])
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        self._tree = tree
+        self._left = _MAX_VALUES
+
+    def resolved(self) -> dict[str, Any]:
+        return {key: self._resolve(value, ()) for key, value in self._tree.items()}
+
+    def _resolve(self, value: Any, busy: tuple[str, ...]) -> Any:
+        """`value` with every reference below it replaced by what it points to."""
+        self._left -= 1
+        if self._left < 0 or len(busy) > _MAX_CHAIN:
+            raise IntegrityError("unsafe: its references multiply or are nested too deeply")
+        if isinstance(value, Tagged):
+            return Tagged(value.kind, value.target, self._resolve(value.value, busy))
+        if isinstance(value, dict):
+            return {key: self._resolve(item, busy) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(item, busy) for item in value]
+        if isinstance(value, _Reference):
+            return self._dereference(value.text.strip(), busy)
+        return value
+
+    def _dereference(self, text: str, busy: tuple[str, ...]) -> Any:
+        """`<key>`, `<key[sub]>`, or text or arithmetic over such references."""
+        whole = _REFERENCE.fullmatch(text)
+        if whole:
+            return self._look_up(whole, busy)
+        replaced = _REFERENCE.sub(lambda match: self._written(match, busy), text)
+        if len(replaced) > _MAX_TEXT:
+            raise IntegrityError(f"unsafe: !ref {text[:64]} has {len(replaced)} characters")
+        if not _FORMULA.fullmatch(replaced):
+            return replaced
+        try:
+            return _arithmetic(ast.parse(replaced, mode="eval").body)
+        except (SyntaxError, ValueError, ZeroDivisionError):
+            return replaced
+
+    def _look_up(self, match: re.Match[str], busy: tuple[str, ...]) -> Any:
         if match[0] in busy:
             raise UsageError(f"!ref {match[0]} refers to itself")
-        node = tree
-        for step in (key, *path):
+        node: Any = self._tree
+        for step in (match[1], *re.findall(r"\w+", match[2])):
             if isinstance(node, Tagged):
                 node = node.value
             if not isinstance(node, dict) or step not in node:
                 raise UsageError(f"!ref {match[0]} points to nothing")
             node = node[step]
-        return _resolve(node, tree, (*busy, match[0]))
+        return self._resolve(node, (*busy, match[0]))
 
-    whole = _REFERENCE.fullmatch(text.strip())
-    if whole:
-        return look_up(whole)
-    replaced = _REFERENCE.sub(lambda match: str(look_up(match)), text)
-    try:
-        return _arithmetic(ast.parse(replaced.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError):
-        return replaced
+    def _written(self, match: re.Match[str], busy: tuple[str, ...]) -> str:
+        """What a reference inside a text points to, as text; only a scalar has one."""
+        value = self._look_up(match, busy)
+        if isinstance(value, Tagged | dict | list) or len(text := str(value)) > _MAX_TEXT:
+            raise IntegrityError(f"unsafe: !ref {match[0]} is too much to be part of a text")
+        return text
 
 
 def _arithmetic(node: ast.expr) -> float:
+    value: float
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_arithmetic(node.operand)
-    if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+        value = node.value
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = -_arithmetic(node.operand)
+    elif isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         left, right = _arithmetic(node.left), _arithmetic(node.right)
-        return _ARITHMETIC[type(node.op)](left, right)
-    raise ValueError("not arithmetic")
+        value = _ARITHMETIC[type(node.op)](left, right)
+    else:
+        raise ValueError("not arithmetic")
+    if isinstance(value, int) and abs(value) >= _MAX_NUMBER:
+        raise IntegrityError("a number of more than 64 bits")
+    return value

@@ -11,7 +11,7 @@ import numpy as np
 from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.config import Config
 from edgepack.checkpoint.folder import Checkpoint
-from edgepack.errors import UnsupportedError, UsageError
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.family import PARTS, TEXT_TABLE, HostSettings
 from edgepack.graph.net import Graph
 from edgepack.graph.weights import Weights, stack
@@ -48,6 +48,8 @@ _SPECIAL = [
 _END_OF_PROMPT = "<|endofprompt|>"
 _EXTRA_IDS = 3  # end, an unused one, fill
 _HEAD = "llm.model.lm_head.weight"  # tied to the text table and never used
+_MAX_FRAME = 4096  # samples
+_MAX_LIST = 16  # levels, blocks or dilations
 _NOISE_FRAMES, _FLOW_STEPS = 15000, 10
 _STREAM = Stream(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
 
@@ -293,6 +295,8 @@ def _hift_dims(config: Config) -> HiFTDims:
         flow.positive("input_frame_rate") if older else config.positive("token_frame_rate")
     )
     frames = rate_of_tokens * flow.positive("token_mel_ratio")
+    if dims.frame > _MAX_FRAME:
+        raise IntegrityError(f"{section.where}: {dims.frame} samples a frame; refused")
     if dims.frame * frames != rate or dims.frame % 2:
         raise UnsupportedError(
             f"{section.where}: {dims.frame} samples a frame, but {rate} Hz and {frames} frames a "
@@ -310,14 +314,21 @@ def _divisor(section: Config, key: str, whole: int) -> int:
 
 def _numbers(section: Config, key: str) -> tuple[int, ...]:
     values = section.get(key, list)
-    if not values or not all(isinstance(v, int) and v > 0 for v in values):
-        raise UsageError(f"{section.where}.{key} is {values!r}, expected positive whole numbers")
-    return tuple(values)
+    _expect_few(section, key, values)
+    return tuple(Config(section.where, {key: value}).positive(key) for value in values)
 
 
 def _lists(section: Config, key: str) -> tuple[tuple[int, ...], ...]:
     values = section.get(key, list)
+    _expect_few(section, key, values)
     return tuple(_numbers(Config(section.where, {key: value}), key) for value in values)
+
+
+def _expect_few(section: Config, key: str, values: list[Any]) -> None:
+    if not 0 < len(values) <= _MAX_LIST:
+        raise UsageError(
+            f"{section.where}.{key} has {len(values)} entries, expected 1 to {_MAX_LIST}"
+        )
 
 
 def _voice(name: str, entry: Any) -> Voice:
@@ -325,9 +336,12 @@ def _voice(name: str, entry: Any) -> Voice:
 
     def part(key: str) -> np.ndarray:
         value = entry.get(key) if isinstance(entry, dict) else None
-        if not isinstance(value, np.ndarray):
+        if not isinstance(value, np.ndarray) or 0 in value.shape[-1:]:
             raise UsageError(f"spk2info.pt: speaker {name!r} has no {key!r}; save it again")
-        return value
+        if value.dtype != np.float64:
+            return value
+        with np.errstate(over="ignore"):  # an infinity does not fit
+            return value.astype(np.float32)
 
     if isinstance(entry, dict) and "embedding" in entry:
         return Voice(part("embedding").reshape(-1))

@@ -8,10 +8,12 @@ transformer or U-Net is MatMuls, which every engine runs fast and quantizes.
 import math
 from collections.abc import Sequence
 
+from edgepack.errors import IntegrityError
 from edgepack.graph.net import END, Net, Value
 from edgepack.graph.weights import Parameter, Weights
 
 MASKED = -1e10
+_MAX_TAPS = 256
 
 
 def linear(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
@@ -81,6 +83,8 @@ def time_convolution(
     op = net.op
     weight = w.get("weight", *shape)
     out, inputs, taps = weight.shape
+    if taps > _MAX_TAPS:
+        raise IntegrityError(f"{w.source}: {weight.name} has {taps} taps; refused")
     if left:
         x = op.Pad(x, [0, left, 0, 0, 0, 0])
     shifted = [op.Slice(x, [tap], [tap + 1 - taps or END], [1]) for tap in range(taps)]

@@ -10,6 +10,8 @@ from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 
 Shape = tuple[int, ...]
 
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")  # of a child
+
 # Magnitude and direction of a normalised weight, in the style of torch 2 and of before.
 _WEIGHT_NORM = (
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -73,7 +75,7 @@ class Weights:
             int(head)
             for key in self.tensors
             if key.startswith(self.scope)
-            and (head := key[len(self.scope) :].split(".", 1)[0]).isdecimal()
+            and _NUMBER.fullmatch(head := key[len(self.scope) :].split(".", 1)[0])
         }
         return iter([self / number for number in sorted(found)])
 
@@ -134,10 +136,14 @@ def _fits(actual: Shape, wanted: tuple[int | None, ...]) -> bool:
 
 
 def _finite(source: str, name: str, value: np.ndarray) -> np.ndarray:
-    """The value as float32, refused if it has a NaN or an infinity."""
-    if not np.isfinite(np.add.reduce(value, axis=None, dtype=np.float64)):
-        raise IntegrityError(f"{source}: {name} has NaN or infinite values; download it again")
-    return value.astype(np.float32, copy=False)
+    """The value as float32, refused if it has a NaN or an infinity there."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is found below
+        found = value.astype(np.float32, copy=False)
+    if not np.isfinite(np.add.reduce(found, axis=None, dtype=np.float64)):
+        raise IntegrityError(
+            f"{source}: {name} has NaN or infinite values as float32; download it again"
+        )
+    return found
 
 
 def _merged(source: str, name: str, g: Parameter, v: Parameter) -> Parameter:

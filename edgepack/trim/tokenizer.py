@@ -34,7 +34,10 @@ def trim(original: str, units: Units, ids: Collection[int] = ()) -> Trimmed:
     wanted = set(ids)
     kept: list[tuple[int, str]] = []
     for token, number in model["vocab"].items():
-        data = token_bytes(token) if number not in added else b""
+        try:
+            data = token_bytes(token) if number not in added else b""
+        except KeyError:
+            raise UnsupportedError(f"token {token!r} is not made of bytes") from None
         if len(data) <= 1 or number in wanted or units.contain(data):
             kept.append((number, token))
     tokens = {token for _, token in kept}

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch_zip_writer as writer
+from bounded import refused_within
 from safetensors.numpy import save_file
 from support import DATA
 
@@ -136,7 +137,7 @@ def test_every_truncation_of_a_safetensors_file_is_an_error(checkpoint: Checkpoi
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "3", "[" * 100_000, "\udcff", '{"a": ' + "9" * 5000 + "}"]
+    "text", ["", "{", "[1]", "3", "\udcff", '{"a": NaN}', '{"a": ' + "9" * 5000 + "}"]
 )
 def test_a_file_that_is_no_json_object_is_refused(checkpoint: Checkpoint, text: str) -> None:
     path = checkpoint.folder / "config.json"
@@ -145,10 +146,18 @@ def test_a_file_that_is_no_json_object_is_refused(checkpoint: Checkpoint, text: 
         checkpoint.json("config.json")
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[" * 40 + "]" * 40, '{"a":' * 33 + "1" + "}" * 33]
+)
+def test_a_json_file_without_end_is_refused(checkpoint: Checkpoint, text: str) -> None:
+    (checkpoint.folder / "config.json").write_text(text)
+    refused_within(checkpoint.json, "config.json", match=r"config\.json: nested too deeply")
+
+
 def test_a_json_file_of_any_size_is_not_read(checkpoint: Checkpoint) -> None:
     with (checkpoint.folder / "config.json").open("wb") as file:
         file.truncate(65 << 20)
-    with pytest.raises(UsageError, match="larger than 64 MiB"):
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
         checkpoint.json("config.json")
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"version": "1.0"', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b'{"version": "1.0"', b"\xff"])
 def test_a_damaged_tokenizer_file_is_refused(small: Checkpoint, data: bytes) -> None:
     put(small, "tokenizer.json", data)
     with pytest.raises(UsageError, match=r"tokenizer\.json: not a readable tokenizer"):
@@ -152,3 +152,15 @@ def test_two_tokens_with_one_id_are_refused_in_the_other_form_too(small: Checkpo
     put(small, "tokenizer.json", json.dumps(tree).encode())
     with pytest.raises(UsageError, match="have one id"):
         tokenizer.build(small, "t", [], ROWS)
+
+
+@pytest.mark.parametrize("line", ["a b", "a\u4e2d b", "zz a"])
+def test_what_is_merged_is_in_the_vocabulary(
+    small: Checkpoint, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The library would panic, with a backtrace."""
+    put(small, "vocab.json", b'{"a": 0, "b": 1}')
+    put(small, "merges.txt", line.encode())
+    with pytest.raises(UsageError, match=r"merges\.txt: merges '.*', which are not in the vocab"):
+        tokenizer.build(small, "t", [], ROWS)
+    assert capfd.readouterr().err == ""

@@ -1,5 +1,6 @@
 """`.pt` files: what can be read, and what is refused."""
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgepack.checkpoint import torch_zip
+from edgepack.checkpoint.folder import open_checkpoint
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError
 
 
@@ -147,11 +149,11 @@ def test_storage_shorter_than_it_says(tmp_path: Path) -> None:
         torch_zip.load(saved(tmp_path, {"a": writer.Tensor(storage, (400,))}))
 
 
-def test_compressed_archives_are_unsupported(tmp_path: Path) -> None:
+def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": np.ones(4000, np.float32)})
     with zipfile.ZipFile(path) as file:
         entries = {name: file.read(name) for name in file.namelist()}
-    with pytest.raises(UnsupportedError, match="compressed"):
+    with pytest.raises(IntegrityError, match="compressed or encrypted; torch"):
         torch_zip.load(archive(path, entries, zipfile.ZIP_DEFLATED))
 
 
@@ -166,4 +168,53 @@ def test_other_files_are_no_archives(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(IntegrityError, match="not a zip"):
+        torch_zip.load(path)
+
+
+def flipped(path: Path, name: str) -> None:
+    """Change one bit in the middle of an entry."""
+    with zipfile.ZipFile(path) as file:
+        info = file.getinfo(name)
+    data = bytearray(path.read_bytes())
+    names = int.from_bytes(data[info.header_offset + 26 : info.header_offset + 28], "little")
+    extra = int.from_bytes(data[info.header_offset + 28 : info.header_offset + 30], "little")
+    data[info.header_offset + 30 + names + extra + info.file_size // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["x/data.pkl", "x/byteorder"])
+def test_what_describes_the_tensors_is_what_its_checksum_says(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, {"a": np.ones(100, np.float32)})
+    flipped(path, name)
+    with pytest.raises(IntegrityError, match=f"'{name}' is not what its checksum says"):
+        torch_zip.load(path)
+
+
+def test_weights_are_what_their_checksum_says(tmp_path: Path) -> None:
+    (tmp_path / "cosyvoice2.yaml").write_text("a: 1")
+    checkpoint = open_checkpoint(tmp_path)
+    path = saved(tmp_path, {"a": np.ones(100, np.float32)})
+    torch_zip.check(path)
+    assert checkpoint.sha256("x.pt") == hashlib.sha256(path.read_bytes()).hexdigest()
+    flipped(path, "x/data/0")
+    with pytest.raises(IntegrityError, match=r"x\.pt: 'x/data/0' is not what its checksum says"):
+        checkpoint.sha256("x.pt")
+
+
+@pytest.mark.parametrize("name", ["x/data/0", "x/data.pkl", "x/byteorder"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_entries_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, {"a": np.ones(4, np.float32)})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, b"little")
+    with pytest.raises(IntegrityError, match="two zip entries have one name"):
+        torch_zip.load(path)
+
+
+def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": np.ones(4, np.float32)})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"data\.pkl' is compressed or encrypted"):
         torch_zip.load(path)

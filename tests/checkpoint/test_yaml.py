@@ -106,5 +106,5 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
 
 
 def test_large_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="1 MiB"):
-        load(tmp_path, "a: " + "x" * (1 << 20))
+    with pytest.raises(UsageError, match="larger than 32 KiB"):
+        load(tmp_path, "a: " + "x" * (32 << 10))

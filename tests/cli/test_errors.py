@@ -49,6 +49,14 @@ def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(target, "names", names)
 
 
+def test_a_message_quotes_nothing_that_a_terminal_obeys_or_without_end() -> None:
+    assert str(UsageError("a\x1b[2J\x00\ud800 ä中")) == "a\\x1b[2J\\x00\\ud800 ä中"
+    found = str(UsageError(f"file: {'x' * 10**6}; do this"))
+    assert found.startswith("file: xxx")
+    assert found.endswith("xxx; do this")
+    assert len(found) < 2000
+
+
 @pytest.mark.parametrize(("error", "code", "kind", "text"), FAILURES)
 def test_every_error_is_one_line_and_an_exit_code(
     cli: Cli,

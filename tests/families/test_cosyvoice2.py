@@ -196,7 +196,7 @@ WRONG: list[tuple[str, str, str, type[EdgepackError], str]] = [
     (QWEN, '"num_hidden_layers": 3', '"num_hidden_layers": 4', UsageError, "3 layers"),
     (QWEN, '"num_key_value_heads": 3', '"num_key_value_heads": 4', UsageError, "divide 6"),
     (QWEN, '"hidden_act": "silu"', '"hidden_act": "gelu"', UnsupportedError, "hidden_act"),
-    (QWEN, '"rms_norm_eps": 1e-06', '"rms_norm_eps": NaN', UsageError, "rms_norm_eps"),
+    (QWEN, '"rms_norm_eps": 1e-06', '"rms_norm_eps": NaN', UsageError, "not valid JSON"),
     (YAML, "speech_token_size: 729", "speech_token_size: 728", UsageError, "has shape"),
     (YAML, "mix_ratio: [5, 15]", "mix_ratio: []", UsageError, "mix_ratio"),
     (YAML, "mix_ratio: [5, 15]", "mix_ratio: [5]", UsageError, "mix_ratio"),
@@ -269,11 +269,15 @@ def test_voices_have_the_shapes_of_the_host(folder: Path) -> None:
         {"a": PROMPT | {"prompt_speech_feat": zeros(1, 8, 40)}},
         {"a": PROMPT | {"prompt_speech_feat": zeros(1, 7, 80)}},
         {"a": PROMPT | {"prompt_speech_feat": zeros(2, 3, 8, 80)}},
+        {"a": PROMPT | {"prompt_speech_feat": zeros(1, 8, 0)}},
+        {"a": PROMPT | {"prompt_speech_feat": zeros()}},
+        {"a": {"embedding": np.full((1, 192), 1e300)}},
         {"a": PROMPT | {"prompt_speech_feat": np.full((1, 8, 80), np.nan, np.float32)}},
     ],
     ids=[
         "nothing", "list", "number", "empty", "no array", "width", "infinite", "part missing",
-        "text id", "token id", "negative", "fraction", "bands", "frames", "axes", "NaN",
+        "text id", "token id", "negative", "fraction", "bands", "frames", "axes",
+        "no bands", "no axes", "beyond float32", "NaN",
     ],
 )  # fmt: skip
 def test_a_voice_that_does_not_fit_is_refused(folder: Path, tree: Any) -> None:

@@ -7,9 +7,10 @@ import numpy_reference.layers as reference
 import pytest
 from evaluation import check, evaluate, module, random
 
-from edgepack.errors import UsageError
+from edgepack.errors import IntegrityError, UsageError
 from edgepack.graph import layers
 from edgepack.graph.net import Net, Value
+from edgepack.graph.weights import Weights
 
 X = random(2, 7, 6)
 
@@ -49,6 +50,14 @@ def test_time_convolution(taps: int, left: int) -> None:
         np.swapaxes(wanted, 1, 2),
         X,
     )
+
+
+def test_a_convolution_has_as_many_taps_as_one_has() -> None:
+    """Each is a node of the graph, and takes a few bytes of a hostile checkpoint."""
+    w = Weights.of("flow.pt", {"weight": np.zeros((1, 1, 100_000), np.float32)})
+    net = Net("x")
+    with pytest.raises(IntegrityError, match=r"flow\.pt: weight has 100000 taps"):
+        layers.time_convolution(net, net.input("x", [1, "n", 1]), w, 0, (1, 1, None))
 
 
 def test_time_convolution_of_a_single_frame() -> None:

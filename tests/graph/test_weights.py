@@ -68,6 +68,23 @@ def test_values_that_are_not_finite_are_refused(number: float) -> None:
         parameter.load()
 
 
+@pytest.mark.parametrize("number", [1e39, -1e300])
+def test_values_that_float32_does_not_hold_are_refused(number: float) -> None:
+    value = random(3, 3).astype(np.float64)
+    assert of(a=value)["a"].load().dtype == np.float32
+    value[1, 2] = number
+    with pytest.raises(IntegrityError, match=r"flow\.pt: a has NaN or infinite values as float32"):
+        of(a=value)["a"].load()
+
+
+@pytest.mark.parametrize("head", ["9" * 5000, "٣", "007", "1234567"])
+def test_a_name_that_is_no_number_is_no_child(head: str) -> None:
+    found = Weights.of(
+        "flow.pt", {f"blocks.{head}.weight": random(1), "blocks.0.weight": random(1)}
+    )
+    assert [child.scope for child in found / "blocks"] == ["blocks.0."]
+
+
 def test_values_are_read_only_when_asked_for() -> None:
     value = random(3)
     transposed = of(a=value)["a"].transposed

@@ -117,6 +117,13 @@ def test_single_ids_can_be_kept(qwen2: str, whole: Tokenizer) -> None:
     assert set(wanted) <= set(trim(qwen2, Units(alphabet(["zh"])), wanted).rows.tolist())
 
 
+def test_a_token_that_is_not_made_of_bytes_is_refused(qwen2: str) -> None:
+    tree = json.loads(qwen2)
+    tree["model"]["vocab"]["中"] = len(tree["model"]["vocab"]) + 1000
+    with pytest.raises(UnsupportedError, match="token '中' is not made of bytes"):
+        trim(json.dumps(tree), Units("a"))
+
+
 @pytest.mark.parametrize(
     "change",
     [
