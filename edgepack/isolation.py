@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
@@ -12,6 +12,8 @@ from edgepack.errors import ResourceError
 from edgepack.report import Step
 
 T = TypeVar("T")
+
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 
 def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
@@ -23,12 +25,10 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sender, function, arguments), daemon=True)
-    resource_tracker.ensure_running()  # starting it would undo the mask
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
     try:
-        process.start()
+        with sheltered():
+            process.start()
         sender.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while True:
             kind, value = receiver.recv()
             if kind == "step":
@@ -49,6 +49,16 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
             process.kill()
             process.join()
         receiver.close()
+
+
+@contextlib.contextmanager
+def sheltered() -> Iterator[None]:
+    """Processes that are started in the block are not interrupted: who started them ends them."""
+    resource_tracker.ensure_running()  # starting it would undo the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # a child inherits it
+    try:
+        yield
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

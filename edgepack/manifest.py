@@ -2,9 +2,39 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
+
+from edgepack.ranges import (
+    Alphabet,
+    Amount,
+    Bytes,
+    Count,
+    Cpus,
+    Few,
+    FileName,
+    Frequency,
+    Id,
+    Length,
+    Line,
+    Name,
+    Number,
+    Precision,
+    Rate,
+    Ratio,
+    Schedule,
+    Seed,
+    Sha256,
+    Share,
+    Size,
+    Some,
+    Text,
+    Threads,
+    Weight,
+    Word,
+)  # fmt: skip
 
 FORMAT = 2
 
@@ -16,16 +46,16 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class StoredFile(Struct, frozen=True):
     """Size and hash of a file of the bundle."""
 
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Sha256
 
 
 class State(Struct, frozen=True):
     """A cache of a stage: `output` of one call is `input` of the next, `shape` before the first."""
 
-    input: str
-    output: str
-    shape: tuple[int, ...]
+    input: Word
+    output: Word
+    shape: Annotated[tuple[Length, ...], Meta(min_length=1, max_length=8)]
 
 
 class Offer(Struct, frozen=True):
@@ -35,11 +65,11 @@ class Offer(Struct, frozen=True):
     not measured. `values` are metrics of `verification.gates`, to three digits.
     """
 
-    recipe: str
-    bytes: int
-    speed: float | None
-    values: dict[str, float]
-    verdict: str
+    recipe: Word
+    bytes: Bytes
+    speed: Amount | None
+    values: dict[Word, Number]
+    verdict: Line
 
 
 class Variant(Struct, frozen=True):
@@ -52,12 +82,12 @@ class Variant(Struct, frozen=True):
     runs it if that is another one.
     """
 
-    files: tuple[str, ...]
-    precision: str
-    limit: float
-    recipe: str
+    files: Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=1000)]
+    precision: Precision
+    limit: Amount
+    recipe: Word
     offers: tuple[Offer, ...] = ()
-    engine: str = ""
+    engine: Line = ""
 
 
 class Stage(Struct, frozen=True):
@@ -66,27 +96,27 @@ class Stage(Struct, frozen=True):
     `parameters` and `operators` are of the fp32 hub graph, operators counted by type.
     """
 
-    variants: dict[str, Variant]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    states: tuple[State, ...]
-    parameters: int
-    operators: dict[str, int]
+    variants: Annotated[dict[Name, Variant], Meta(min_length=1)]
+    inputs: tuple[Word, ...]
+    outputs: tuple[Word, ...]
+    states: Annotated[tuple[State, ...], Meta(max_length=1000)]
+    parameters: Count
+    operators: dict[Word, Count]
 
 
 class Carried(Struct, frozen=True):
     """A network of the checkpoint taken over as it is, in ONNX, run by any runtime."""
 
-    file: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    file: FileName
+    inputs: Annotated[tuple[Word, ...], Meta(min_length=1)]
+    outputs: Annotated[tuple[Word, ...], Meta(min_length=1)]
 
 
 class Saving(Struct, frozen=True):
     """Bytes of a part of the bundle if it were for every language, and as it is."""
 
-    before: int
-    after: int
+    before: Bytes
+    after: Bytes
 
 
 class Trim(Struct, frozen=True):
@@ -97,31 +127,31 @@ class Trim(Struct, frozen=True):
     two ids share a row. `sentences` texts, of that hash, became the same tokens as before.
     """
 
-    tokens_before: int
-    tokens_after: int
-    rows_before: int
-    rows_after: int
-    rows: str
-    parts: dict[str, Saving]
-    sentences: int
-    sha256: str
-    alphabet: str
-    words: tuple[str, ...]
+    tokens_before: Count
+    tokens_after: Count
+    rows_before: Count
+    rows_after: Count
+    rows: FileName
+    parts: dict[Word, Saving]
+    sentences: Count
+    sha256: Sha256
+    alphabet: Alphabet
+    words: tuple[Text, ...]
 
 
 class Normalizer(Struct, frozen=True):
     """How numbers, dates and units of a language are read: see `runtime.normalization`."""
 
-    name: str
-    locale: str
-    files: tuple[str, ...]
+    name: Name
+    locale: Name
+    files: tuple[FileName, ...]
 
 
 class Limit(Struct, frozen=True):
     """The range a metric has to be in; None is no end."""
 
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
 
 
 class Quality(Struct, frozen=True):
@@ -131,19 +161,19 @@ class Quality(Struct, frozen=True):
     only because it was asked for with --allow-failed-gate.
     """
 
-    exam: str
-    limits: dict[str, Limit]
-    values: dict[str, dict[str, float]]
-    failed: tuple[str, ...]
+    exam: FileName
+    limits: dict[Word, Limit]
+    values: dict[Name, dict[Word, Number]]
+    failed: tuple[Line, ...]
 
 
 class Sampling(Struct, frozen=True):
     """Repetition-aware nucleus sampling: see `runtime.sampling`."""
 
-    top_p: float
-    top_k: int
-    window: int
-    repetition: float
+    top_p: Share
+    top_k: Size
+    window: Length
+    repetition: Ratio
 
 
 class LanguageModel(Struct, frozen=True):
@@ -154,15 +184,15 @@ class LanguageModel(Struct, frozen=True):
     a text token. `mix` is how many text, then speech tokens alternate when text is streamed.
     """
 
-    speech_tokens: int
-    start: int
-    task: int
-    end: int
-    fill: int
-    masked_before_min: int
-    min_ratio: float
-    max_ratio: float
-    mix: tuple[int, int]
+    speech_tokens: Size
+    start: Id
+    task: Id
+    end: Id
+    fill: Id
+    masked_before_min: Id
+    min_ratio: Ratio
+    max_ratio: Ratio
+    mix: tuple[Few, Few]
     sampling: Sampling
 
 
@@ -172,15 +202,15 @@ class Flow(Struct, frozen=True):
     `guidance` is the rate of classifier-free guidance.
     """
 
-    steps: int
-    schedule: str
-    guidance: float
-    look_ahead: int
-    chunk: int
-    ratio: int
-    mels: int
-    noise_seed: int
-    noise_frames: int
+    steps: Few
+    schedule: Schedule
+    guidance: Ratio
+    look_ahead: Some
+    chunk: Size
+    ratio: Few
+    mels: Few
+    noise_seed: Seed
+    noise_frames: Size
 
 
 class SolverStep(Struct, frozen=True):
@@ -191,18 +221,18 @@ class SolverStep(Struct, frozen=True):
     unconditional ones that were computed. A `guided` step computes one.
     """
 
-    time: float
+    time: Share
     guided: bool
-    conditional: tuple[float, ...]
-    free: tuple[float, ...]
-    keep: float = 1.0
-    start: float = 0.0
+    conditional: Annotated[tuple[Weight, ...], Meta(min_length=1)]
+    free: tuple[Weight, ...]
+    keep: Weight = 1.0
+    start: Weight = 0.0
 
 
 class Solver(Struct, frozen=True):
     """A table of steps: see `runtime.solver`."""
 
-    steps: tuple[SolverStep, ...]
+    steps: Annotated[tuple[SolverStep, ...], Meta(min_length=1, max_length=1000)]
 
     @property
     def evaluations(self) -> int:
@@ -217,8 +247,8 @@ class Accuracy(Struct, frozen=True):
     never saw.
     """
 
-    evaluations: int
-    decibel: float
+    evaluations: Length
+    decibel: Amount
 
 
 class Calibrated(Struct, frozen=True):
@@ -231,8 +261,8 @@ class Calibrated(Struct, frozen=True):
     solver: Solver
     accuracy: Accuracy
     euler: Accuracy
-    limit: float
-    utterances: int
+    limit: Amount
+    utterances: Length
     curve: tuple[Accuracy, ...]
 
 
@@ -242,45 +272,45 @@ class Vocoder(Struct, frozen=True):
     A sample depends on no more than `context` frames to each side.
     """
 
-    frame: int
-    partials: int
-    context: int
+    frame: Size
+    partials: Few
+    context: Some
 
 
 class Stream(Struct, frozen=True):
     """The chunks of streamed synthesis: hops in tokens, the mel kept between them in frames."""
 
-    first_hop: int
-    max_hop: int
-    growth: int
-    mel_overlap: int
+    first_hop: Few
+    max_hop: Size
+    growth: Few
+    mel_overlap: Few
 
 
 class MelSpectrogram(Struct, frozen=True):
     """The mel spectrogram of a prompt: sizes in samples, band edges in Hz."""
 
-    fft: int
-    hop: int
-    window: int
-    mels: int
-    low: float
-    high: float
+    fft: Size
+    hop: Size
+    window: Size
+    mels: Few
+    low: Frequency
+    high: Frequency
 
 
 class Sensor(Struct, frozen=True):
     """A hwmon sensor of a board: its chip's `name`, its `label`, and what it covers."""
 
-    name: str
-    label: str
-    scope: str
+    name: Line
+    label: Line
+    scope: Line
 
 
 class Watts(Struct, frozen=True):
     """Figures for an estimate from CPU time. `provenance` is measured, vendor or assumed."""
 
-    idle_w: float
-    active_w_per_core: float
-    provenance: str
+    idle_w: Ratio
+    active_w_per_core: Ratio
+    provenance: Line
 
 
 class Release(Struct, frozen=True):
@@ -289,12 +319,12 @@ class Release(Struct, frozen=True):
     `onnxruntime` is the first version that works with its TensorRT.
     """
 
-    jetpack: str
-    l4t: str
-    cuda: str
-    tensorrt: str
-    cudnn: str
-    onnxruntime: str
+    jetpack: Line
+    l4t: Line
+    cuda: Line
+    tensorrt: Line
+    cudnn: Line
+    onnxruntime: Line
 
 
 class Device(Struct, frozen=True):
@@ -305,10 +335,10 @@ class Device(Struct, frozen=True):
     `sensors` what is known of the board's, `watts` for an estimate on request.
     """
 
-    cpus: str = "all"
-    threads: int | None = None
-    meters: tuple[str, ...] = ()
-    scope: str = ""
+    cpus: Cpus = "all"
+    threads: Threads | None = None
+    meters: tuple[Line, ...] = ()
+    scope: Line = ""
     sensors: tuple[Sensor, ...] = ()
     watts: Watts | None = None
 
@@ -320,35 +350,35 @@ class Manifest(Struct, frozen=True):
     `solvers` are by runtime; one without has the checkpoint's own.
     """
 
-    format: int
-    edgepack: str
-    name: str
-    family: str
-    target: str
-    architecture: str
+    format: Some
+    edgepack: Line
+    name: Line
+    family: Line
+    target: Line
+    architecture: Line
     device: Device
-    languages: tuple[str, ...]
+    languages: Annotated[tuple[Name, ...], Meta(min_length=1)]
     trim: Trim | None
     quality: Quality | None
-    normalizers: dict[str, Normalizer]
-    sample_rate: int
-    stages: dict[str, Stage]
-    enrolment: dict[str, Carried]
-    tokenizer: str
-    end_of_prompt: str
+    normalizers: dict[Name, Normalizer]
+    sample_rate: Rate
+    stages: Annotated[dict[Name, Stage], Meta(max_length=100)]
+    enrolment: dict[Name, Carried]
+    tokenizer: FileName
+    end_of_prompt: Word
     language_model: LanguageModel
     flow: Flow
-    solvers: dict[str, Calibrated]
+    solvers: dict[Name, Calibrated]
     vocoder: Vocoder
     stream: Stream
     prompt_mel: MelSpectrogram
-    voices: dict[str, str]
-    self_test: str
-    documents: tuple[str, ...]
-    source: dict[str, str]
-    tools: dict[str, str]
-    build: str
-    files: dict[str, StoredFile]
+    voices: dict[Word, FileName]
+    self_test: FileName
+    documents: tuple[FileName, ...]
+    source: dict[Line, Line]
+    tools: dict[Line, Line]
+    build: Line
+    files: dict[FileName, StoredFile]
 
     @property
     def language(self) -> str:
@@ -364,4 +394,5 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def _canonical(tree: dict[str, Any]) -> bytes:
-    return (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()

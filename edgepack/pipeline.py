@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import budget, bundle
+from edgepack import atomic, budget, bundle
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
@@ -77,7 +77,7 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
     if missing:
-        with bundle.temporary_folder(request.output / "hub") as folder:
+        with atomic.temporary_folder(request.output / "hub") as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
             if _needs_trial(missing, contents.stages):
@@ -157,7 +157,7 @@ def _make(
     errors: dict[tuple[str, str], float] = {}
     profile = wanted.profile
     limits = profile.gates.get(profile.stage_precision("speech_lm"), {})
-    with bundle.replacing(wanted.folder) as folder:
+    with atomic.replacing(wanted.folder) as folder:
         variants: dict[str, dict[str, Variant]] = {stage.name: {} for stage in contents.stages}
         for runtime in profile.runtimes:
             work = Conversion(

@@ -168,8 +168,8 @@ def read(path: Path) -> Result:
         tree = msgspec.json.decode(data)
         if isinstance(tree, dict) and tree.get("schema") not in (SCHEMA, None):
             raise UnsupportedError(
-                f"{path}: schema {tree['schema']!r}, this edgepack reads {SCHEMA}"
+                f"{path}: schema {str(tree['schema'])[:40]!r}, this edgepack reads {SCHEMA}"
             )
         return msgspec.convert(tree, Result)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: msgspec's, and no UTF-8
         raise IntegrityError(f"{path}: not a result of 'edgepack bench' ({error})") from None

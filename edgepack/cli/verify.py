@@ -123,10 +123,9 @@ def _exam(
     from edgepack.runtime.loading import load
     from edgepack.verification import exam, gates
 
-    quality = bundle.manifest.quality
-    if quality is None:
+    questions = exam.of(bundle)
+    if not questions:
         return {}
-    questions = exam.read(bundle.path(quality.exam))
     return gates.examine(load(bundle.folder, runtime, threads, wanted=wanted), questions)
 
 
@@ -136,7 +135,7 @@ def _solver_error(bundle: "Bundle", runtime: str, threads: int | None, wanted: "
     from edgepack.verification import trajectories
     from edgepack.verification.gates import rounded
 
-    judged = trajectories.read(bundle.path(trajectories.FILE))
+    judged = trajectories.of(bundle)
     flow = load(bundle.folder, runtime, threads, wanted=wanted).flow
     return rounded(trajectories.error(flow, flow.solver, judged))
 

@@ -1,8 +1,8 @@
 """What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
 
 import importlib
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -10,12 +10,16 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from edgepack import discovery
-from edgepack.errors import UnsupportedError
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
 
 PACKAGE = "edgepack.runtime.sessions"
 
 Feeds = Mapping[str, np.ndarray]
+
+# How engines say that memory ran out; none has an exception of its own for it.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "BFCArena")
+_LONGEST = 600  # characters of an engine's message
 
 
 class Session(Protocol):
@@ -108,6 +112,15 @@ class Rewindable(Restorable, Protocol):
         ...
 
 
+@runtime_checkable
+class Shaped(Protocol):
+    """A session that knows what its network is to be given."""
+
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """The lengths of its inputs' axes, None for those that change."""
+        ...
+
+
 @dataclass(frozen=True)
 class Placed:
     """Where a network runs: the provider of its main operators, and operators by provider."""
@@ -163,6 +176,27 @@ class Options:
     spin: bool = False
     profile: bool = False
     accelerator: Accelerator | None = None
+
+
+@contextmanager
+def translated(where: object, what: str) -> Iterator[None]:
+    """Errors of an engine as ours: ResourceError if memory ran out, else IntegrityError.
+
+    `where` is the network's file, `what` the engine and what it cannot do with it. Engines' own
+    exceptions share no base class.
+    """
+    try:
+        yield
+    except (EdgepackError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        text = str(error).strip()[:_LONGEST] or type(error).__name__
+        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+            raise ResourceError(
+                f"{where}: memory ran out ({text.splitlines()[0]}); use a shorter text or "
+                "--memory low, or close other programs"
+            ) from None
+        raise IntegrityError(f"{where}: {what} it: {text}") from None
 
 
 class Engine(Protocol):

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from edgepack.bundle import Bundle
-from edgepack.errors import IntegrityError
+from edgepack.runtime.fit import recorded, widths
 from edgepack.runtime.loading import Host, open_stage
 from edgepack.runtime.session import Session
 
@@ -84,20 +82,11 @@ def to_bytes(calls: Calls) -> bytes:
     return save(entries)
 
 
-def read(path: Path) -> Calls:
-    """Recorded calls from a file; raises IntegrityError if it is not one."""
-    found: dict[str, dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {}
-    try:
-        for entry, value in load(path.read_bytes()).items():
-            stage, number, side, name = entry.split("/")
-            pair = found.setdefault(stage, {}).setdefault(int(number), ({}, {}))
-            pair[side == "out"][name] = value
-    except (SafetensorError, ValueError) as problem:
-        raise IntegrityError(f"{path}: not a self-test file ({problem})") from None
-    return {
-        stage: [Call(*numbered[number]) for number in sorted(numbered)]
-        for stage, numbered in found.items()
-    }
+def read(bundle: Bundle) -> Calls:
+    """The recorded calls of a bundle; raises IntegrityError if they are not of its networks."""
+    found = recorded(bundle)
+    widths(bundle, found)
+    return {stage: [Call(*pair) for pair in pairs] for stage, pairs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -120,11 +109,9 @@ def run(bundle: Bundle, host: Host) -> list[Outcome]:
     """Check every file, then load and exercise each network of a bundle in one runtime."""
     manifest = bundle.manifest
     bundle.check(manifest.files)
-    calls = read(bundle.path(manifest.self_test))
+    calls = read(bundle)
     outcomes = []
     for name, stage in manifest.stages.items():
-        if name not in calls:
-            raise IntegrityError(f"{bundle.folder}: no self-test for {name}; build it again")
         precision = stage.variants[host.runtime].precision
         found = error(open_stage(bundle, name, host), calls[name])
         outcomes.append(Outcome(name, host.runtime, precision, found, limit(name, precision)))

@@ -19,13 +19,13 @@ STACK = Stack("36.4.3", "10.3.0", "12.6", "sm_87", "1.20.0")
 ALL = ("tensorrt", "cuda", "cpu")
 
 
-def on_gpu(provider: str) -> StageOnGpu:
+def on_gpu(provider: str, stage: str) -> StageOnGpu:
     options = {
-        "tensorrt": {"trt_fp16_enable": "1", "trt_engine_cache_path": "{cache}/a"},
+        "tensorrt": {"trt_fp16_enable": "1", "trt_engine_cache_path": f"{{cache}}/{stage}"},
         "cuda": {"use_tf32": "0"},
     }
     return StageOnGpu(
-        provider=provider, files=("a.onnx",), model="abc", precision="fp16", fp16_nodes=2,
+        provider=provider, files=("a.onnx",), model="ab" * 32, precision="fp16", fp16_nodes=2,
         fp32_nodes=1, islands="", options=options,
     )  # fmt: skip
 
@@ -34,7 +34,7 @@ PROMISES = Description(
     schema=description.SCHEMA,
     architecture="sm_87",
     releases=(),
-    stages={"a": on_gpu("tensorrt"), "b": on_gpu("cuda")},
+    stages={"a": on_gpu("tensorrt", "a"), "b": on_gpu("cuda", "b")},
 )
 
 
@@ -156,8 +156,7 @@ def test_a_provider_that_is_none(bundle: Build) -> None:
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / description.FILE
-    path.write_bytes(description.encode(PROMISES))
-    assert description.parse(path) == PROMISES
+    assert description.parse(description.encode(PROMISES), path) == PROMISES
 
 
 @pytest.mark.parametrize(
@@ -166,9 +165,8 @@ def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / description.FILE
-    path.write_text(text, "latin-1")
     with pytest.raises(IntegrityError, match=r"trt\.json"):
-        description.parse(path)
+        description.parse(text.encode("latin-1"), path)
 
 
 def test_what_is_wanted_of_a_gpu_that_is_not_the_bundles() -> None:
