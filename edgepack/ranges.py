@@ -14,6 +14,8 @@ _PART = r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*"  # of a path: neither hidden nor .. 
 
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e300)]
+Measure = Annotated[float, Meta(ge=0.0, le=1e15)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e15)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Weight = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1000.0)]

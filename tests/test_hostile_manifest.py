@@ -3,11 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import HUGE, LONGEST_SECONDS, Tree, copied, mutants
 from support import Build
 
 from edgepack.bundle import MANIFEST, open_bundle
@@ -15,15 +16,7 @@ from edgepack.consistency import STAGES
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.runtime.loading import _PLACES
 
-Tree = dict[str, Any]
 Change = Callable[[Tree], object]
-
-LONGEST_SECONDS = 1.0
-HUGE = 10**12
-VALUES: tuple[Any, ...] = (
-    None, True, 0, -1, HUGE, 2**63, -(10**400), 0.5, -1e9, 1e308, float("nan"), float("-inf"), "",
-    "x", "x" * 100_000, "a\0b", "a/../b", "/etc/passwd", "\ud800", "名", [], [[]], {}, {"": {}},
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,48 +68,6 @@ def put(folder: Path, tree: Tree) -> Path:
     digest = hashlib.sha256(canonical(rest)).hexdigest()
     (folder / MANIFEST).write_bytes(canonical({"sha256": digest, **rest}))
     return folder
-
-
-def copied(tree: Tree) -> Tree:
-    return dict(json.loads(json.dumps(tree)))
-
-
-def places(tree: Any, kind: str = "", *path: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Each value of a tree: what kind of field it is, and how to get there."""
-    if path:
-        yield kind, path
-    by_name = path[-1:] and path[-1] in (
-        "stages", "variants", "files", "voices", "normalizers", "operators", "enrolment", "source",
-        "tools", "solvers", "values", "limits", "parts",
-    )  # fmt: skip
-    items = tree.items() if isinstance(tree, dict) else ()
-    items = enumerate(tree) if isinstance(tree, list) else items
-    for key, value in items:
-        name = "*" if by_name or isinstance(key, int) else key
-        yield from places(value, f"{kind}.{name}", *path, key)
-
-
-def mutants(tree: Tree) -> Iterator[tuple[str, Tree]]:
-    """The tree with each kind of field once in each wrong way."""
-    first: dict[str, tuple[Any, ...]] = {}
-    for kind, path in places(tree):
-        first.setdefault(kind, path)
-    assert len(first) > 150
-    for kind, path in first.items():
-        for value in (*VALUES, "DELETED", "RENAMED", "TWICE"):
-            changed = copied(tree)
-            above: Any = changed
-            for key in path[:-1]:
-                above = above[key]
-            if value == "DELETED":
-                del above[path[-1]]
-            elif value == "RENAMED" and isinstance(above, dict):
-                above["../" + path[-1]] = above.pop(path[-1])
-            elif value == "TWICE" and isinstance(above[path[-1]], list):
-                above[path[-1]] *= 2
-            else:
-                above[path[-1]] = value
-            yield f"{kind} = {str(value)[:20]!r}", changed
 
 
 def test_a_wrong_value_anywhere_is_refused_or_harmless(whole: Tree, tmp_path: Path) -> None:

@@ -178,9 +178,13 @@ class Options:
     accelerator: Accelerator | None = None
 
 
+class RefusedError(IntegrityError):
+    """An engine refuses a network, or the inputs it is given."""
+
+
 @contextmanager
 def translated(where: object, what: str) -> Iterator[None]:
-    """Errors of an engine as ours: ResourceError if memory ran out, else IntegrityError.
+    """Errors of an engine as ours: ResourceError if memory ran out, else RefusedError.
 
     `where` is the network's file, `what` the engine and what it cannot do with it. Engines' own
     exceptions share no base class.
@@ -196,7 +200,7 @@ def translated(where: object, what: str) -> Iterator[None]:
                 f"{where}: memory ran out ({text.splitlines()[0]}); use a shorter text or "
                 "--memory low, or close other programs"
             ) from None
-        raise IntegrityError(f"{where}: {what} it: {text}") from None
+        raise RefusedError(f"{where}: {what} it: {text}") from None
 
 
 class Engine(Protocol):

@@ -47,6 +47,8 @@ class _OpenVinoSession:
         self._request = compiled.create_infer_request()
         self._outputs = [(output, output.get_any_name()) for output in compiled.outputs]
         self._variables = {f"{s.input}{s.output}": s.output for s in states}
+        if lacking := self._variables.keys() - {v.name for v in self._request.query_state()}:
+            raise ValueError(f"there is no cache {min(lacking)}")
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         with translated(self._path, "OpenVINO cannot run"):
