@@ -4,24 +4,25 @@ The manifest has one way to be written and carries its own hash and that of ever
 changed byte anywhere is found.
 """
 
-import contextlib
-import ctypes
 import hashlib
 import json
+import math
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
+from edgepack import consistency
+from edgepack.atomic import clear, write_atomically
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
 
 MANIFEST = "manifest.json"
-_MAX_MANIFEST_BYTES = 64 << 20
+_MAX_MANIFEST_BYTES, _MAX_READ_BYTES = 8 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,12 @@ class Bundle:
         """The path of a listed file, inside the folder also after following links."""
         if name not in self.manifest.files:
             raise IntegrityError(f"{self.folder}: {name} is used but not listed; refused")
-        pure = PurePosixPath(name)
-        path = self.folder / pure
-        if (
-            pure.is_absolute()
-            or ".." in pure.parts
-            or "\\" in name
-            or not path.resolve().is_relative_to(self.folder.resolve())
-        ):
+        path = self.folder / name
+        try:
+            inside = path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
+            raise IntegrityError(f"{path}: leads nowhere ({error}); copy it again") from None
+        if not inside:
             raise IntegrityError(f"{self.folder}: {name!r} points outside the bundle; refused")
         return path
 
@@ -57,14 +56,51 @@ class Bundle:
             for _ in pool.map(self._check, sorted(set(names))):
                 pass
 
+    def read(self, name: str) -> bytes:
+        """The content of a file that is no network, checked; raises IntegrityError."""
+        path, wanted = self._sized(name)
+        if wanted.bytes > _MAX_READ_BYTES:
+            raise IntegrityError(f"{path}: larger than {_MAX_READ_BYTES >> 20} MiB; refused")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != wanted.sha256:
+            raise _changed(path)
+        return data
+
+    def check_folder(self, name: str) -> None:
+        """Check what an engine could open beside a network file by itself, such as its weights.
+
+        Everything below the file's folder has to be listed. Files that belong to a network are
+        checked when that network is loaded; all others are now.
+        """
+        beside = self.path(name).parent
+        found = {
+            path.relative_to(self.folder).as_posix()
+            for path in beside.rglob("*")
+            if not path.is_dir() or path.is_symlink()
+        } - {MANIFEST}
+        if unlisted := sorted(found - self.manifest.files.keys()):
+            raise IntegrityError(
+                f"{self.folder / unlisted[0]}: not of this bundle, but where its networks could "
+                "read it; remove it"
+            )
+        owned = {model.file for model in self.manifest.enrolment.values()}
+        for stage in self.manifest.stages.values():
+            owned.update(*(variant.files for variant in stage.variants.values()))
+        self.check(found - owned)
+
     def _check(self, name: str) -> None:
+        path, wanted = self._sized(name)
+        if stored(path) != wanted:
+            raise _changed(path)
+
+    def _sized(self, name: str) -> tuple[Path, StoredFile]:
+        """A file of the recorded size, which is not read yet."""
         path, wanted = self.path(name), self.manifest.files[name]
         if not path.is_file():
             raise IntegrityError(f"{path}: missing from the bundle; copy or build it again")
-        if stored(path) != wanted:
-            raise IntegrityError(
-                f"{path}: not the bytes that were built (corrupt or changed); copy it again"
-            )
+        if path.stat().st_size != wanted.bytes:
+            raise _changed(path)
+        return path, wanted
 
     def with_manifest(self, manifest: Manifest) -> "Bundle":
         """Replace the manifest on disk in one step and return the bundle it describes."""
@@ -72,31 +108,50 @@ class Bundle:
         return Bundle(self.folder, manifest)
 
 
+def _changed(path: Path) -> IntegrityError:
+    return IntegrityError(
+        f"{path}: not the bytes that were built (corrupt or changed); copy it again"
+    )
+
+
 def open_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`; raises UsageError if it is none, IntegrityError if it was changed."""
     path = folder / MANIFEST
     if not path.is_file():
+        clear(folder)  # a process may have been killed while it replaced the bundle
+    if not path.is_file():
         raise UsageError(f"{folder}: no bundle there ({MANIFEST} is missing)")
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise IntegrityError(f"{path}: larger than 64 MiB; refused")
+        raise IntegrityError(f"{path}: larger than {_MAX_MANIFEST_BYTES >> 20} MiB; refused")
     data = path.read_bytes()
     try:
-        tree = json.loads(data)
+        tree = json.loads(data, parse_constant=_no_number, parse_float=_finite)
         if isinstance(tree, dict) and tree.get("format") not in (FORMAT, None):
             older = isinstance(tree["format"], int) and tree["format"] < FORMAT
             raise UnsupportedError(
-                f"{path}: bundle format {tree['format']}, this edgepack reads {FORMAT}; "
+                f"{path}: bundle format {str(tree['format'])[:20]}, this edgepack reads {FORMAT}; "
                 + ("build it again" if older else "update edgepack")
             )
         manifest = msgspec.convert(
             {key: value for key, value in tree.items() if key != "sha256"}, Manifest
         )
-        intact = encode(manifest) == data
+        if encode(manifest) != data:
+            raise IntegrityError(
+                f"{path}: does not match its own hash (corrupt or changed); refused"
+            )
+        consistency.check(manifest)
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
-    if not intact:
-        raise IntegrityError(f"{path}: does not match its own hash (corrupt or changed); refused")
     return Bundle(folder, manifest)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def stored(path: Path) -> StoredFile:
@@ -104,56 +159,3 @@ def stored(path: Path) -> StoredFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return StoredFile(bytes=path.stat().st_size, sha256=digest)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary file beside `path`, then rename it: the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A hidden folder next to `beside` that is gone after the block.
-
-    What a killed process left behind there is removed as well.
-    """
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    for stale in beside.parent.glob(f".{beside.name}.*.tmp"):
-        if not Path("/proc", stale.name.split(".")[-2]).exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = beside.with_name(f".{beside.name}.{os.getpid()}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block succeeds, and vanishes otherwise.
-
-    An existing folder is exchanged in one step where the kernel can.
-    """
-    with temporary_folder(folder) as temporary:
-        yield temporary
-        if folder.exists() and not _exchange(temporary, folder):
-            shutil.rmtree(folder)
-        if not folder.exists():
-            temporary.rename(folder)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths atomically (Linux `renameat2`); False where that cannot be done."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename is not None and rename(here, bytes(one), here, bytes(other), swap) == 0

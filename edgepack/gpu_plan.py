@@ -1,12 +1,12 @@
 """What `trt.json` says of a bundle: each network's provider, its options, the shapes to expect."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
+from edgepack.bundle import stored
 from edgepack.errors import UsageError
 from edgepack.family import HostSettings
 from edgepack.graph.net import BATCH
@@ -20,6 +20,7 @@ from edgepack.runtime.gpu.description import (
     Description,
     StageOnGpu,
     encode,
+    of_files,
 )
 from edgepack.runtime.gpu.placement import RUNTIME
 from edgepack.target import Gpu, Span
@@ -58,9 +59,7 @@ def _stage(
     variant = variants[RUNTIME]
     islands = next((file for file in variant.files if file.endswith(_ISLANDS)), "")
     counts = json.loads((folder / islands).read_text("utf-8")) if islands else {}
-    digest = hashlib.sha256()
-    for file in variant.files:
-        digest.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    hashes = [stored(folder / file).sha256 for file in variant.files]
     provider = gpu.provider(stage.name)
     options = {"cuda": _CUDA} if provider != "cpu" else {}
     if provider == "tensorrt":
@@ -69,7 +68,7 @@ def _stage(
     return StageOnGpu(
         provider=provider,
         files=variant.files,
-        model=digest.hexdigest(),
+        model=of_files(hashes),
         precision=variant.precision,
         fp16_nodes=counts.get("fp16_nodes", 0),
         fp32_nodes=counts.get("fp32_nodes", 0),

@@ -11,7 +11,7 @@ from edgepack.family import recognise
 from edgepack.manifest import State
 from edgepack.report import Step
 from edgepack.runtime.session import Options, engine
-from edgepack.verification.selftest import Call, recorded
+from edgepack.verification.selftest import Call, answered
 
 REFEREE = "ort"
 
@@ -63,5 +63,5 @@ def answers(stages: Sequence[HubStage], step: Step) -> dict[str, list[Call]]:
     for stage in stages:
         step(f"running {stage.name}")
         session = engine(REFEREE).open(stage.model, stage.states, Options(1, mapped=True))
-        found[stage.name] = recorded(session, stage.feeds)
+        found[stage.name] = answered(session, stage.feeds)
     return found

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from edgepack.report import Step
 
 T = TypeVar("T")
 
+_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _STDERR = 2
 _KEPT_BYTES = 8192  # the end of what a process wrote to stderr
 _LINE = 200  # characters of it in a message
@@ -64,16 +65,14 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
     heard, stderr = context.Pipe(duplex=False)
     target = (sender, stderr, function, arguments)
     process = context.Process(target=_child, args=target, daemon=True)
-    resource_tracker.ensure_running()  # starting it would undo the mask
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
     words = _Words(heard)
     try:
         try:
-            process.start()
+            with sheltered():
+                process.start()
         finally:
             sender.close()
             stderr.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while True:
             kind, value = receiver.recv()
             if kind == "step":
@@ -92,6 +91,16 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
             process.kill()
             process.join()
         receiver.close()
+
+
+@contextlib.contextmanager
+def sheltered() -> Iterator[None]:
+    """Processes that are started in the block are not interrupted: who started them ends them."""
+    resource_tracker.ensure_running()  # starting it would undo the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # a child inherits it
+    try:
+        yield
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

@@ -2,9 +2,38 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
+
+from edgepack.ranges import (
+    Alphabet,
+    Amount,
+    Bytes,
+    Count,
+    Cpus,
+    Few,
+    FileName,
+    Frequency,
+    Id,
+    Length,
+    Line,
+    Name,
+    Number,
+    Rate,
+    Ratio,
+    Schedule,
+    Seed,
+    Sha256,
+    Share,
+    Size,
+    Some,
+    Text,
+    Threads,
+    Weight,
+    Word,
+)  # fmt: skip
 
 FORMAT = 3
 
@@ -24,16 +53,16 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class StoredFile(Struct, frozen=True):
     """Size and hash of a file of the bundle."""
 
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Sha256
 
 
 class State(Struct, frozen=True):
     """A cache of a stage: `output` of one call is `input` of the next, `shape` before the first."""
 
-    input: str
-    output: str
-    shape: tuple[int, ...]
+    input: Word
+    output: Word
+    shape: Annotated[tuple[Length, ...], Meta(min_length=1, max_length=8)]
 
 
 class Variant(Struct, frozen=True):
@@ -46,12 +75,12 @@ class Variant(Struct, frozen=True):
     runs it if that is another one.
     """
 
-    files: tuple[str, ...]
+    files: Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=1000)]
     precision: Precision
-    limit: float
-    recipe: str
-    reason: str = ""
-    engine: str = ""
+    limit: Amount
+    recipe: Word
+    reason: Line = ""
+    engine: Line = ""
 
 
 class Stage(Struct, frozen=True):
@@ -60,27 +89,27 @@ class Stage(Struct, frozen=True):
     `parameters` and `operators` are of the fp32 hub graph, operators counted by type.
     """
 
-    variants: dict[str, Variant]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    states: tuple[State, ...]
-    parameters: int
-    operators: dict[str, int]
+    variants: Annotated[dict[Name, Variant], Meta(min_length=1)]
+    inputs: tuple[Word, ...]
+    outputs: tuple[Word, ...]
+    states: Annotated[tuple[State, ...], Meta(max_length=1000)]
+    parameters: Count
+    operators: dict[Word, Count]
 
 
 class Carried(Struct, frozen=True):
     """A network of the checkpoint taken over as ONNX, run by any runtime: see `carried`."""
 
-    file: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    file: FileName
+    inputs: Annotated[tuple[Word, ...], Meta(min_length=1)]
+    outputs: Annotated[tuple[Word, ...], Meta(min_length=1)]
 
 
 class Saving(Struct, frozen=True):
     """Bytes of a part of the bundle if it were for every language, and as it is."""
 
-    before: int
-    after: int
+    before: Bytes
+    after: Bytes
 
 
 class Trim(Struct, frozen=True):
@@ -91,24 +120,24 @@ class Trim(Struct, frozen=True):
     two ids share a row. `sentences` texts, of that hash, became the same tokens as before.
     """
 
-    tokens_before: int
-    tokens_after: int
-    rows_before: int
-    rows_after: int
-    rows: str
-    parts: dict[str, Saving]
-    sentences: int
-    sha256: str
-    alphabet: str
-    words: tuple[str, ...]
+    tokens_before: Count
+    tokens_after: Count
+    rows_before: Count
+    rows_after: Count
+    rows: FileName
+    parts: dict[Word, Saving]
+    sentences: Count
+    sha256: Sha256
+    alphabet: Alphabet
+    words: tuple[Text, ...]
 
 
 class Normalizer(Struct, frozen=True):
     """How numbers, dates and units of a language are read: see `runtime.normalization`."""
 
-    name: str
-    locale: str
-    files: tuple[str, ...]
+    name: Name
+    locale: Name
+    files: tuple[FileName, ...]
 
 
 class Limit(Struct, frozen=True):
@@ -117,18 +146,18 @@ class Limit(Struct, frozen=True):
     An `optional` one is not asked for where the metric cannot be measured.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
     optional: bool = False
 
 
 class Measure(Struct, frozen=True):
     """A metric over `count` observations, with its 95 % confidence interval `low` to `high`."""
 
-    value: float
-    low: float
-    high: float
-    count: int
+    value: Number
+    low: Number
+    high: Number
+    count: Count
 
 
 Values = dict[Metric, Measure]
@@ -144,20 +173,20 @@ class Quality(Struct, frozen=True):
     --allow-failed-gate.
     """
 
-    exam: str
-    limits: dict[str, Limits]
-    values: dict[str, Values]
-    not_measured: dict[str, tuple[Metric, ...]]
-    failed: tuple[str, ...]
+    exam: FileName
+    limits: dict[Name, Limits]
+    values: dict[Name, Values]
+    not_measured: dict[Name, tuple[Metric, ...]]
+    failed: tuple[Line, ...]
 
 
 class Sampling(Struct, frozen=True):
     """Repetition-aware nucleus sampling: see `runtime.sampling`."""
 
-    top_p: float
-    top_k: int
-    window: int
-    repetition: float
+    top_p: Share
+    top_k: Size
+    window: Length
+    repetition: Ratio
 
 
 class LanguageModel(Struct, frozen=True):
@@ -168,15 +197,15 @@ class LanguageModel(Struct, frozen=True):
     a text token. `mix` is how many text, then speech tokens alternate when text is streamed.
     """
 
-    speech_tokens: int
-    start: int
-    task: int
-    end: int
-    fill: int
-    masked_before_min: int
-    min_ratio: float
-    max_ratio: float
-    mix: tuple[int, int]
+    speech_tokens: Size
+    start: Id
+    task: Id
+    end: Id
+    fill: Id
+    masked_before_min: Id
+    min_ratio: Ratio
+    max_ratio: Ratio
+    mix: tuple[Few, Few]
     sampling: Sampling
 
 
@@ -186,15 +215,15 @@ class Flow(Struct, frozen=True):
     `guidance` is the rate of classifier-free guidance.
     """
 
-    steps: int
-    schedule: str
-    guidance: float
-    look_ahead: int
-    chunk: int
-    ratio: int
-    mels: int
-    noise_seed: int
-    noise_frames: int
+    steps: Few
+    schedule: Schedule
+    guidance: Ratio
+    look_ahead: Some
+    chunk: Size
+    ratio: Few
+    mels: Few
+    noise_seed: Seed
+    noise_frames: Size
 
 
 class SolverStep(Struct, frozen=True):
@@ -205,18 +234,18 @@ class SolverStep(Struct, frozen=True):
     unconditional ones that were computed. A `guided` step computes one.
     """
 
-    time: float
+    time: Share
     guided: bool
-    conditional: tuple[float, ...]
-    free: tuple[float, ...]
-    keep: float = 1.0
-    start: float = 0.0
+    conditional: Annotated[tuple[Weight, ...], Meta(min_length=1)]
+    free: tuple[Weight, ...]
+    keep: Weight = 1.0
+    start: Weight = 0.0
 
 
 class Solver(Struct, frozen=True):
     """A table of steps: see `runtime.solver`."""
 
-    steps: tuple[SolverStep, ...]
+    steps: Annotated[tuple[SolverStep, ...], Meta(min_length=1, max_length=1000)]
 
     @property
     def evaluations(self) -> int:
@@ -231,8 +260,8 @@ class Accuracy(Struct, frozen=True):
     never saw.
     """
 
-    evaluations: int
-    decibel: float
+    evaluations: Length
+    decibel: Amount
 
 
 class Calibrated(Struct, frozen=True):
@@ -245,8 +274,8 @@ class Calibrated(Struct, frozen=True):
     solver: Solver
     accuracy: Accuracy
     euler: Accuracy
-    limit: float
-    utterances: int
+    limit: Amount
+    utterances: Length
     curve: tuple[Accuracy, ...]
 
 
@@ -256,45 +285,45 @@ class Vocoder(Struct, frozen=True):
     A sample depends on no more than `context` frames to each side.
     """
 
-    frame: int
-    partials: int
-    context: int
+    frame: Size
+    partials: Few
+    context: Some
 
 
 class Stream(Struct, frozen=True):
     """The chunks of streamed synthesis: hops in tokens, the mel kept between them in frames."""
 
-    first_hop: int
-    max_hop: int
-    growth: int
-    mel_overlap: int
+    first_hop: Few
+    max_hop: Size
+    growth: Few
+    mel_overlap: Few
 
 
 class MelSpectrogram(Struct, frozen=True):
     """The mel spectrogram of a prompt: sizes in samples, band edges in Hz."""
 
-    fft: int
-    hop: int
-    window: int
-    mels: int
-    low: float
-    high: float
+    fft: Size
+    hop: Size
+    window: Size
+    mels: Few
+    low: Frequency
+    high: Frequency
 
 
 class Sensor(Struct, frozen=True):
     """A hwmon sensor of a board: its chip's `name`, its `label`, and what it covers."""
 
-    name: str
-    label: str
-    scope: str
+    name: Line
+    label: Line
+    scope: Line
 
 
 class Watts(Struct, frozen=True):
     """Figures for an estimate from CPU time. `provenance` is measured, vendor or assumed."""
 
-    idle_w: float
-    active_w_per_core: float
-    provenance: str
+    idle_w: Ratio
+    active_w_per_core: Ratio
+    provenance: Line
 
 
 class Release(Struct, frozen=True):
@@ -303,12 +332,12 @@ class Release(Struct, frozen=True):
     `onnxruntime` is the first version that works with its TensorRT.
     """
 
-    jetpack: str
-    l4t: str
-    cuda: str
-    tensorrt: str
-    cudnn: str
-    onnxruntime: str
+    jetpack: Line
+    l4t: Line
+    cuda: Line
+    tensorrt: Line
+    cudnn: Line
+    onnxruntime: Line
 
 
 class Device(Struct, frozen=True):
@@ -319,10 +348,10 @@ class Device(Struct, frozen=True):
     `sensors` what is known of the board's, `watts` for an estimate on request.
     """
 
-    cpus: str = "all"
-    threads: int | None = None
-    meters: tuple[str, ...] = ()
-    scope: str = ""
+    cpus: Cpus = "all"
+    threads: Threads | None = None
+    meters: tuple[Line, ...] = ()
+    scope: Line = ""
     sensors: tuple[Sensor, ...] = ()
     watts: Watts | None = None
 
@@ -334,35 +363,35 @@ class Manifest(Struct, frozen=True):
     `solvers` are by runtime; one without has the checkpoint's own.
     """
 
-    format: int
-    edgepack: str
-    name: str
-    family: str
-    target: str
-    architecture: str
+    format: Some
+    edgepack: Line
+    name: Line
+    family: Line
+    target: Line
+    architecture: Line
     device: Device
-    languages: tuple[str, ...]
+    languages: Annotated[tuple[Name, ...], Meta(min_length=1)]
     trim: Trim | None
     quality: Quality | None
-    normalizers: dict[str, Normalizer]
-    sample_rate: int
-    stages: dict[str, Stage]
-    enrolment: dict[str, Carried]
-    tokenizer: str
-    end_of_prompt: str
+    normalizers: dict[Name, Normalizer]
+    sample_rate: Rate
+    stages: Annotated[dict[Name, Stage], Meta(max_length=100)]
+    enrolment: dict[Name, Carried]
+    tokenizer: FileName
+    end_of_prompt: Word
     language_model: LanguageModel
     flow: Flow
-    solvers: dict[str, Calibrated]
+    solvers: dict[Name, Calibrated]
     vocoder: Vocoder
     stream: Stream
     prompt_mel: MelSpectrogram
-    voices: dict[str, str]
-    self_test: str
-    documents: tuple[str, ...]
-    source: dict[str, str]
-    tools: dict[str, str]
-    build: str
-    files: dict[str, StoredFile]
+    voices: dict[Word, FileName]
+    self_test: FileName
+    documents: tuple[FileName, ...]
+    source: dict[Line, Line]
+    tools: dict[Line, Line]
+    build: Line
+    files: dict[FileName, StoredFile]
 
     @property
     def language(self) -> str:
@@ -378,4 +407,5 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def _canonical(tree: dict[str, Any]) -> bytes:
-    return (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()

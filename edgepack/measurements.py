@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.bundle import Bundle, write_atomically
+from edgepack.atomic import write_atomically
+from edgepack.bundle import Bundle
 from edgepack.manifest import Struct, Values
 
 _MOST_BYTES = 16 << 20

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import budget, bundle, limits, measurements
+from edgepack import atomic, budget, bundle, limits, measurements
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
@@ -93,7 +93,7 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:
-        with bundle.temporary_folder(request.output / "hub") as folder:
+        with atomic.temporary_folder(request.output / "hub") as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
             names = [stage.name for stage in contents.stages]
@@ -187,7 +187,7 @@ def _make(
     else:  # it is there for another target of the same request
         trial = None
     made: dict[str, dict[str, Converted]] = {}
-    with bundle.replacing(wanted.folder) as folder:
+    with atomic.replacing(wanted.folder) as folder:
         for runtime in profile.runtimes:
             work = Conversion(
                 runtime,

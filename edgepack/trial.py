@@ -22,7 +22,7 @@ from edgepack.report import Step
 from edgepack.runtime.loading import load, session_of
 from edgepack.target import RuntimeOptions, TargetProfile
 from edgepack.verification import exam, selftest
-from edgepack.verification.selftest import LANGUAGE_MODEL, Calls, recorded
+from edgepack.verification.selftest import LANGUAGE_MODEL, Calls, answered
 
 _CALLS = 9  # of the language model in a self-test
 _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
@@ -141,4 +141,4 @@ def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) ->
         )
     path.write_bytes(exam.to_bytes(questions))
     feeds = list(islice(exam.calls_of(loaded, questions[0].spoken), _CALLS))
-    return {LANGUAGE_MODEL: recorded(session_of(loaded, LANGUAGE_MODEL), feeds)}
+    return {LANGUAGE_MODEL: answered(session_of(loaded, LANGUAGE_MODEL), feeds)}

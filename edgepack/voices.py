@@ -4,16 +4,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
-from edgepack import discovery
-from edgepack.bundle import Bundle, stored, write_atomically
+from edgepack import arrays, discovery
+from edgepack.atomic import exclusive, write_atomically
+from edgepack.bundle import MANIFEST, Bundle, open_bundle, stored
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.manifest import Manifest
 
 _PROMPT = ("prompt_text", "prompt_tokens", "prompt_mel")
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
@@ -73,11 +73,27 @@ def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
     if name not in voices:
         raise UsageError(discovery.unknown("voice", name, voices))
     path = bundle.path(voices[name])
-    bundle.check([voices[name]])
+    parts = arrays.parse(bundle.read(voices[name]), path, "a voice file")
     try:
-        return name, from_arrays(load(path.read_bytes()))
-    except (SafetensorError, KeyError, ValueError) as error:
+        return name, fitting(from_arrays(parts), bundle.manifest)
+    except (KeyError, ValueError) as error:
         raise IntegrityError(f"{path}: not a voice file ({error})") from None
+
+
+def fitting(voice: Voice, manifest: Manifest) -> Voice:
+    """The voice, if it is one for the host loops of a bundle; raises ValueError if not."""
+    parts = {"speaker": voice.speaker}
+    shapes: dict[str, tuple[str, arrays.Shape]] = {"speaker": ("f", (None,))}
+    if prompt := voice.prompt:
+        parts |= {"text": prompt.text, "tokens": prompt.tokens, "mel": prompt.mel}
+        frames = manifest.flow.ratio * prompt.tokens.size
+        shapes |= {"text": ("i", (None,)), "tokens": ("i", (None,))}
+        shapes |= {"mel": ("f", (frames, manifest.flow.mels))}
+    if problem := arrays.mismatch(parts, shapes):
+        raise ValueError(problem)
+    if prompt and not arrays.within(prompt.tokens, manifest.language_model.speech_tokens):
+        raise ValueError("its prompt has ids that are no speech tokens")
+    return voice
 
 
 def file_name(name: str, data: bytes) -> str:
@@ -91,21 +107,29 @@ def file_name(name: str, data: bytes) -> str:
 
 
 def add(bundle: Bundle, name: str, voice: Voice, *, replace: bool = False) -> Bundle:
-    """The bundle with one more voice, on disk too: first the new file, then the manifest."""
-    manifest = bundle.manifest
-    known = manifest.voices.get(name)
-    if known and not replace:
-        raise UsageError(f"voice {name!r} exists already; give another name or --force")
+    """The bundle with one more voice, on disk too: first the new file, then the manifest.
+
+    Voices that others add at the same time stay. Files of voices that no manifest names were left
+    by processes that were killed, and are removed.
+    """
     data = voice.to_bytes()
     relative = file_name(name, data)
-    path = bundle.folder / relative
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, data)
-    files = {k: v for k, v in manifest.files.items() if k != known} | {relative: stored(path)}
-    changed = msgspec.structs.replace(
-        manifest, voices=manifest.voices | {name: relative}, files=files
-    )
-    updated = bundle.with_manifest(changed)
-    if known and known != relative:
-        Path(bundle.folder, known).unlink(missing_ok=True)
+    with exclusive(bundle.folder / MANIFEST):
+        latest = open_bundle(bundle.folder)
+        known = latest.manifest.voices.get(name)
+        if known and not replace:
+            raise UsageError(f"voice {name!r} exists already; give another name or --force")
+        path = bundle.folder / relative
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, data)
+        files = latest.manifest.files | {relative: stored(path)}
+        if known != relative:
+            files.pop(known or "", None)
+        changed = msgspec.structs.replace(
+            latest.manifest, voices=latest.manifest.voices | {name: relative}, files=files
+        )
+        updated = latest.with_manifest(changed)
+        for file in path.parent.iterdir():
+            if f"{path.parent.name}/{file.name}" not in files and not file.is_dir():
+                file.unlink(missing_ok=True)
     return updated

@@ -17,7 +17,10 @@ PACKAGE = Path(edgepack.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-CORE = {"", "errors", "discovery", "report", "manifest", "measurements", "bundle", "voices"}
+CORE = {
+    "", "errors", "discovery", "report", "ranges", "manifest", "consistency", "atomic", "bundle",
+    "arrays", "measurements", "voices",
+}  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
 LAYERS: dict[str, set[str]] = {
@@ -52,7 +55,7 @@ LAYERS: dict[str, set[str]] = {
     "lowering": {"graph"},
     "runtime": set(),
     "verification": {"runtime"},
-    "bench": {"language", "runtime"},
+    "bench": {"isolation", "language", "runtime"},
     "carried": {"pooling"},
     "pooling": set(),
     "inspection": {"checkpoint", "family"},

@@ -1,8 +1,6 @@
 """Bundles on disk: what is in the manifest, what is refused, and folders that appear whole."""
 
-import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,7 @@ import pytest
 from linked import changed, linked
 from support import Build
 
-from edgepack.bundle import (
-    MANIFEST,
-    Bundle,
-    open_bundle,
-    replacing,
-    stored,
-    temporary_folder,
-    write_atomically,
-)
+from edgepack.bundle import MANIFEST, Bundle, open_bundle, stored
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import StoredFile
 
@@ -108,8 +98,8 @@ def test_what_is_no_manifest_is_refused(tiny: Bundle, data: bytes) -> None:
 def test_a_manifest_of_any_size_is_not_read(tiny: Bundle) -> None:
     put(tiny, b"")
     with (tiny.folder / MANIFEST).open("wb") as file:
-        file.truncate(65 << 20)
-    with pytest.raises(IntegrityError, match="larger than 64 MiB"):
+        file.truncate(9 << 20)
+    with pytest.raises(IntegrityError, match="larger than 8 MiB"):
         open_bundle(tiny.folder)
 
 
@@ -141,8 +131,9 @@ def test_names_outside_the_bundle_are_refused(tiny: Bundle, tmp_path: Path, name
     name = name.replace("ABSOLUTE", str(secret))
     files = tiny.manifest.files | {name: StoredFile(bytes=1, sha256=stored(secret).sha256)}
     listed = tiny.with_manifest(msgspec.structs.replace(tiny.manifest, files=files, tokenizer=name))
-    with pytest.raises(IntegrityError, match="points outside the bundle"):
-        open_bundle(tiny.folder).check([listed.manifest.tokenizer])
+    with pytest.raises(IntegrityError, match=r"not a valid manifest .*\$\.tokenizer"):
+        open_bundle(tiny.folder)
+    assert listed.manifest.tokenizer == name
 
 
 def test_links_out_of_the_bundle_are_refused_and_links_inside_are_not(
@@ -180,59 +171,3 @@ def test_a_runtime_that_one_stage_lacks_is_not_offered(tiny: Bundle) -> None:
     stages["hift"] = msgspec.structs.replace(stages["hift"], variants=only)
     manifest = msgspec.structs.replace(tiny.manifest, stages=stages)
     assert Bundle(tiny.folder, manifest).runtimes() == ["openvino"]
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a"
-    write_atomically(path, b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("failing", [True, False])
-def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, failing: bool) -> None:
-    with contextlib.suppress(KeyError), temporary_folder(tmp_path / "a" / "b") as folder:
-        assert folder.parent == tmp_path / "a"
-        (folder / "x").mkdir()
-        if failing:
-            raise KeyError
-    assert not list((tmp_path / "a").iterdir())
-
-
-def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    dead, alive = tmp_path / ".b.999999999.tmp", tmp_path / f".b.{os.getppid()}.tmp"
-    other = tmp_path / ".c.999999999.tmp"
-    for folder in (dead, alive, other):
-        (folder / "x").mkdir(parents=True)
-    with temporary_folder(tmp_path / "b"):
-        assert not dead.exists()
-    assert alive.exists()
-    assert other.exists()
-
-
-@pytest.mark.parametrize("atomic", [True, False])
-def test_a_folder_is_replaced_only_by_success(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool
-) -> None:
-    if not atomic:
-        monkeypatch.setattr("edgepack.bundle.ctypes.CDLL", lambda name: object())
-    target = tmp_path / "b"
-    for round_, text in enumerate(["first", "second", "failed"]):
-        with contextlib.suppress(KeyError), replacing(target) as folder:
-            (folder / "file").write_text(text)
-            (folder / f"only-{text}").touch()
-            if text == "failed":
-                raise KeyError
-            assert target.exists() == (round_ > 0)
-        assert list(tmp_path.iterdir()) == [target]
-    assert {path.name for path in target.iterdir()} == {"file", "only-second"}
-    assert (target / "file").read_text() == "second"

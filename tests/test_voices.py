@@ -51,8 +51,8 @@ def test_an_added_voice_is_there_after_reopening(tiny: Bundle, name: str, voice:
 
 def test_the_first_name_in_order_is_the_default(tiny: Bundle) -> None:
     assert voices.read(tiny, None)[0] == "random"
-    assert voices.read(voices.add(tiny, "a", VOICE), None)[0] == "a"
     assert voices.read(voices.add(tiny, "z", VOICE), None)[0] == "random"
+    assert voices.read(voices.add(tiny, "a", VOICE), None)[0] == "a"
 
 
 def test_a_voice_is_replaced_only_when_asked(tiny: Bundle) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 from edgepack.bench.worker import Spec, serve
 from edgepack.errors import EdgepackError, ResourceError
+from edgepack.isolation import sheltered
+
+_PATIENCE_SECONDS = 1.0
 
 
 class Remote:
@@ -17,10 +20,15 @@ class Remote:
         self._pipe, theirs = context.Pipe()
         self.started = time.perf_counter()
         self._process = context.Process(target=serve, args=(theirs, spec), daemon=True)
-        self._process.start()
-        theirs.close()
         self.name = f"{spec.bundle.name} {spec.runtime}"
-        self.described = self._answer()
+        try:
+            with sheltered():
+                self._process.start()
+            theirs.close()
+            self.described = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, name: str, *arguments: object) -> Any:
         """The answer to a request; raises the EdgepackError that it ended with."""
@@ -43,5 +51,7 @@ class Remote:
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
-        self._process.join(timeout=5)
-        self._process.kill()
+        if self._process.pid is not None:
+            self._process.join(timeout=_PATIENCE_SECONDS)
+            self._process.kill()
+            self._process.join()

@@ -1,13 +1,19 @@
 """What a benchmark found, in a file of a fixed form (`edgepack.bench/2`)."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.ranges import Count, Line, Measure, Number, Positive
+from edgepack.runtime.energy import sentence
 
 SCHEMA = "edgepack.bench/2"
+_MAX_BYTES = 64 << 20
+# What reading one ends in: msgspec's errors are ValueErrors; a record of energy has no type.
+_NO_RESULT = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -20,11 +26,11 @@ class Environment(Record, frozen=True):
     machine: str
     cpu: str
     isa: tuple[str, ...]
-    kinds: dict[str, str]
+    kinds: dict[Line, Line]
     allowed: str
-    quota_cpus: float | None
+    quota_cpus: Measure | None
     governor: str | None
-    memory_bytes: int | None
+    memory_bytes: Count | None
     system: str
     python: str
 
@@ -32,20 +38,20 @@ class Environment(Record, frozen=True):
 class Percentiles(Record, frozen=True):
     """Of `count` figures."""
 
-    p50: float
-    p90: float
-    p95: float
-    count: int
+    p50: Measure
+    p90: Measure
+    p95: Measure
+    count: Count
 
 
 class Spoken(Record, frozen=True):
     """One utterance: seconds of audio, of work by stage, and speech tokens."""
 
     text: str
-    audio_seconds: float
-    seconds: float
-    stages: dict[str, float]
-    speech_tokens: int
+    audio_seconds: Positive
+    seconds: Measure
+    stages: dict[Line, Measure]
+    speech_tokens: Count
 
 
 class Failure(Record, frozen=True):
@@ -58,23 +64,23 @@ class Failure(Record, frozen=True):
 class StageMemory(Record, frozen=True):
     """Bytes that loading a stage added, and the process' peak while it ran."""
 
-    loaded_bytes: int
-    peak_bytes: int | None
+    loaded_bytes: Count
+    peak_bytes: Count | None
 
 
 class Memory(Record, frozen=True):
     """Resident bytes of a subject's process: with everything loaded, at its peak, by stage."""
 
-    loaded_bytes: int
-    peak_bytes: int
+    loaded_bytes: Count
+    peak_bytes: Count
     stages: dict[str, StageMemory]
 
 
 class Point(Record, frozen=True):
     """Evaluations of the flow estimator for one row, and the error in dB."""
 
-    evaluations: int
-    decibel: float
+    evaluations: Count
+    decibel: Measure
 
 
 class SolverUsed(Record, frozen=True):
@@ -85,9 +91,9 @@ class SolverUsed(Record, frozen=True):
     """
 
     name: str
-    evaluations: int
+    evaluations: Count
     curve: tuple[Point, ...] = ()
-    limit: float | None = None
+    limit: Measure | None = None
     original: Point | None = None
 
 
@@ -97,9 +103,9 @@ class AtOnce(Record, frozen=True):
     `gain` is that throughput by the one of a single caller.
     """
 
-    callers: int
-    audio_seconds_a_second: float
-    gain: float
+    callers: Count
+    audio_seconds_a_second: Measure
+    gain: Measure
     latency: Percentiles
 
 
@@ -120,28 +126,28 @@ class Subject(Record, frozen=True):
     language: str
     runtime: str
     runtime_version: str
-    recipes: dict[str, str]
-    bytes: int
-    threads: int
-    providers: dict[str, str]
+    recipes: dict[Line, Line]
+    bytes: Count
+    threads: Count
+    providers: dict[Line, Line]
     pinned: bool
-    masks: dict[str, int]
-    load_seconds: float
-    cold_first_audio_seconds: float
+    masks: dict[Line, Count]
+    load_seconds: Measure
+    cold_first_audio_seconds: Measure
     spoken: tuple[Spoken, ...]
     real_time_factor: Percentiles
     first_audio: Percentiles
-    stages: dict[str, float]
-    tokens_per_second: float | None
-    speed: float
+    stages: dict[Line, Measure]
+    tokens_per_second: Measure | None
+    speed: Measure
     memory: Memory
     energy: dict[str, Any]
-    quality: dict[str, float]
+    quality: dict[Line, Number]
     solver: SolverUsed
     at_once: AtOnce | None
     failures: tuple[Failure, ...]
     long_text: Spoken | None
-    operators: dict[str, dict[str, float]]
+    operators: dict[Line, dict[Line, Measure]]
     operators_missing: str
 
 
@@ -151,16 +157,18 @@ class Result(Record, frozen=True):
     schema: str
     edgepack: str
     taken: str
-    rounds: int
-    warm_up: int
+    rounds: Count
+    warm_up: Count
     seed: int
     environment: Environment
-    subjects: tuple[Subject, ...]
+    subjects: Annotated[tuple[Subject, ...], Meta(min_length=1)]
 
 
 def read(path: Path) -> Result:
     """A result from its file; raises an EdgepackError if it is none or of a newer schema."""
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise IntegrityError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; refused")
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
@@ -168,8 +176,11 @@ def read(path: Path) -> Result:
         tree = msgspec.json.decode(data)
         if isinstance(tree, dict) and tree.get("schema") not in (SCHEMA, None):
             raise UnsupportedError(
-                f"{path}: schema {tree['schema']!r}, this edgepack reads {SCHEMA}"
+                f"{path}: schema {str(tree['schema'])[:40]!r}, this edgepack reads {SCHEMA}"
             )
-        return msgspec.convert(tree, Result)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        found = msgspec.convert(tree, Result)
+        for subject in found.subjects:
+            sentence(subject.energy)
+        return found
+    except _NO_RESULT as error:
         raise IntegrityError(f"{path}: not a result of 'edgepack bench' ({error})") from None

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> in
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script. It is ended by SIGTERM as by Ctrl-C: nothing half-made is left."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable

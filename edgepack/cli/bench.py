@@ -85,8 +85,8 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
     plan = placed(opened[0], {**options, "runtime": subjects[0][1]})
 
+    from edgepack.atomic import write_atomically
     from edgepack.bench import measure
-    from edgepack.bundle import write_atomically
     from edgepack.runtime.meter import Machine
     from edgepack.runtime.session import engine
 

@@ -17,8 +17,8 @@ from edgepack.errors import UsageError
 def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bool) -> None:
     """Write one HTML page, without other files, from RESULTS of 'edgepack bench -o'."""
     from edgepack import report
+    from edgepack.atomic import write_atomically
     from edgepack.bench import page, result
-    from edgepack.bundle import write_atomically
 
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"{output}: not a file name in a folder that exists")

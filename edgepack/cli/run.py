@@ -244,10 +244,12 @@ def _stream(
             audio.Writer(output, synthesizer.sample_rate) as writer,
         ):
             for chunk in stream:
-                writer.write(chunk)
                 seconds += len(chunk) / synthesizer.sample_rate
+                writer.write(chunk)
                 step(f"{seconds:.1f} s spoken")
     except KeyboardInterrupt:
+        if not seconds:
+            raise
         raise ResourceError(
             f"interrupted; {output} has the {seconds:.2f} s that were spoken"
         ) from None

@@ -132,10 +132,9 @@ def _exam(bundle: "Bundle", runtime: str, threads: int | None, wanted: "Wanted")
     from edgepack.runtime.loading import load
     from edgepack.verification import exam, gates
 
-    quality = bundle.manifest.quality
-    if quality is None:
+    questions = exam.of(bundle)
+    if not questions:
         return {}
-    questions = exam.read(bundle.path(quality.exam))
     return gates.examine(load(bundle.folder, runtime, threads, wanted=wanted), questions)
 
 
@@ -147,7 +146,7 @@ def _solver_error(
     from edgepack.verification import gates, trajectories
     from edgepack.verification.intervals import digits
 
-    judged = trajectories.read(bundle.path(trajectories.FILE))
+    judged = trajectories.of(bundle)
     flow = load(bundle.folder, runtime, threads, wanted=wanted).flow
     error = digits(trajectories.error(flow, flow.solver, judged))
     return gates.solver_measure(error, len(judged))

@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from edgepack.bundle import write_atomically
+from edgepack.atomic import NewFile, write_atomically
 from edgepack.errors import UsageError
 
 _ZEROS, _ROLLOFF = 6, 0.99
@@ -62,26 +61,27 @@ def write(path: Path, samples: np.ndarray, rate: int) -> None:
 class Writer:
     """A wav file that grows; whatever was written when it is closed becomes the file, whole.
 
-    Until then it has a temporary name beside it. With `path` "-" raw 16-bit samples go to standard
-    output as they come.
+    Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
+    it becomes no file. With `path` "-" raw 16-bit samples go to standard output as they come.
     """
 
     def __init__(self, path: Path, rate: int) -> None:
         """Begin the file; raises UsageError if its folder does not exist."""
-        self._path, self._rate = path, rate
+        self._written = False
         self._out: BinaryIO | None = None
         if str(path) == "-":
             self._out = sys.stdout.buffer
             return
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._new = NewFile(path)
         self._file = soundfile.SoundFile(
-            self._temporary, "w", rate, 1, format="WAV", subtype="PCM_16"
+            self._new.file, "w", rate, 1, format="WAV", subtype="PCM_16"
         )
 
     def write(self, samples: np.ndarray) -> None:
         """Add samples float32 [n]."""
+        self._written = True
         clipped = np.clip(samples, -1.0, 1.0)
         if self._out:
             self._out.write((clipped * _INT16).astype("<i2").tobytes())
@@ -97,12 +97,13 @@ class Writer:
         """Close the file and give it its name, unless a fault (no interrupt) ended it."""
         if self._out:
             return
-        self._file.close()
         try:
-            if kind is None or not issubclass(kind, Exception):
-                self._temporary.replace(self._path)
+            self._file.close()
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            if kind is None or (interrupted and self._written):
+                self._new.commit()
         finally:
-            self._temporary.unlink(missing_ok=True)
+            self._new.discard()
 
 
 def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:

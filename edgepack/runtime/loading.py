@@ -6,24 +6,24 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
+import numpy as np
 
-from edgepack import discovery
+from edgepack import arrays, discovery
 from edgepack.bundle import Bundle, open_bundle
-from edgepack.errors import IntegrityError, UsageError
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import Solver
 from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.enrol import Enroller, Model
+from edgepack.runtime.fit import recorded, require_fit, require_shapes
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
-from edgepack.runtime.normalization import Normalization, Reader
+from edgepack.runtime.normalization import Normalization, Reader, normalizers
 from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Session, engine
+from edgepack.runtime.session import Options, Session, engine, engines
 from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
@@ -184,23 +184,36 @@ def choose(
         raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
     plan = plan or current(Wish(threads=threads))
     chosen = runtime or runtimes[0]
+    variants = [stage.variants[chosen] for stage in bundle.manifest.stages.values()]
+    if unknown := {variant.engine or chosen for variant in variants} - set(engines()):
+        raise UnsupportedError(
+            f"{bundle.folder}: needs the runtime {min(unknown)!r}, which this edgepack does not "
+            "know; update it"
+        )
     return Host(chosen, plan.threads, plan, placement=place(bundle, chosen, wanted))
 
 
-def open_stage(
-    bundle: Bundle, name: str, host: Host, taps: Sequence[str] = (), *, checked: bool = False
-) -> Session:
-    """Check and load one network, or only load it; `taps` are inner values to return as well."""
+def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) -> Session:
+    """Check and load one network; `taps` are inner values to return as well.
+
+    Its files are hashed each time it is opened: they may have changed since the last time.
+    """
     stage = bundle.manifest.stages[name]
     variant = stage.variants[host.runtime]
-    if not checked:
-        bundle.check(variant.files)
     size = sum(bundle.manifest.files[file].bytes for file in variant.files)
     options = host.options(name, variant.precision, size, taps)
     runner = engine(variant.engine or host.runtime)
-    opened = partial(runner.open, states=stage.states, options=options)
-    path = bundle.path(variant.files[0])
-    session = opened(path)
+
+    def opened(file: str, options: Options) -> Session:
+        bundle.check(variant.files)
+        bundle.check_folder(file)
+        path = bundle.path(file)
+        session = runner.open(path, stage.states, options)
+        if (shapes := session.shapes()) is not None:
+            require_shapes(name, shapes, recorded(bundle)[name], path)
+        return session
+
+    session = opened(variant.files[0], options)
     placed = session.placed
     if not host.placement or placed is None:
         return session
@@ -209,7 +222,7 @@ def open_stage(
     if twin is None or options.accelerator is None:
         return session
     exact = replace(options, accelerator=options.accelerator.without("tensorrt"))
-    again = partial(opened, bundle.path(twin), options=exact)
+    again = partial(opened, twin, exact)
     return Guarded(name, session, again, host.placement.reruns)
 
 
@@ -228,8 +241,8 @@ def load(
     """Check and load a bundle; `watchers` see every call of a network.
 
     `on_stage` is told of each network that is in memory. With `profile` engines time operators.
-    With `memory` "low" networks are only checked now, and loaded when they are called: one group
-    of `residency` at a time.
+    With `memory` "low" networks are only checked now, and loaded when they are called, checked
+    again: one group of `residency` at a time. Voices and tokenizer have to fit the networks.
     """
     bundle = open_bundle(folder)
     host = replace(choose(bundle, runtime, threads, plan, wanted), profile=profile)
@@ -237,11 +250,13 @@ def load(
     if memory not in MEMORY:
         raise UsageError(discovery.unknown("memory", memory, MEMORY))
     residency = Residency()
+    frontend = open_frontend(bundle)
+    require_fit(bundle, frontend.tokenizer)
 
     def session(name: str) -> Session:
         if memory == "low":
             bundle.check(manifest.stages[name].variants[host.runtime].files)
-            again = partial(open_stage, bundle, name, host, checked=True)
+            again = partial(open_stage, bundle, name, host)
             loaded: Session = residency.session(name, again)
         else:
             loaded = open_stage(bundle, name, host)
@@ -255,7 +270,7 @@ def load(
     return Loaded(
         bundle,
         host,
-        open_frontend(bundle),
+        frontend,
         SpeechDecoder(
             manifest.language_model, session("text_embedding"), session("speech_embedding"), lm
         ),
@@ -281,13 +296,24 @@ def load(
 def open_frontend(bundle: Bundle) -> Frontend:
     """The text front end, its files checked; a language's reader is loaded when first needed."""
     manifest = bundle.manifest
-    bundle.check([manifest.tokenizer, *(f for n in manifest.normalizers.values() for f in n.files)])
+    bundle.check(file for n in manifest.normalizers.values() for file in n.files)
+    if unknown := {n.name for n in manifest.normalizers.values()} - set(normalizers()):
+        raise UnsupportedError(
+            f"{bundle.folder}: needs the normalizer {min(unknown)!r}, which this edgepack does not "
+            "know; update it"
+        )
     readers = {
-        code: Reader(n.name, n.locale, [bundle.path(file) for file in n.files])
+        code: Reader(
+            n.name, n.locale, [bundle.path(f) for f in n.files], partial(bundle.check, n.files)
+        )
         for code, n in manifest.normalizers.items()
     }
-    tokenizer = bundle.path(manifest.tokenizer)
-    return Frontend.open(tokenizer, manifest.end_of_prompt, Normalization(readers))
+    return Frontend.read(
+        bundle.read(manifest.tokenizer),
+        bundle.path(manifest.tokenizer),
+        manifest.end_of_prompt,
+        Normalization(readers),
+    )
 
 
 def kept_rows(bundle: Bundle) -> list[int]:
@@ -295,11 +321,15 @@ def kept_rows(bundle: Bundle) -> list[int]:
     trim = bundle.manifest.trim
     if trim is None:
         return []
-    bundle.check([trim.rows])
-    try:
-        rows = load_arrays(bundle.path(trim.rows).read_bytes())["rows"]
-    except (SafetensorError, KeyError) as error:
-        raise IntegrityError(f"{bundle.path(trim.rows)}: no list of rows ({error})") from None
+    path = bundle.path(trim.rows)
+    rows = arrays.parse(bundle.read(trim.rows), path, "a list of rows").get("rows")
+    if (
+        rows is None
+        or arrays.mismatch({"rows": rows}, {"rows": ("i", (trim.rows_after,))})
+        or not arrays.within(rows, trim.rows_before)
+        or (np.diff(rows) <= 0).any()
+    ):
+        raise IntegrityError(f"{path}: not a list of {trim.rows_after} ascending rows")
     return [int(row) for row in rows]
 
 
@@ -330,6 +360,7 @@ def open_enroller(bundle: Bundle, host: Host) -> Enroller:
     def model(name: str) -> Model:
         carried = models[name]
         bundle.check([carried.file])
+        bundle.check_folder(carried.file)
         path = bundle.path(carried.file)
         return Model(carried, runner.open(path, (), on_cpu.options(name)))
 

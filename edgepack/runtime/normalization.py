@@ -75,9 +75,11 @@ class Reader:
     normalizer: str
     locale: str
     files: Sequence[Path] = ()
+    check: Callable[[], None] = field(default=lambda: None, compare=False)
 
     def open(self) -> Normalize:
-        """Load libraries and files; raises as `Normalizer.open` does."""
+        """Load libraries and files, checked before; raises as `check` and `Normalizer.open` do."""
+        self.check()
         return normalizer(self.normalizer).open(self.locale, self.files)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.bundle import Bundle, write_atomically
+from edgepack.atomic import write_atomically
+from edgepack.bundle import Bundle
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.session import engine

@@ -2,8 +2,8 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -11,12 +11,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from edgepack import discovery
-from edgepack.errors import UnsupportedError
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
 
 PACKAGE = "edgepack.runtime.sessions"
 
 Feeds = Mapping[str, np.ndarray]
+
+# How engines say that memory ran out; none has an exception of its own for it.
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "BFCArena")
+_LONGEST = 600  # characters of an engine's message
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ class Session(ABC):
         """
         return None
 
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]] | None:
+        """The lengths of its inputs' axes, None for those that change; None if it cannot say."""
+        return None
+
     @property
     def placed(self) -> Placed | None:
         """Where it runs, if it knows."""
@@ -141,6 +149,31 @@ class Options:
     spin: bool = False
     profile: bool = False
     accelerator: Accelerator | None = None
+
+
+class EngineError(IntegrityError):
+    """An engine refuses a network, or the inputs it is given."""
+
+
+@contextmanager
+def translated(where: object, what: str) -> Iterator[None]:
+    """Errors of an engine as ours: ResourceError if memory ran out, else EngineError.
+
+    `where` is the network's file, `what` the engine and what it cannot do with it. Engines' own
+    exceptions share no base class.
+    """
+    try:
+        yield
+    except (EdgepackError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        text = str(error).strip()[:_LONGEST] or type(error).__name__
+        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+            raise ResourceError(
+                f"{where}: memory ran out ({text.splitlines()[0]}); use a shorter text or "
+                "--memory low, or close other programs"
+            ) from None
+        raise EngineError(f"{where}: {what} it: {text}") from None
 
 
 class Engine(Protocol):

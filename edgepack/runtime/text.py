@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack.errors import IntegrityError, UsageError
+from edgepack.errors import UsageError
 from edgepack.runtime.normalization import Normalization
+from edgepack.runtime.tokenizer_parts import guarded, require_known
 
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
@@ -42,19 +43,26 @@ class Frontend:
 
     @staticmethod
     def open(path: Path, end_of_prompt: str, normalize: Normalization | None = None) -> "Frontend":
-        """A front end over a `tokenizer.json`."""
+        """A front end over a `tokenizer.json`; raises IntegrityError if it is none."""
+        return Frontend.read(path.read_bytes(), path, end_of_prompt, normalize)
+
+    @staticmethod
+    def read(
+        data: bytes, where: object, end_of_prompt: str, normalize: Normalization | None = None
+    ) -> "Frontend":
+        """The same over the content of one; `where` is for the message."""
         from tokenizers import Tokenizer
 
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise IntegrityError(f"{path}: not a readable tokenizer ({error})") from None
+        require_known(data, where)
+        with guarded(where):
+            tokenizer = Tokenizer.from_str(data.decode())
         return Frontend(tokenizer, end_of_prompt, normalize or Normalization({}))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens added; raises UsageError for no Unicode."""
         try:
-            return self.tokenizer.encode(text, add_special_tokens=False).ids
+            with guarded("tokenizer.json"):
+                return self.tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:  # lone surrogates, which is what bytes that are not UTF-8 become
             raise UsageError("the text is not valid Unicode") from None
 

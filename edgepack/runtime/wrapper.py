@@ -67,6 +67,10 @@ class Wrapper(Session):
         """Its seconds by type of operator."""
         return self.inner.operators()
 
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]] | None:
+        """The lengths of its inputs' axes."""
+        return self.inner.shapes()
+
     @property
     def placed(self) -> Placed | None:
         """Where it runs."""

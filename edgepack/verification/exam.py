@@ -9,11 +9,13 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
-from edgepack import voices
+from edgepack import arrays, voices
+from edgepack.bundle import Bundle
 from edgepack.errors import IntegrityError
+from edgepack.manifest import Manifest
+from edgepack.runtime.fit import recorded, require_voice, widths
 from edgepack.runtime.flow import Condition
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.sampling import inverse_cdf, log_softmax, repetition_aware
@@ -118,19 +120,82 @@ def to_bytes(exam: Exam) -> bytes:
 
 def read(path: Path) -> list[Question]:
     """An exam from a file; raises IntegrityError if it is not one."""
+    return _parsed(path.read_bytes(), path)
+
+
+def of(bundle: Bundle) -> list[Question]:
+    """The exam of a bundle, none if it has none; raises IntegrityError if it cannot take it."""
+    manifest = bundle.manifest
+    if manifest.quality is None:
+        return []
+    path = bundle.path(manifest.quality.exam)
+    exam = _parsed(bundle.read(manifest.quality.exam), path)
+    calls = recorded(bundle)
+    found = widths(bundle, calls)
+    logits = calls["speech_lm"][0][1]["logits"].shape[1]
+    for question in exam:
+        try:
+            require_voice(bundle, voices.fitting(question.spoken.voice, manifest), found)
+            problem = _problem(question, manifest, found.text_rows, logits)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise IntegrityError(f"{path}: not an exam of this bundle ({problem})")
+    if not any(question.sounded for question in exam):
+        raise IntegrityError(f"{path}: not an exam of this bundle (nothing in it has audio)")
+    return exam
+
+
+def _problem(question: Question, manifest: Manifest, rows: int, logits: int) -> str:
+    """Why networks cannot be asked a question, in words; empty if they can."""
+    spoken, count = question.spoken, question.spoken.tokens.size + 1
+    parts = {name: getattr(spoken, name) for name in _ARRAYS}
+    parts |= {name: getattr(question, name) for name in _EXPECTED}
+    best, some = question.ids.shape[-1:][0] if question.ids.ndim else 0, question.at.size
+    problem = arrays.mismatch(
+        parts,
+        {
+            "text": ("i", (None,)),
+            "tokens": ("i", (None,)),
+            "mel": ("f", (1, manifest.flow.mels, None)),
+            "audio": ("f", (None,)),
+            "ids": ("i", (count, best)),
+            "best": ("f", (count, best)),
+            "at": ("i", (None,)),
+            "every": ("f", (some, logits)),
+            "seed": ("i", (1,)),
+        },
+    )
+    inside = (
+        arrays.within(spoken.text, rows)
+        and arrays.within(spoken.tokens, manifest.language_model.speech_tokens)
+        and arrays.within(question.ids, logits)
+        and arrays.within(question.at, count)
+        and arrays.within(question.seed, _ATTEMPTS)
+        and bool(spoken.mel.size) == bool(spoken.audio.size)  # sounded or not
+    )
+    if not problem and not (inside and best and some):
+        return "ids beyond those of the networks, or nothing in it"
+    return problem
+
+
+def _parsed(data: bytes, where: Path) -> list[Question]:
     found: dict[int, dict[str, np.ndarray]] = {}
     try:
-        for entry, value in load(path.read_bytes()).items():
+        for entry, value in arrays.parse(data, where, "an exam").items():
             number, name = entry.split("/")
             found.setdefault(int(number), {})[name] = value
-        return [_question(found[number]) for number in sorted(found)]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path}: not an exam ({error})") from None
+        exam = [_question(found[number]) for number in sorted(found)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{where}: not an exam ({error})") from None
+    if not exam:
+        raise IntegrityError(f"{where}: not an exam (no questions)")
+    return exam
 
 
 def _question(parts: dict[str, np.ndarray]) -> Question:
-    arrays, expected = ({name: parts.pop(name) for name in n} for n in (_ARRAYS, _EXPECTED))
-    return Question(Spoken(from_arrays(parts), **arrays), **expected)
+    asked, expected = ({name: parts.pop(name) for name in n} for n in (_ARRAYS, _EXPECTED))
+    return Question(Spoken(from_arrays(parts), **asked), **expected)
 
 
 def decode(loaded: Loaded, sentences: Iterable[str], longest: int) -> Iterator[Spoken]:

@@ -34,7 +34,7 @@ def peak(folder: Path, runtime: str, threads: int, step: Step) -> int:
     for token in tokens[:_STEPS]:
         decoder.decoder.run({"embeddings": block})
         block = decoder.embed_speech([token])
-    calls = selftest.read(loaded.bundle.path(manifest.self_test))["flow_encoder"]
+    calls = selftest.read(loaded.bundle)["flow_encoder"]
     once = euler(manifest.flow, 1)
     mel = loaded.flow.mel(tokens, Condition(calls[0].feeds["speaker"][0]), solver=once)
     loaded.vocoder.synthesize(mel, loaded.vocoder.noise(mel.shape[2], None))

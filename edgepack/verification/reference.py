@@ -17,7 +17,7 @@ from edgepack import discovery
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.loading import Loaded, kept_rows, open_enroller, open_stage
-from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.session import EngineError, Feeds, Session
 from edgepack.verification.selftest import relative_error
 
 PACKAGE = "edgepack.verification.vectors"
@@ -175,9 +175,9 @@ def run(loaded: Loaded, folder: Path) -> list[Row]:
         check = cast(Check, discovery.load(PACKAGE, name, "check"))
         try:
             check(vectors, subject)
-        except EdgepackError:
-            raise
         except Exception as error:  # an engine's or numpy's, for an id or a shape it cannot take
+            if isinstance(error, EdgepackError) and not isinstance(error, EngineError):
+                raise
             raise UsageError(
                 f"{folder}: {name}.npz does not fit this bundle; is it of this checkpoint? "
                 f"({type(error).__name__}: {error})"

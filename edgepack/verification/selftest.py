@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from edgepack.bundle import Bundle
-from edgepack.errors import IntegrityError
+from edgepack.runtime.fit import recorded, widths
 from edgepack.runtime.loading import Host, open_stage
 from edgepack.runtime.session import Session
 
@@ -20,9 +18,8 @@ LANGUAGE_MODEL = "speech_lm"
 
 # Largest allowed relative error. Zeros in place of an output have 1. One weight of the demo voice's
 # language model in the place of another, or shuffled, has 0.42 at least on recorded inputs, where
-# recipes have 0.1 (int8) and 0.3 (int4). How well integer weights serve is for the exam to say.
-_LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.1, "int4": 0.5}
-_LANGUAGE_MODEL_INT8 = 0.2
+# recipes have 0.1 (int8) and 0.3 (int4); of random weights at full size int4 has 0.48. How well integer weights serve is for the exam to say.
+_LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.3, "int4": 0.5}
 # The sine source turns a rounding error of f0 into a phase error that grows along the utterance.
 _SENSITIVE = {"hift_source": 10.0}
 
@@ -40,8 +37,6 @@ Calls = Mapping[str, Sequence[Call]]
 
 def limit(stage: str, precision: str) -> float:
     """The largest error a stage may have at a precision."""
-    if (stage, precision) == (LANGUAGE_MODEL, "int8"):
-        return _LANGUAGE_MODEL_INT8
     return min(_LIMITS[precision] * _SENSITIVE.get(stage, 1.0), _LIMITS["int4"])
 
 
@@ -51,7 +46,7 @@ def execute(session: Session, calls: Sequence[Arrays]) -> list[dict[str, np.ndar
     return [session.run(feeds) for feeds in calls]
 
 
-def recorded(session: Session, feeds: Sequence[Arrays]) -> list[Call]:
+def answered(session: Session, feeds: Sequence[Arrays]) -> list[Call]:
     """Calls with what a network answers them, starting with empty caches."""
     return [Call(*pair) for pair in zip(feeds, execute(session, feeds), strict=True)]
 
@@ -94,20 +89,11 @@ def to_bytes(calls: Calls) -> bytes:
     return save(entries)
 
 
-def read(path: Path) -> Calls:
-    """Recorded calls from a file; raises IntegrityError if it is not one."""
-    found: dict[str, dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]] = {}
-    try:
-        for entry, value in load(path.read_bytes()).items():
-            stage, number, side, name = entry.split("/")
-            pair = found.setdefault(stage, {}).setdefault(int(number), ({}, {}))
-            pair[side == "out"][name] = value
-    except (SafetensorError, ValueError) as problem:
-        raise IntegrityError(f"{path}: not a self-test file ({problem})") from None
-    return {
-        stage: [Call(*numbered[number]) for number in sorted(numbered)]
-        for stage, numbered in found.items()
-    }
+def read(bundle: Bundle) -> Calls:
+    """The recorded calls of a bundle; raises IntegrityError if they are not of its networks."""
+    found = recorded(bundle)
+    widths(bundle, found)
+    return {stage: [Call(*pair) for pair in pairs] for stage, pairs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -130,11 +116,9 @@ def run(bundle: Bundle, host: Host) -> list[Outcome]:
     """Check every file, then load and exercise each network of a bundle in one runtime."""
     manifest = bundle.manifest
     bundle.check(manifest.files)
-    calls = read(bundle.path(manifest.self_test))
+    calls = read(bundle)
     outcomes = []
     for name, stage in manifest.stages.items():
-        if name not in calls:
-            raise IntegrityError(f"{bundle.folder}: no self-test for {name}; build it again")
         precision = stage.variants[host.runtime].precision
         found = error(open_stage(bundle, name, host), calls[name])
         outcomes.append(Outcome(name, host.runtime, precision, found, limit(name, precision)))

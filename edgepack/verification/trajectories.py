@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from edgepack import arrays
+from edgepack.bundle import Bundle
 from edgepack.errors import IntegrityError
 from edgepack.manifest import Solver
 from edgepack.runtime.flow import FlowDecoder
@@ -75,17 +76,35 @@ def to_bytes(trajectories: Sequence[Trajectory]) -> bytes:
 
 def read(path: Path) -> list[Trajectory]:
     """Trajectories from a file; raises IntegrityError if it is not one."""
+    return _parsed(path.read_bytes(), path, None)
+
+
+def of(bundle: Bundle) -> list[Trajectory]:
+    """The trajectories that a bundle brings; raises IntegrityError if they are not for it."""
+    return _parsed(bundle.read(FILE), bundle.path(FILE), bundle.manifest.flow.mels)
+
+
+def _parsed(data: bytes, where: Path, mels: int | None) -> list[Trajectory]:
     found: dict[int, dict[str, np.ndarray]] = {}
     try:
-        for entry, value in load(path.read_bytes()).items():
+        for entry, value in arrays.parse(data, where, "recorded trajectories").items():
             number, name = entry.split("/")
             found.setdefault(int(number), {})[name] = value
-        return [_trajectory(found[number]) for number in sorted(found)]
-    except (SafetensorError, ValueError, KeyError, TypeError) as problem:
-        raise IntegrityError(f"{path}: no recorded trajectories ({problem})") from None
+        judged = [_trajectory(found[number], mels) for number in sorted(found)]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise IntegrityError(f"{where}: no recorded trajectories ({problem})") from None
+    if not judged:
+        raise IntegrityError(f"{where}: no recorded trajectories (there are none)")
+    return judged
 
 
-def _trajectory(parts: dict[str, np.ndarray]) -> Trajectory:
+def _trajectory(parts: dict[str, np.ndarray], mels: int | None) -> Trajectory:
     chunked, known = parts.pop("mask").tolist()
     (euler,) = parts.pop("euler").tolist()
+    frames = parts["mu"].shape[-1] if parts["mu"].ndim else 0
+    wanted = dict.fromkeys(("mu", "cond", "exact"), ("f", (1, mels, frames)))
+    if problem := arrays.mismatch(parts, {**wanted, "spk": ("f", (1, mels))}):
+        raise ValueError(problem)
+    if not (isinstance(known, int) and 0 <= known < frames and isinstance(euler, float)):
+        raise ValueError(f"{known} of {frames} frames are a prompt's")
     return Trajectory(**parts, chunked=bool(chunked), known=known, euler=euler)

@@ -58,7 +58,7 @@ def probe(bundle: Path, runtime: str) -> dict[str, np.ndarray]:
     tokens = greedy_tokens(loaded, loaded.frontend.ids(TEXT))
     mel = loaded.flow.mel(tokens[:SPOKEN], exam.condition(voice))
     found = {"greedy": np.array(tokens), "mel": mel, "audio": exam.vocode(loaded, mel, 0)}
-    calls = selftest.read(loaded.bundle.path(loaded.bundle.manifest.self_test))
+    calls = selftest.read(loaded.bundle)
     for stage, recorded in calls.items():
         outputs = selftest.execute(session_of(loaded, stage), [call.feeds for call in recorded])
         for name, value in outputs[0].items():

@@ -131,7 +131,7 @@ def test_it_passed_its_exam_and_does_again(bundle: Build, name: str) -> None:
     quality = opened.manifest.quality
     assert quality
     assert not quality.failed
-    found = gates.examine(load(opened.folder, wanted=ON_CPU), exam.read(opened.path(quality.exam)))
+    found = gates.examine(load(opened.folder, wanted=ON_CPU), exam.of(opened))
     assert quality.limits["ort"]
     assert not gates.failures(found, quality.limits["ort"])
 

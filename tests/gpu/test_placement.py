@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+from linked import linked
 from support import Build
 
-from edgepack.bundle import open_bundle
+from edgepack.bundle import Bundle, open_bundle, stored
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.runtime.gpu import description, placement
+from edgepack.runtime.gpu import cache, description, placement
 from edgepack.runtime.gpu.description import Description, StageOnGpu
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted
 from edgepack.runtime.gpu.stack import Stack
@@ -19,13 +21,13 @@ STACK = Stack("36.4.3", "10.3.0", "12.6", "sm_87", "1.20.0")
 ALL = ("tensorrt", "cuda", "cpu")
 
 
-def on_gpu(provider: str) -> StageOnGpu:
+def on_gpu(provider: str, stage: str) -> StageOnGpu:
     options = {
-        "tensorrt": {"trt_fp16_enable": "1", "trt_engine_cache_path": "{cache}/a"},
+        "tensorrt": {"trt_fp16_enable": "1", "trt_engine_cache_path": f"{{cache}}/{stage}"},
         "cuda": {"use_tf32": "0"},
     }
     return StageOnGpu(
-        provider=provider, files=("a.onnx",), model="abc", precision="fp16", fp16_nodes=2,
+        provider=provider, files=("a.onnx",), model="ab" * 32, precision="fp16", fp16_nodes=2,
         fp32_nodes=1, islands="", options=options,
     )  # fmt: skip
 
@@ -34,7 +36,7 @@ PROMISES = Description(
     schema=description.SCHEMA,
     architecture="sm_87",
     releases=(),
-    stages={"a": on_gpu("tensorrt"), "b": on_gpu("cuda")},
+    stages={"a": on_gpu("tensorrt", "a"), "b": on_gpu("cuda", "b")},
 )
 
 
@@ -156,8 +158,7 @@ def test_a_provider_that_is_none(bundle: Build) -> None:
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / description.FILE
-    path.write_bytes(description.encode(PROMISES))
-    assert description.parse(path) == PROMISES
+    assert description.parse(description.encode(PROMISES), path) == PROMISES
 
 
 @pytest.mark.parametrize(
@@ -166,9 +167,86 @@ def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_a_description_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / description.FILE
-    path.write_text(text, "latin-1")
     with pytest.raises(IntegrityError, match=r"trt\.json"):
-        description.parse(path)
+        description.parse(text.encode("latin-1"), path)
+
+
+HOSTILE = [
+    ("tensorrt", "trt_extra_plugin_lib_paths", "/tmp/evil.so"),
+    ("tensorrt", "trt_engine_cache_path", "/home/user"),
+    ("tensorrt", "trt_engine_cache_path", "{cache}/../../.."),
+    ("tensorrt", "trt_engine_cache_path", "{cache}/b"),
+    ("tensorrt", "trt_timing_cache_path", "/home/user"),
+    ("tensorrt", "trt_engine_decryption_lib_path", "evil.so"),
+    ("tensorrt", "trt_ep_context_file_path", "/home/user"),
+    ("tensorrt", "trt_dump_ep_context_model", "1"),
+    ("tensorrt", "trt_onnx_model_folder_path", "/"),
+    ("tensorrt", "trt_max_workspace_size", "-1"),
+    ("tensorrt", "trt_max_workspace_size", "9" * 30),
+    ("tensorrt", "trt_op_types_to_exclude", "A;B"),
+    ("tensorrt", "trt_profile_min_shapes", "x:1x-1"),
+    ("tensorrt", "trt_profile_min_shapes", "x:" + "9" * 30),
+    ("tensorrt", "trt_fp16_enable", "2"),
+    ("tensorrt", "trt_fp16_enable", "1\n"),
+    ("cuda", "gpu_external_alloc", "140737488355328"),
+    ("cuda", "user_compute_stream", "140737488355328"),
+    ("cuda", "has_user_compute_stream", "1"),
+    ("cuda", "gpu_mem_limit", "1"),
+    ("cuda", "enable_cuda_graph", "1"),
+    ("cuda", "arena_extend_strategy", "kOther"),
+    ("cpu", "use_tf32", "0"),
+    ("openvino", "cache_dir", "/home/user"),
+]
+
+
+@pytest.mark.parametrize(("provider", "option", "value"), HOSTILE)
+def test_options_that_load_or_write_anything_else_are_refused(
+    tmp_path: Path, provider: str, option: str, value: str
+) -> None:
+    """A bundle is data: it names no libraries, no folders and no addresses."""
+    options = {provider: {option: value}}
+    stages = {"a": msgspec.structs.replace(PROMISES.stages["a"], options=options)}
+    found = msgspec.structs.replace(PROMISES, stages=stages)
+    with pytest.raises(IntegrityError, match=r"trt\.json"):
+        description.parse(description.encode(found), tmp_path / "trt.json")
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "", "a\0"])
+def test_a_network_whose_name_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    found = msgspec.structs.replace(PROMISES, stages={name: on_gpu("tensorrt", name)})
+    with pytest.raises(IntegrityError, match=r"trt\.json"):
+        description.parse(description.encode(found), tmp_path / "trt.json")
+
+
+def described(bundle: Bundle, **changes: object) -> Bundle:
+    """A bundle with a description of one network's use of a GPU."""
+    files = bundle.manifest.stages["hift"].variants["ort"].files
+    hashes = [bundle.manifest.files[file].sha256 for file in files]
+    honest = msgspec.structs.replace(
+        on_gpu("tensorrt", "hift"), files=files, model=description.of_files(hashes)
+    )
+    stage = msgspec.structs.replace(honest, **changes)
+    found = msgspec.structs.replace(PROMISES, stages={"hift": stage})
+    path = bundle.folder / description.FILE
+    path.write_bytes(description.encode(found))
+    listed = bundle.manifest.files | {description.FILE: stored(path)}
+    return bundle.with_manifest(msgspec.structs.replace(bundle.manifest, files=listed))
+
+
+def test_engines_are_kept_by_the_hashes_of_files(bundle: Build, tmp_path: Path) -> None:
+    """Another bundle cannot say that its engines are those of this one."""
+    own = linked(bundle("tiny"), tmp_path)
+    read = description.read(described(own))
+    assert read
+    with pytest.raises(IntegrityError, match="hift is not about the files of this bundle"):
+        description.read(described(own, model="ab" * 32))
+    others = own.manifest.stages["speech_lm"].variants["openvino"].files
+    with pytest.raises(IntegrityError, match="hift is not a network of this bundle"):
+        description.read(described(own, files=(*others, "tokenizer.json")))
+    folders = set()
+    for options in ({}, {"trt_fp16_enable": "1"}, {"trt_fp16_enable": "0"}):
+        folders.add(cache.folder(read.stages["hift"].model, options, STACK))
+    assert len(folders) == 3
 
 
 def test_what_is_wanted_of_a_gpu_that_is_not_the_bundles() -> None:

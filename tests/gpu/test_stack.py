@@ -129,12 +129,12 @@ def test_versions() -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Stack)])
 def test_an_engine_is_for_one_stack(field: str) -> None:
-    assert cache.key("m", ORIN) == cache.key("m", replace(ORIN))
-    assert cache.key("m", replace(ORIN, **{field: "other"})) != cache.key("m", ORIN)
+    assert cache.key("m", {}, ORIN) == cache.key("m", {}, replace(ORIN))
+    assert cache.key("m", {}, replace(ORIN, **{field: "other"})) != cache.key("m", {}, ORIN)
 
 
 def test_an_engine_is_for_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one, other = cache.folder("m", ORIN), cache.folder("n", ORIN)
+    one, other = cache.folder("m", {}, ORIN), cache.folder("n", {}, ORIN)
     assert one != other
     assert one.parent == other.parent == tmp_path / "edgepack/engines"

@@ -77,7 +77,7 @@ def test_a_square_weight_is_stored_in_each_layout_it_is_read_in(tmp_path: Path, 
 def test_lengths_may_change_from_call_to_call(bundle: Build, model: str) -> None:
     folder = bundle(model)
     opened = open_bundle(folder)
-    calls = read(opened.path(opened.manifest.self_test))
+    calls = read(opened)
     for name, stage in opened.manifest.stages.items():
         path = opened.path(stage.variants["tflite"].files[0])
         session = engine("tflite").open(path, stage.states, Options(1))
@@ -114,7 +114,7 @@ def test_only_listed_operators_run_outside_xnnpack(bundle: Build, stage: str) ->
     opened = open_bundle(bundle("demo"))
     record = opened.manifest.stages[stage]
     interpreter = Interpreter(str(opened.path(record.variants["tflite"].files[0])))
-    (call, *_) = read(opened.path(opened.manifest.self_test))[stage]
+    (call, *_) = read(opened)[stage]
     for details in interpreter.get_input_details():
         value = call.feeds.get(details["name"])
         state = next((s.shape for s in record.states if s.input == details["name"]), None)

@@ -61,7 +61,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, small: Bundle) -> tuple[list[H
     """Networks of the demo voice in fp32 with the self-test of a quantized bundle of it."""
     folder = tmp_path_factory.mktemp("hub")
     stages = author(open_source("demo").checkpoint, None, folder, silent)
-    calls = selftest.read(small.path(small.manifest.self_test))
+    calls = selftest.read(small)
     # Ids of `small` are of fewer rows of text.
     return [stage for stage in stages if stage.name != "text_embedding"], calls
 
@@ -145,7 +145,7 @@ class Zeros(Wrapper):
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_zeros_are_found(small: Bundle, bundle: Build, runtime: str, precision: str) -> None:
     opened = small if precision == "int8" else open_bundle(bundle("demo"))
-    calls = selftest.read(opened.path(opened.manifest.self_test))
+    calls = selftest.read(opened)
     for stage in STAGES:
         made = opened.manifest.stages[stage].variants[runtime].precision
         zeros = Zeros(open_stage(opened, stage, Host(runtime, 2)))

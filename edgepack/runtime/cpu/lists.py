@@ -1,14 +1,19 @@
 """The kernel's notation for sets of CPUs, such as `0-3,8`."""
 
+import re
 from collections.abc import Iterable
+
+_RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)  # Linux has 8192 CPUs at the most
 
 
 def parse(text: str) -> tuple[int, ...]:
     """Sorted numbers of a list; raises ValueError if it is none."""
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        match = _RANGE.fullmatch(part)
+        if not match:
+            raise ValueError(f"{part[:20]!r} is no number or range of CPUs")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(sorted(found))
 
 

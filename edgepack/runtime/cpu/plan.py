@@ -12,6 +12,7 @@ from edgepack.runtime.cpu.topology import Topology
 
 CLASSES = {"performance": ("P",), "efficiency": ("E", "LPE")}
 WORDS = ("all", *CLASSES, "prime")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,12 @@ def make(
 ) -> CpuPlan:
     """The plan for a wish; `mask` has the CPUs of the process, `share` its time in CPUs.
 
-    Raises UsageError if the machine has no such CPUs or the process may not use them.
+    Raises UsageError if the machine has no such CPUs, the process may not use them, or no engine
+    could have so many threads.
     """
     notes: list[str] = []
+    if wish.threads is not None and not 1 <= wish.threads <= MOST_THREADS:
+        raise UsageError(f"{wish.threads} threads: give a number from 1 to {MOST_THREADS}")
     cpus = _chosen(machine, mask, wish.cpus)
     cores = machine.one_per_core(cpus)
     most = max(1, floor(share)) if share is not None else len(cores)

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.bundle import write_atomically
-from edgepack.errors import IntegrityError
+from edgepack.atomic import write_atomically
+from edgepack.errors import IntegrityError, UsageError
+from edgepack.ranges import Line, Threads
 from edgepack.runtime.cpu import isa, quota
-from edgepack.runtime.cpu.plan import Wish, allowed
+from edgepack.runtime.cpu.plan import Wish, allowed, make
 from edgepack.runtime.cpu.topology import Topology
+
+_MAX_BYTES = 1 << 20
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file: which machine and runtime it was measured on, and what was best."""
 
-    machine: str
-    runtime: str
-    cpus: str
-    threads: int
+    machine: Line
+    runtime: Line
+    cpus: Line
+    threads: Threads
     spin: bool
     overlap: bool | None = None
 
@@ -43,21 +46,32 @@ def fingerprint(machine: Topology) -> str:
 
 
 def read(bundle: Path, machine: Topology, runtime: str) -> Wish | None:
-    """What was measured to be best on this machine for a runtime; None if it was not measured."""
+    """What was measured to be best on this machine for a runtime; None if it was not measured.
+
+    Raises IntegrityError if the file is none, or no plan for this machine.
+    """
     path = place(bundle)
     if not path.is_file():
         return None
+    here = fingerprint(machine)
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=list[Tuned])
-    except msgspec.DecodeError as error:
+        for one in _plans(path):
+            if one.machine == here and one.runtime == runtime:
+                wish = Wish(one.cpus, one.threads, one.spin, overlap=one.overlap)
+                make(machine, allowed(), None, wish)
+                return wish
+    except (ValueError, RecursionError, UsageError) as error:
         raise IntegrityError(
             f"{path}: not a plan of 'edgepack tune' ({error}); delete it"
         ) from None
-    here = fingerprint(machine)
-    for one in found:
-        if one.machine == here and one.runtime == runtime:
-            return Wish(one.cpus, one.threads, one.spin, overlap=one.overlap)
     return None
+
+
+def _plans(path: Path) -> list[Tuned]:
+    """What is in a file; raises ValueError (which msgspec's errors are) or RecursionError."""
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB")
+    return msgspec.json.decode(path.read_bytes(), type=list[Tuned])
 
 
 def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: int) -> Path:
@@ -67,8 +81,8 @@ def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: in
     kept = []
     if path.is_file():
         try:
-            kept = msgspec.json.decode(path.read_bytes(), type=list[Tuned])
-        except msgspec.DecodeError:
+            kept = _plans(path)
+        except (ValueError, RecursionError):
             kept = []  # what cannot be read is replaced
     kept = [t for t in kept if (t.machine, t.runtime) != (here, runtime)]
     kept.append(Tuned(here, runtime, best.cpus, threads, best.spin, best.overlap))

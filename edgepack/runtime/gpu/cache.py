@@ -3,19 +3,23 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from edgepack.runtime.gpu.stack import Stack
 
 
-def key(model: str, stack: Stack) -> str:
-    """Stands for everything an engine depends on: model, TensorRT, CUDA, GPU, ONNX Runtime."""
-    parts = {"model": model, **asdict(stack)}
+def key(model: str, options: Mapping[str, str], stack: Stack) -> str:
+    """Stands for all that an engine depends on: files, options, TensorRT, CUDA, GPU, ONNX Runtime.
+
+    `model` is a hash of the network's files as they are, not what a bundle says of them.
+    """
+    parts = {"model": model, "options": dict(options), **asdict(stack)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def folder(model: str, stack: Stack) -> Path:
+def folder(model: str, options: Mapping[str, str], stack: Stack) -> Path:
     """The folder of a model's engines (XDG_CACHE_HOME); other versions have others."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "edgepack", "engines", key(model, stack))
+    return Path(home, "edgepack", "engines", key(model, options, stack))

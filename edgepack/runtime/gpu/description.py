@@ -1,21 +1,57 @@
 """`trt.json`: how the networks of a bundle run on a GPU, and on which releases of its software.
 
-Options are those of ONNX Runtime's execution providers, by their own names. There is no engine in
-a bundle: an engine is for one GPU and one TensorRT, and is built on the device.
+Options are those of ONNX Runtime's execution providers, by their own names, of which it has some
+that load code or write anywhere: only those that speak of arithmetic and shapes are let through.
+There is no engine in a bundle: an engine is for one GPU and one TensorRT, and is built on the
+device.
 """
 
+import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from edgepack.bundle import Bundle
 from edgepack.errors import IntegrityError
-from edgepack.manifest import Release, Struct
+from edgepack.manifest import Precision, Release, Struct
+from edgepack.ranges import Count, FileName, Line, Name, Sha256
 
 FILE = "trt.json"
 SCHEMA = "edgepack.trt/1"
 CACHE = "{cache}"  # stands for the folder of engines on the device
+
+_FLAG = r"[01]"
+_LENGTHS = r"[A-Za-z_]\w*:\d{1,8}(x\d{1,8}){0,7}"
+_SHAPES = rf"{_LENGTHS}(,{_LENGTHS}){{0,63}}"
+# By provider, the options that a bundle may set and what they may be; {stage} is its network.
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "cpu": {},
+    "cuda": {
+        "use_tf32": _FLAG,
+        "cudnn_conv_algo_search": "EXHAUSTIVE|HEURISTIC|DEFAULT",
+        "cudnn_conv1d_pad_to_nc1d": _FLAG,
+        "arena_extend_strategy": "kNextPowerOfTwo|kSameAsRequested",
+    },
+    "tensorrt": {
+        "trt_fp16_enable": _FLAG,
+        "trt_int8_enable": _FLAG,
+        "trt_layer_norm_fp32_fallback": _FLAG,
+        "trt_op_types_to_exclude": r"(\w{1,40}(,\w{1,40}){0,99})?",
+        "trt_max_workspace_size": r"\d{1,12}",
+        "trt_engine_cache_enable": _FLAG,
+        "trt_engine_cache_path": rf"{re.escape(CACHE)}/{{stage}}",
+        "trt_timing_cache_enable": _FLAG,
+        "trt_timing_cache_path": re.escape(CACHE),
+        "trt_profile_min_shapes": _SHAPES,
+        "trt_profile_opt_shapes": _SHAPES,
+        "trt_profile_max_shapes": _SHAPES,
+    },
+}
 
 
 class StageOnGpu(Struct, frozen=True):
@@ -25,14 +61,14 @@ class StageOnGpu(Struct, frozen=True):
     with floats; which ones stay fp32 and why is in the file `islands`, if there is one.
     """
 
-    provider: str
-    files: tuple[str, ...]
-    model: str
-    precision: str
-    fp16_nodes: int
-    fp32_nodes: int
-    islands: str
-    options: dict[str, dict[str, str]]
+    provider: Annotated[str, Meta(pattern=r"^(tensorrt|cuda|cpu)\Z")]
+    files: tuple[FileName, ...]
+    model: Sha256
+    precision: Precision
+    fp16_nodes: Count
+    fp32_nodes: Count
+    islands: Line
+    options: dict[Name, dict[Name, str]]
 
 
 class Description(Struct, frozen=True):
@@ -41,10 +77,10 @@ class Description(Struct, frozen=True):
     `releases` are those of JetPack that it is for, none for machines that are no Jetson.
     """
 
-    schema: str
-    architecture: str
+    schema: Line
+    architecture: Line
     releases: tuple[Release, ...]
-    stages: dict[str, StageOnGpu]
+    stages: dict[Name, StageOnGpu]
 
 
 def encode(description: Description) -> bytes:
@@ -54,19 +90,49 @@ def encode(description: Description) -> bytes:
 
 
 def read(bundle: Bundle) -> Description | None:
-    """A bundle's description, or None; raises IntegrityError if the file is not one."""
+    """A bundle's description, or None; raises IntegrityError if it is not one of its networks."""
     if FILE not in bundle.manifest.files:
         return None
-    bundle.check([FILE])
-    return parse(bundle.path(FILE))
+    path = bundle.path(FILE)
+    found = parse(bundle.read(FILE), path)
+    for name, on_gpu in found.stages.items():
+        stage = bundle.manifest.stages.get(name)
+        if not stage or not any(v.files == on_gpu.files for v in stage.variants.values()):
+            raise IntegrityError(f"{path}: {name} is not a network of this bundle")
+        if on_gpu.model != of_files(bundle.manifest.files[f].sha256 for f in on_gpu.files):
+            raise IntegrityError(f"{path}: {name} is not about the files of this bundle")
+    return found
 
 
-def parse(path: Path) -> Description:
-    """A description from its file."""
+def of_files(hashes: Iterable[str]) -> str:
+    """The hash of a network from those of its files, in order."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
+
+
+def parse(data: bytes, path: Path) -> Description:
+    """A description from the content of its file."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Description)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        found = msgspec.json.decode(data, type=Description)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise IntegrityError(f"{path}: not a description of GPU use ({error})") from None
     if found.schema != SCHEMA:
         raise IntegrityError(f"{path}: schema {found.schema!r}, this edgepack reads {SCHEMA!r}")
+    for name, on_gpu in found.stages.items():
+        for problem in _refused(name, on_gpu):
+            raise IntegrityError(f"{path}: {name}: {problem}; refused")
     return found
+
+
+def _refused(stage: str, on_gpu: StageOnGpu) -> Iterator[str]:
+    """Options that a bundle may not set."""
+    for provider, options in on_gpu.options.items():
+        known = _OPTIONS.get(provider)
+        if known is None:
+            yield f"no provider {provider!r}"
+            return
+        for option, value in options.items():
+            pattern = known.get(option)
+            if pattern is None:
+                yield f"{provider} may not be given {option!r}"
+            elif not re.fullmatch(pattern.replace("{stage}", re.escape(stage)), value, re.ASCII):
+                yield f"{provider} may not be given {option} {value[:40]!r}"

@@ -164,7 +164,7 @@ class Placement:
         options = on_gpu.options.get(provider, {})
         if not any(CACHE in value for value in options.values()):
             return options
-        engines = cache.folder(on_gpu.model, self.stack)
+        engines = cache.folder(on_gpu.model, options, self.stack)
         if not engines.is_dir() or not any(engines.iterdir()):
             self.wanted.announce(f"{stage}: building a TensorRT engine, minutes, but only once")
         engines.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,11 @@ Source: onnxruntime's I/O binding and CUDA graphs.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
+from edgepack.errors import EdgepackError, ResourceError, UnsupportedError
 from edgepack.manifest import State
 from edgepack.runtime.session import Accelerator, Feeds, Placed, RefusedError, Session
 
@@ -63,7 +62,7 @@ class OnGpu:
 
 
 def open_session(
-    model: "str | bytes", path: Path, settings: "onnxruntime.SessionOptions", on: Accelerator
+    model: "str | bytes", settings: "onnxruntime.SessionOptions", on: Accelerator
 ) -> "onnxruntime.InferenceSession":
     """Load a network with an accelerator's providers, and the CPU for what none of them takes."""
     import onnxruntime
@@ -79,18 +78,19 @@ def open_session(
         if name == "cuda" and on.repeated and _captures():
             known["enable_cuda_graph"] = "1"
         providers.append((_PROVIDERS[name], known))
-    try:
-        session = onnxruntime.InferenceSession(
-            model, settings, providers=[*providers, "CPUExecutionProvider"]
-        )
-        session.disable_fallback()  # else a call that fails is made on the CPU without a word
-        return session
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # the engine's own exceptions share no base class
-        if any(sign in str(error) for sign in _NO_MEMORY):
-            raise _fault(path.stem, error) from None
-        raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
+    session = onnxruntime.InferenceSession(
+        model, settings, providers=[*providers, "CPUExecutionProvider"]
+    )
+    session.disable_fallback()  # else a call that fails is made on the CPU without a word
+    return session
+
+
+def lengths(session: "onnxruntime.InferenceSession") -> dict[str, tuple[int | None, ...]]:
+    """The lengths of a session's inputs' axes, None for those that change."""
+    return {
+        value.name: tuple(n if isinstance(n, int) else None for n in value.shape)
+        for value in session.get_inputs()
+    }
 
 
 def _fault(network: str, error: Exception) -> EdgepackError:
@@ -213,6 +213,9 @@ class OrtGpuSession(Session):
             s.input: self._stored(np.zeros(s.shape, self._types[s.input])) for s in self._states
         }
         self._before = self._caches
+
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return lengths(self._session)
 
     def caches(self) -> dict[str, np.ndarray]:
         return {s.output: self._caches[s.input].numpy() for s in self._states}

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import IntegrityError
 from edgepack.manifest import State
-from edgepack.runtime.session import Feeds, Options, Session
+from edgepack.runtime.session import Feeds, Options, Session, translated
 
 if TYPE_CHECKING:
     import openvino
@@ -38,7 +37,9 @@ class _OpenVinoSession(Session):
         transient: bool,
         operators: Counter[str] | None,
         lock: threading.Lock,
+        path: Path,
     ) -> None:
+        self._path = path
         self._operators = operators
         self._lock = lock
         self._states = states
@@ -49,8 +50,14 @@ class _OpenVinoSession(Session):
         self._request = compiled.create_infer_request()
         self._outputs = [(output, output.get_any_name()) for output in compiled.outputs]
         self._variables = {f"{s.input}{s.output}": s.output for s in states}
+        if lacking := self._variables.keys() - {v.name for v in self._request.query_state()}:
+            raise ValueError(f"there is no cache {min(lacking)}")
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        with translated(self._path, "OpenVINO cannot run"):
+            return self._run_released(feeds)
+
+    def _run_released(self, feeds: Feeds) -> dict[str, np.ndarray]:
         if not self._transient:
             return self._run(feeds)
         with self._lock:  # memory is given back only while no request is under way
@@ -78,7 +85,16 @@ class _OpenVinoSession(Session):
             transient=self._transient,
             operators=self._operators,
             lock=self._lock,
+            path=self._path,
         )
+
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return {
+            value.get_any_name(): tuple(
+                n.get_length() if n.is_static else None for n in value.partial_shape
+            )
+            for value in self._compiled.inputs
+        }
 
     def restore(self, caches: Mapping[str, np.ndarray]) -> None:
         import openvino
@@ -126,7 +142,7 @@ class _OpenVino:
             "CPU_RUNTIME_CACHE_CAPACITY": 64,
             "PERF_COUNT": options.profile,
         }
-        try:
+        with translated(path, "OpenVINO cannot load"):
             weights = _Weights(path.with_suffix(".bin"))
             if weights.mapping:
                 model = core.read_model(path.read_text("utf-8"), weights.tensor())
@@ -136,16 +152,15 @@ class _OpenVino:
                 model.add_outputs(list(options.taps))
             with weights.released():
                 compiled = core.compile_model(model, "CPU", settings)
-        except Exception as error:  # OpenVINO raises bare RuntimeError, and OSError for files
-            raise IntegrityError(f"{path}: OpenVINO cannot load it: {error}") from None
-        return _OpenVinoSession(
-            compiled,
-            states,
-            weights,
-            transient=options.transient,
-            operators=Counter() if options.profile else None,
-            lock=threading.Lock(),
-        )
+            return _OpenVinoSession(
+                compiled,
+                states,
+                weights,
+                transient=options.transient,
+                operators=Counter() if options.profile else None,
+                lock=threading.Lock(),
+                path=path,
+            )
 
 
 class _Weights:

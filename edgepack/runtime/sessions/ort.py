@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.errors import UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.session import Feeds, Options, Placed, Session
-from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, open_session
+from edgepack.runtime.session import Feeds, Options, Placed, Session, translated
+from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, lengths, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,8 +36,10 @@ class _OrtSession(Session):
         session: "onnxruntime.InferenceSession",
         states: Sequence[State],
         how: "onnxruntime.RunOptions",
+        path: Path,
     ) -> None:
         self._session = session
+        self._path = path
         self._how = how
         self._states = states
         cached = {state.output for state in states}
@@ -48,6 +50,10 @@ class _OrtSession(Session):
         self.reset()
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        with translated(self._path, "ONNX Runtime cannot run"):
+            return self._run(feeds)
+
+    def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         if not self._states:
             results = self._session.run(self._outputs, feeds, self._how)
             return dict(zip(self._outputs, results, strict=True))
@@ -70,7 +76,10 @@ class _OrtSession(Session):
 
     def fork(self) -> Session:
         """ONNX Runtime may run a session several times at once; only the caches are ours."""
-        return _OrtSession(self._session, self._states, self._how)
+        return _OrtSession(self._session, self._states, self._how, self._path)
+
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return lengths(self._session)
 
     def operators(self) -> dict[str, float]:
         """Ends the profile, which can be read once."""
@@ -147,29 +156,23 @@ class _Ort:
             entries["session.use_memory_mapped_ort_model"] = "1"
         for key, value in entries.items():
             settings.add_session_config_entry(key, value)
-        try:
+        how = onnxruntime.RunOptions()
+        if options.transient and not options.accelerator:
+            how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with translated(path, "ONNX Runtime cannot load"):
             model: str | bytes = str(path)
             if options.taps:
                 model = _with_outputs(path, options.taps)
                 settings.add_session_config_entry(
                     "session.model_external_initializers_file_folder_path", str(path.parent)
                 )
-            if not options.accelerator:
-                session = onnxruntime.InferenceSession(
-                    model, settings, providers=["CPUExecutionProvider"]
-                )
-        except (UnsupportedError, ModuleNotFoundError):
-            raise
-        except Exception as error:  # the engine's own exceptions share no base class
-            raise IntegrityError(f"{path}: ONNX Runtime cannot load it: {error}") from None
-        how = onnxruntime.RunOptions()
-        if options.accelerator:
-            session = open_session(model, path, settings, options.accelerator)
-            repeated = options.accelerator.repeated
-            return OrtGpuSession(session, states, how, name=path.stem, repeated=repeated)
-        if options.transient:
-            how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return _OrtSession(session, states, how)
+            if on := options.accelerator:
+                session = open_session(model, settings, on)
+                return OrtGpuSession(session, states, how, name=path.stem, repeated=on.repeated)
+            session = onnxruntime.InferenceSession(
+                model, settings, providers=["CPUExecutionProvider"]
+            )
+            return _OrtSession(session, states, how, path)
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> bytes:

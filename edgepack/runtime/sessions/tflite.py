@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.errors import UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.session import Feeds, Options, Session
+from edgepack.runtime.session import Feeds, Options, Session, translated
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -29,9 +29,14 @@ class _Network:
     """An interpreter, which has one set of tensors: sessions over it take turns."""
 
     def __init__(
-        self, interpreter: "Interpreter", states: Sequence[State], taps: Mapping[str, str]
+        self,
+        interpreter: "Interpreter",
+        states: Sequence[State],
+        taps: Mapping[str, str],
+        path: Path,
     ) -> None:
         self.interpreter = interpreter
+        self.path = path
         self.states = states
         self.empty = {s.input: s.shape for s in states}
         self.taps = taps
@@ -86,6 +91,10 @@ class _LiteRtSession(Session):
         self._aside: dict[str, np.ndarray] = {}
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        with translated(self._network.path, "LiteRT cannot run"):
+            return self._run(feeds)
+
+    def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         net = self._network
         shapes: Shapes = {name: value.shape for name, value in feeds.items()}
         with net.lock:
@@ -130,6 +139,12 @@ class _LiteRtSession(Session):
     def fork(self) -> Session:
         """Another set of caches for the same interpreter."""
         return _LiteRtSession(self._network)
+
+    def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return {
+            name: tuple(None if n < 0 else int(n) for n in details["shape_signature"])
+            for name, details in self._network.inputs.items()
+        }
 
     def turn(self) -> AbstractContextManager[object]:
         """Neither caches nor shapes change hands within it."""
@@ -211,14 +226,12 @@ class _LiteRt:
             raise UnsupportedError(f"{path}: LiteRT runs .tflite files only")
         source: dict[str, Any] = {"model_path": str(path)}
         images: dict[str, str] = {}
-        try:
+        with translated(path, "LiteRT cannot load"):
             if options.taps:
                 content, images = _with_outputs(path, options.taps)
                 source = {"model_content": content}
             interpreter = Interpreter(**source, num_threads=options.threads)
-            return _LiteRtSession(_Network(interpreter, states, images))
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            raise IntegrityError(f"{path}: LiteRT cannot load it: {error}") from None
+            return _LiteRtSession(_Network(interpreter, states, images, path))
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, dict[str, str]]:

@@ -1,0 +1,213 @@
+"""Files and folders that appear whole or not at all, at whatever moment a process is killed.
+
+What is being written is beside its place under a hidden name, `.NAME.TOKEN.tmp`, and its writer
+holds a lock on it. A lock ends with the process that holds it, in whichever container that is: what
+can be locked was left behind, and whoever writes to the same place next clears it away.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
+_LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
+
+
+class NewFile:
+    """A file that is being written: `commit` puts it in its place, `discard` leaves no trace.
+
+    If the place is a symbolic link, what it points to is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it for reading and writing; its folder has to exist."""
+        self._place = _place(path)
+        clear(self._place)
+        while True:
+            self._temporary = _hidden(self._place)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(self._temporary, flags, 0o666)
+            if _held(descriptor):
+                break
+            os.close(descriptor)  # somebody is clearing it away
+        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+
+    def commit(self) -> None:
+        """Bring the content to the disk, then give it its name in one step."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self._temporary.replace(self._place)
+            _sync(self._place.parent)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close it, and remove it if it has no name yet."""
+        self._temporary.unlink(missing_ok=True)
+        self.file.close()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file in one step: there is the old one or the new one, whole."""
+    new = NewFile(path)
+    try:
+        new.file.write(data)
+        new.commit()
+    finally:
+        new.discard()
+
+
+@contextlib.contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A folder in a hidden one next to `beside` that is gone after the block."""
+    place = _place(beside)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    clear(place)
+    hidden, lock = _begun(place)
+    try:
+        yield hidden / _NEW
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(hidden, place)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block succeeds, and vanishes otherwise.
+
+    An existing folder is exchanged in one step where the kernel can. Elsewhere it is set aside for
+    a moment; if the process is killed then, `clear` puts it back.
+    """
+    place = _place(folder)
+    with temporary_folder(place) as new:
+        yield new
+        for path in [*new.rglob("*"), new]:
+            if not path.is_symlink():
+                _sync(path)
+        if place.exists() and not _exchange(new, place):
+            place.rename(new.with_name(_OLD))
+        if not place.exists():
+            new.rename(place)
+        _sync(place.parent)
+
+
+def clear(place: Path) -> None:
+    """Remove what killed processes left of their work on a path; what they had set aside returns.
+
+    What another process is at work on stays, and so does what we may not change.
+    """
+    place = _place(place)
+    start = _stem(place)
+    with contextlib.suppress(OSError):
+        for path in list(place.parent.iterdir()):
+            if path.name.startswith(start) and path.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    _clear(path, place)
+
+
+def _clear(hidden: Path, place: Path) -> None:
+    folder = hidden.is_dir() and not hidden.is_symlink()
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    target, flags = (hidden / _LOCK, flags | os.O_CREAT) if folder else (hidden, flags)
+    lock = os.open(target, flags, 0o666)
+    try:
+        if not _locked(lock):
+            return
+        if folder:
+            _remove(hidden, place)
+        else:
+            hidden.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this file, which may be replaced in it."""
+    while True:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield
+                return
+
+
+def _place(path: Path) -> Path:
+    """Where a path leads: links are written through."""
+    return Path(os.path.realpath(path))
+
+
+def _stem(place: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(place.name)[:_LONGEST])}."
+
+
+def _hidden(place: Path) -> Path:
+    """A name beside `place` that nobody else has."""
+    return place.with_name(f"{_stem(place)}{secrets.token_hex(4)}.tmp")
+
+
+def _begun(place: Path) -> tuple[Path, int]:
+    """A new hidden folder with an empty one in it, and its lock, held until it is closed."""
+    while True:
+        hidden = _hidden(place)
+        hidden.mkdir()
+        with contextlib.suppress(FileNotFoundError):  # somebody is clearing it away
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            lock = os.open(hidden / _LOCK, flags, 0o666)
+            if _held(lock) and (hidden / _LOCK).exists():
+                (hidden / _NEW).mkdir()
+                return hidden, lock
+            os.close(lock)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock of an open file; False if another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held(descriptor: int) -> bool:
+    """The same for a writer: where there are no locks, nobody can clear its work away."""
+    try:
+        return _locked(descriptor)
+    except OSError:
+        return True
+
+
+def _remove(hidden: Path, place: Path) -> None:
+    """Remove a hidden folder; what it was to replace goes back if nothing has taken its place."""
+    old = hidden / _OLD
+    if old.exists() and not place.exists():
+        old.rename(place)
+    shutil.rmtree(hidden)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without such a thing for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths atomically (Linux `renameat2`); False where that cannot be done."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, bytes(one), here, bytes(other), swap) == 0

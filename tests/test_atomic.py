@@ -1,0 +1,221 @@
+"""Files and folders that appear whole, and what is left by processes that were killed."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from linked import linked
+from support import Build
+
+import edgepack.atomic
+from edgepack.atomic import replacing, temporary_folder, write_atomically
+from edgepack.bundle import open_bundle
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, failing: bool) -> None:
+    with contextlib.suppress(KeyError), temporary_folder(tmp_path / "a" / "b") as folder:
+        assert folder.parent.parent == tmp_path / "a"
+        assert folder.is_dir()
+        (folder / "x").mkdir()
+        if failing:
+            raise KeyError
+    assert not list((tmp_path / "a").iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    place, other = tmp_path / "b", tmp_path / ".c.12345678.tmp"
+    for folder in (tmp_path / ".b.999999999.tmp", other):
+        (folder / "x").mkdir(parents=True)
+    (tmp_path / ".b.12345678.tmp").write_bytes(b"half a file")
+    with temporary_folder(place) as ours, temporary_folder(place) as second:
+        assert {path.parent for path in (ours, second)} | {other} == set(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [other]
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from edgepack.atomic import NewFile, temporary_folder
+place = Path(sys.argv[1])
+with temporary_folder(place) as folder:
+    (folder / "x").touch()
+    file = NewFile(place)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_another_process_works_on_stays_whatever_its_number(tmp_path: Path) -> None:
+    """As in two containers over one volume, which do not see each other's processes."""
+    place = tmp_path / "b"
+    command = [sys.executable, "-c", HOLDING, str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"ready\n"
+        theirs = set(tmp_path.iterdir())
+        assert len(theirs) == 2
+        with temporary_folder(place):
+            write_atomically(place, b"new")
+        assert set(tmp_path.iterdir()) == theirs | {place}
+        other.kill()
+    write_atomically(place, b"newer")
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel or a file system that cannot swap two names."""
+    monkeypatch.setattr("edgepack.atomic.ctypes.CDLL", lambda name: object())
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_kill_between_two_renames_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Build, moment: int
+) -> None:
+    """Of an old bundle that is set aside: the next who opens it finds it where it was."""
+    place = linked(bundle("tiny"), tmp_path).folder
+    script = f"""
+import os, sys
+from pathlib import Path
+from edgepack import atomic
+atomic._exchange = lambda one, other: False
+renames = 0
+def rename(self, target, real=Path.rename):
+    global renames
+    real(self, target)
+    renames += 1
+    if renames == {moment}:
+        os._exit(9)
+Path.rename = rename
+with atomic.replacing(Path(sys.argv[1])) as folder:
+    (folder / "manifest.json").write_text("new")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(place)], check=False)
+    assert done.returncode == 9
+    if moment == 1:
+        assert not place.exists()
+        assert open_bundle(place).manifest.name == "tiny"
+    else:
+        assert (place / "manifest.json").read_text() == "new"
+        write_atomically(place.with_name("other"), b"")
+        with temporary_folder(place):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} - {"other"} == {place.name}
+
+
+def test_a_failure_between_two_renames_puts_the_old_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_exchange(monkeypatch)
+    place = tmp_path / "b"
+    place.mkdir()
+    (place / "old").touch()
+    real = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError("no more")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no more"), replacing(place) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "old"]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_files_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    if not atomic:
+        without_exchange(monkeypatch)
+    place = tmp_path / "b"
+    place.mkdir()
+    synced: list[int] = []
+    before: list[set[int]] = []
+    real_sync, real_rename = os.fsync, Path.rename
+    real_exchange = edgepack.atomic._exchange
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        real_sync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        before.append(set(synced))
+        return real_rename(self, target)
+
+    def exchange(one: Path, other: Path) -> bool:
+        before.append(set(synced))
+        return real_exchange(one, other)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr("edgepack.atomic._exchange", exchange)
+    with replacing(place) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").write_bytes(b"x")
+        wanted = {p.stat().st_ino for p in (folder, folder / "inner", folder / "inner" / "file")}
+    assert before
+    assert all(wanted <= seen for seen in before)
+    assert synced[-1] == tmp_path.stat().st_ino
+
+
+def test_links_are_written_through(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    file, folder = tmp_path / "far" / "file", tmp_path / "far" / "folder"
+    file.write_bytes(b"old")
+    folder.mkdir()
+    (tmp_path / "a").symlink_to(file)
+    (tmp_path / "b").symlink_to(folder)
+    write_atomically(tmp_path / "a", b"new")
+    with replacing(tmp_path / "b") as made:
+        (made / "x").touch()
+    assert file.read_bytes() == b"new"
+    assert [path.name for path in folder.iterdir()] == ["x"]
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "b").is_symlink()
+    assert {p.name for p in (tmp_path / "far").iterdir()} == {"file", "folder"}
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:
+    path = tmp_path / ("名" * 84)
+    write_atomically(path, b"x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_folder_is_replaced_only_by_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    if not atomic:
+        without_exchange(monkeypatch)
+    target = tmp_path / "b"
+    for round_, text in enumerate(["first", "second", "failed"]):
+        with contextlib.suppress(KeyError), replacing(target) as folder:
+            (folder / "file").write_text(text)
+            (folder / f"only-{text}").touch()
+            if text == "failed":
+                raise KeyError
+            assert target.exists() == (round_ > 0)
+        assert list(tmp_path.iterdir()) == [target]
+    assert {path.name for path in target.iterdir()} == {"file", "only-second"}
+    assert (target / "file").read_text() == "second"
