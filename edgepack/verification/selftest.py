@@ -18,7 +18,8 @@ LANGUAGE_MODEL = "speech_lm"
 
 # Largest allowed relative error. Zeros in place of an output have 1. One weight of the demo voice's
 # language model in the place of another, or shuffled, has 0.42 at least on recorded inputs, where
-# recipes have 0.1 (int8) and 0.3 (int4); of random weights at full size int4 has 0.48. How well integer weights serve is for the exam to say.
+# recipes have 0.1 (int8) and 0.3 (int4); random weights at full size have 0.48 with int4. How well
+# integer weights serve is for the exam to say.
 _LIMITS = {"fp32": 1e-4, "fp16": 3e-2, "int8": 0.3, "int4": 0.5}
 # The sine source turns a rounding error of f0 into a phase error that grows along the utterance.
 _SENSITIVE = {"hift_source": 10.0}
