@@ -14,6 +14,7 @@ import edgepack
 from edgepack import discovery
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 from edgepack.report import document
+from edgepack.runtime.memory import keep_few_kernels
 
 _EXTRAS = {
     "onnxruntime": "ort",
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> in
 
 def entry() -> None:
     """The console script."""
+    keep_few_kernels()
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable

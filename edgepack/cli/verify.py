@@ -59,6 +59,7 @@ def command(
     from edgepack.cli._tables import quality_table
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
+    from edgepack.runtime.quiet import hush
     from edgepack.verification.gates import SOLVER_ERROR, failures, limits_of
 
     opened = open_bundle(bundle)
@@ -71,6 +72,7 @@ def command(
             step(f"self-test in {name}")
             wanted = Wanted(provider, allow_fallback, step)
             host = choose(opened, name, threads, wanted=wanted)
+            hush(opened, name)
             outcomes = _self_test(opened, host)
             rows: list[Row] = []
             if opened.manifest.quality:
