@@ -3,7 +3,10 @@
 A back end and the runtime engine that runs its files have the same name.
 """
 
-from collections.abc import Sequence
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -58,6 +61,18 @@ class Backend(Protocol):
     def complete(self, folder: Path) -> None:
         """Write what belongs to all networks of a bundle together beside them, if anything."""
         ...
+
+
+@contextmanager
+def quietly(level: int) -> Iterator[None]:
+    """Inside the block tools print nothing, and log nothing up to a level."""
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def require_quantized(job: Job, count: int) -> None:

@@ -129,6 +129,28 @@ def test_plugins_do_not_know_each_other(path: Path) -> None:
     assert siblings <= {n for n in siblings if n.startswith(name)}, f"{own} imports {siblings}"
 
 
+# Calls that change the process for everybody in it, and who may make them: programs at their start
+# (`runtime.memory`, `runtime.cpu.affinity`, `hush` of an engine), processes of our own, and blocks
+# that put back what they changed.
+PROCESS_WIDE = re.compile(
+    r"os\.(dup2|putenv|unsetenv|chdir|umask|sched_setaffinity|close(range)?\(2)"
+    r"|os\.environ(\[[^]]*\] =|\.(update|setdefault|pop|clear))"
+    r"|logging\.(disable|basicConfig)|set_default_logger_severity|set_log_level|setLevel"
+    r"|warnings\.(filterwarnings|simplefilter)|signal\.(signal|pthread_sigmask)|mallopt\("
+    r"|np\.seterr|setrecursionlimit|setlocale|redirect_std|set_start_method"
+)
+CHANGES = {
+    "cli", "isolation", "backend", "backends.tflite", "runtime.memory", "runtime.cpu.affinity",
+    "runtime.sessions.ort", "runtime.sessions.tflite",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_library_leaves_its_process_as_it_is(path: Path) -> None:
+    code = ast.unparse(ast.parse(path.read_text("utf-8")))
+    assert dotted(path) in CHANGES or not PROCESS_WIDE.search(code)
+
+
 OTHERS = [p for f in ("tests", "benchmarks", "docs", "examples") for p in (ROOT / f).rglob("*.py")]
 
 

@@ -1,12 +1,10 @@
 """Quantization for OpenVINO, by NNCF."""
 
-import contextlib
-import io
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgepack.backend import Job, require_quantized
+from edgepack.backend import Job, quietly, require_quantized
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 
@@ -23,8 +21,7 @@ def quantize(job: Job, model: "openvino.Model") -> "openvino.Model":
     method = _METHODS.get(job.recipe.method)
     if method is None:
         raise UnsupportedError(f"OpenVINO has no method {job.recipe.method!r}")
-    nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars
+    with quietly(logging.WARNING):  # it draws progress bars
         changed = method(nncf, job, model)
     require_quantized(job, quantized_weights(changed))
     return changed

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from edgepack.backend import Job, require_quantized
+from edgepack.backend import Job, quietly, require_quantized
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 from edgepack.graph.net import save_model
@@ -29,15 +29,15 @@ def quantize(job: Job, model: Path, target: Path) -> None:
     method = _METHODS.get(job.recipe.method)
     if method is None:
         raise UnsupportedError(f"ONNX Runtime has no method {job.recipe.method!r}")
-    logging.disable(logging.WARNING)
-    if job.options.container == "ort":  # its engine would unpack halves at every call
-        method(job, model, target)
-    else:
-        whole, rows = (target.with_name(f"{name}.{target.name}") for name in ("whole", "rows"))
-        method(job, model, whole)
-        if has_tables(whole):
-            whole = quantize_rows(whole, rows)
-        store_as_float16(whole, target, leave=_KERNELS)
+    with quietly(logging.WARNING):
+        if job.options.container == "ort":  # its engine would unpack halves at every call
+            method(job, model, target)
+        else:
+            whole, rows = (target.with_name(f"{name}.{target.name}") for name in ("whole", "rows"))
+            method(job, model, whole)
+            if has_tables(whole):
+                whole = quantize_rows(whole, rows)
+            store_as_float16(whole, target, leave=_KERNELS)
     require_quantized(job, quantized_operators(target))
 
 

@@ -4,8 +4,6 @@ fp16 weights of what runs for every token are written as `.onnx` in either case:
 unpacks them once when it loads that format, but at every call from `.ort`.
 """
 
-import contextlib
-import io
 import logging
 import os
 import shutil
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgepack.backend import Job
+from edgepack.backend import Job, quietly
 from edgepack.backends._ort_attention import fuse_attention
 from edgepack.backends._ort_half import compute_in_half
 from edgepack.backends._ort_order import sort_kernel_types
@@ -130,8 +128,7 @@ def _converted(job: Job, model: Path) -> Path:
             f"{job.stage}: {size / 1e9:.1f} GB of weights do not fit an .ort file (2 GB); "
             "choose a target that stores .onnx"
         )
-    logging.disable(logging.INFO)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quietly(logging.INFO):
         converter.convert_onnx_models_to_ort(
             model,
             output_dir=job.folder,

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgepack.backend import Job, require_quantized
+from edgepack.backend import Job, quietly, require_quantized
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import slots_of
 from edgepack.graph.rows import quantize_rows
@@ -49,8 +49,7 @@ def _quantize(job: Job, model: Path, target: Path) -> None:
     from ai_edge_quantizer import quantizer
 
     done = quantizer.Quantizer(str(model), _recipe(job, model))
-    logging.disable(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with quietly(logging.WARNING), contextlib.redirect_stderr(io.StringIO()):
         result = done.quantize()
         result.export_model(str(target))
     if job.recipe.quantized:

@@ -60,11 +60,15 @@ class _Subject:
     """A loaded bundle; its public methods are the requests."""
 
     def __init__(self, spec: Spec) -> None:
+        from edgepack.bundle import open_bundle
         from edgepack.runtime.gpu.placement import Wanted
-        from edgepack.runtime.memory import return_large_blocks, rss_bytes
+        from edgepack.runtime.memory import keep_few_kernels, return_large_blocks, rss_bytes
+        from edgepack.runtime.quiet import hush
         from edgepack.runtime.synthesizer import Settings, Synthesizer
 
         return_large_blocks()
+        keep_few_kernels()
+        hush(open_bundle(spec.bundle), spec.runtime)
         self.loaded_by: dict[str, int] = {}
         last = rss_bytes()
 

@@ -15,6 +15,7 @@ import edgepack
 from edgepack import discovery
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 from edgepack.report import document
+from edgepack.runtime.memory import keep_few_kernels
 
 _EXTRAS = {
     "onnxruntime": "ort",
@@ -61,6 +62,7 @@ def entry() -> None:
     """The console script. It is ended by SIGTERM as by Ctrl-C: nothing half-made is left."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_few_kernels()
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable

@@ -119,10 +119,12 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
     from edgepack.runtime.meter import Machine
+    from edgepack.runtime.quiet import hush
     from edgepack.runtime.synthesizer import Settings, Synthesizer
     from edgepack.runtime.watch import Recorder
 
     return_large_blocks()
+    hush(opened, options["runtime"] or opened.runtimes()[0])
     settings = Settings(
         voice=options["voice"],
         mode=options["mode"],

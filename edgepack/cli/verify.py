@@ -65,6 +65,7 @@ def command(
     from edgepack.cli._tables import quality_table
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
+    from edgepack.runtime.quiet import hush
     from edgepack.verification import gates
     from edgepack.verification.intervals import rounded
     from edgepack.verification.readiness import require_ready
@@ -80,6 +81,7 @@ def command(
             step(f"self-test in {name}")
             wanted = Wanted(provider, allow_fallback, step)
             host = choose(opened, name, threads, wanted=wanted)
+            hush(opened, name)
             outcomes = _self_test(opened, host)
             rows: list[Row] = []
             if opened.manifest.quality:

@@ -1,6 +1,7 @@
 """Memory of this process."""
 
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -52,3 +53,12 @@ def return_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+
+
+def keep_few_kernels() -> None:
+    """Have oneDNN, which OpenVINO computes with, keep 64 kernels and not those of 1024 shapes.
+
+    Each step of a decoder has a shape of its own. For programs, at their start: what they start
+    has it too. What is set already stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

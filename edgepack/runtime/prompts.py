@@ -5,8 +5,10 @@ same for every text; what comes after the text depends on it and cannot be kept.
 """
 
 import hashlib
-import io
+import os
 import threading
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.atomic import write_atomically
 from edgepack.bundle import Bundle
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.session import engine
 
 _STAGES = ("speech_lm", "text_embedding", "speech_embedding")
+_MOST, _MOST_BYTES = 64, 256 << 20  # of files, and of caches in memory
+_STALE_SECONDS = 3600  # after which nobody is still writing a temporary file
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 Caches = Mapping[str, np.ndarray]
 
@@ -35,7 +39,9 @@ def place(bundle: Path) -> Path:
 class Prompts:
     """Caches of a bundle's language model after the start and a prompt's text, by the text's ids.
 
-    They are of one runtime and its version, and of the very files of the networks.
+    They are of one runtime and its version, and of the very files of the networks. A file ends with
+    the SHA-256 of its numbers; one that is damaged is computed again. Of the files, and of what is
+    in memory, those used last stay, up to a number and a size.
     """
 
     bundle: Bundle
@@ -47,9 +53,11 @@ class Prompts:
         """Caches by the name of their output; `decoder` computes them if nobody has before."""
         ids = tuple(text)
         with self._lock:
-            if ids not in self._known:
-                self._known[ids] = self._read(ids) or self._computed(decoder, ids)
-            return self._known[ids]
+            found = self._known.pop(ids, None) or self._read(ids) or self._computed(decoder, ids)
+            self._known[ids] = found  # at the end: the first was used longest ago
+            if len(self._known) > _MOST:
+                del self._known[next(iter(self._known))]
+            return found
 
     def _path(self, ids: Sequence[int]) -> Path:
         """The file of a text: its name changes with everything that decides what is in it."""
@@ -65,13 +73,21 @@ class Prompts:
     def _read(self, ids: Sequence[int]) -> Caches | None:
         """Caches of a file, mapped and not read before they are needed; None if it is no use."""
         states = self.bundle.manifest.stages["speech_lm"].states
+        path = self._path(ids)
         try:
-            rows = np.load(self._path(ids), mmap_mode="r", allow_pickle=False)
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                file.seek(-_DIGEST_BYTES, os.SEEK_END)
+                digest = file.read()
         except (OSError, ValueError, EOFError):
             return None
         filled = tuple(n or 1 + len(ids) for n in states[0].shape)
         if rows.shape != (len(states), *filled) or rows.dtype != np.float32:
             return None
+        if hashlib.sha256(np.ascontiguousarray(rows).data).digest() != digest:
+            return None
+        with suppress(OSError):
+            os.utime(path)  # used now
         return {state.output: row for state, row in zip(states, rows, strict=True)}
 
     def _computed(self, decoder: SpeechDecoder, ids: Sequence[int]) -> Caches:
@@ -82,14 +98,44 @@ class Prompts:
         found = decoder.decoder.caches()
         states = self.bundle.manifest.stages["speech_lm"].states
         rows = np.stack([found[state.output] for state in states]).astype(np.float32)
-        path = self._path(ids)
         with suppress(OSError):  # a read-only disk: they are computed again by the next process
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, _npy(rows))
+            _write(self._path(ids), rows)
         return {state.output: row for state, row in zip(states, rows, strict=True)}
 
 
-def _npy(rows: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, rows, allow_pickle=False)
-    return file.getvalue()
+def _write(path: Path, rows: np.ndarray) -> None:
+    """Write a file whole, whoever else does the same, and remove those that are too many."""
+    path.parent.mkdir(exist_ok=True)
+    rows = np.ascontiguousarray(rows)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            np.save(file, rows, allow_pickle=False)
+            file.write(hashlib.sha256(rows.data).digest())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _prune(path.parent)
+
+
+def _prune(folder: Path) -> None:
+    """Remove what was used longest ago, and what processes left that were killed."""
+    found = sorted(_ages(folder, "*.npy"), reverse=True)
+    total = 0
+    for number, (_, size, path) in enumerate(found):
+        total += size
+        if number >= _MOST or total > _MOST_BYTES:
+            path.unlink(missing_ok=True)
+    for changed, _, path in _ages(folder, ".*.tmp"):
+        if time.time() - changed > _STALE_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _ages(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:
+    """When files were changed, their sizes and paths; others may be removing them."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            state = path.stat()
+            found.append((state.st_mtime, state.st_size, path))
+    return found

@@ -202,6 +202,13 @@ class Engine(Protocol):
         """The engine's version."""
         ...
 
+    def hush(self, path: Path) -> None:
+        """Have the engine say no more on stderr than it has to; `path` is a file it can load.
+
+        It changes the process: for programs, at their start (`runtime.quiet`).
+        """
+        ...
+
 
 def engines() -> list[str]:
     """Names of the engines this version knows, installed or not."""

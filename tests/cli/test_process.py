@@ -1,6 +1,7 @@
 """What only a process of its own shows: signals, pipes, terminals, encodings."""
 
 import json
+import logging
 import os
 import pty
 import re
@@ -8,13 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from support import Build
+from support import RUNTIMES, Build
+
+from edgepack.bundle import Bundle
+from edgepack.runtime.synthesizer import Synthesizer
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-8]|4[0-8]|9[0-7])[;m]")
@@ -69,6 +74,31 @@ def test_names_that_stdout_cannot_encode_are_escaped() -> None:
     ran = edgepack("run", "你\udcff", "hello", "--json", env=environment(PYTHONIOENCODING="ascii"))
     assert ran.returncode == 2
     assert json.loads(ran.stdout)["error"]["message"].startswith("你\udcff: no bundle there")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_engines_say_nothing_between_the_lines(small: Bundle, tmp_path: Path, runtime: str) -> None:
+    output = tmp_path / "a.wav"
+    ran = edgepack("run", small.folder, "好的。", "-o", output, "--format", runtime)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_the_library_leaves_the_process_as_it_is(
+    small: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading and speaking: no descriptor is replaced, no variable set, no logger turned down."""
+    import onnxruntime
+
+    changed: list[object] = []
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    before = dict(os.environ), logging.root.manager.disable, list(warnings.filters)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup2", lambda *which: changed.append(which))
+        patch.setattr(onnxruntime, "set_default_logger_severity", changed.append)
+        for runtime in RUNTIMES:
+            Synthesizer.load(small.folder, runtime, 1).speak("好的。")
+    assert changed == []
+    assert (dict(os.environ), logging.root.manager.disable, list(warnings.filters)) == before
 
 
 def interrupted(arguments: Sequence[str], moment: str) -> tuple[int, str]:

@@ -3,18 +3,14 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import failing, noting
 from support import RUNTIMES
 
-from edgepack import voices
 from edgepack.bundle import Bundle
-from edgepack.runtime import prompts
 from edgepack.runtime.loading import session_of, with_session
-from edgepack.runtime.session import Feeds
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 TEXTS = ["今天天气很好。", "我们一起去公园散步吧。", "明天早上还要去上班。", "你好，世界。"]
@@ -130,59 +126,3 @@ def test_an_error_of_the_decoding_thread_reaches_the_caller(ort: Synthesizer) ->
     with pytest.raises(RuntimeError, match="planted"):
         broken.speak(LONG, replace(PLAIN, overlap=True))
     assert "edgepack-lm" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_prompt_is_computed_once_and_mapped_from_a_file(voiced: Bundle, runtime: str) -> None:
-    def decoder_calls(folder: Path) -> tuple[list[int], np.ndarray]:
-        lengths: list[int] = []
-
-        def watch(stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]) -> None:
-            if stage == "speech_lm":
-                lengths.append(feeds["embeddings"].shape[1])
-
-        synthesizer = Synthesizer.load(folder, runtime, 2, [watch])
-        found = synthesizer.speak(SPOKEN, Settings(voice="cloned", seed=1)).audio
-        return [n for n in lengths if n > 1], found
-
-    first, one = decoder_calls(voiced.folder)
-    (file,) = prompts.place(voiced.folder).iterdir()
-    written = file.stat().st_mtime_ns
-    second, other = decoder_calls(voiced.folder)
-    prompt = voices.read(voiced, "cloned")[1].prompt
-    assert prompt
-    assert first == [1 + len(prompt.text), *second]
-    assert len(second) == 1
-    assert file.stat().st_mtime_ns == written
-    np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY nonsense", None])
-def test_a_file_that_is_no_use_is_replaced(voiced: Bundle, damage: bytes | None) -> None:
-    settings = Settings(voice="cloned", seed=1)
-    wanted = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
-    (file,) = prompts.place(voiced.folder).iterdir()
-    good = file.read_bytes()
-    if damage is None:
-        np.save(file, np.zeros((2, 3), np.float32))
-    else:
-        file.write_bytes(damage)
-    found = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
-    np.testing.assert_array_equal(found, wanted)
-    assert file.read_bytes() == good
-
-
-def test_where_nothing_can_be_written_prompts_are_computed(
-    voiced: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(path: Path, data: bytes) -> None:
-        raise PermissionError(path)
-
-    settings = Settings(voice="cloned", seed=1)
-    wanted = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
-    for file in prompts.place(voiced.folder).iterdir():
-        file.unlink()
-    monkeypatch.setattr(prompts, "write_atomically", refused)
-    found = Synthesizer.load(voiced.folder, "ort", 2).speak(SPOKEN, settings).audio
-    np.testing.assert_array_equal(found, wanted)
-    assert list(prompts.place(voiced.folder).iterdir()) == []

@@ -4,7 +4,8 @@ Source: onnxruntime's I/O binding and CUDA graphs.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +44,6 @@ _NO_MEMORY = (
     "ALLOCATION_FAILED",
 )  # fmt: skip
 _LONGEST_REASON = 600
-_ERRORS = 3  # not that each convolution is one of cuDNN's fallbacks, as was asked for
 
 
 class OnGpu:
@@ -69,7 +69,6 @@ def open_session(
 
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA of Python packages, which no linker would find
-    onnxruntime.set_default_logger_severity(_ERRORS)
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     version = tuple(int(n) for n in onnxruntime.__version__.split(".")[:2])
     providers: list[Any] = []
@@ -105,6 +104,20 @@ def _fault(network: str, error: Exception) -> EdgepackError:
     if any(sign in told for sign in _REFUSALS):
         return RefusedError(f"{network}: the GPU refuses a call: {reason}")
     return UnsupportedError(f"{network}: the GPU fails: {reason}")
+
+
+@contextmanager
+def _memory(network: str) -> Iterator[None]:
+    """Tell of a full memory wherever it shows."""
+    try:
+        yield
+    except EdgepackError:
+        raise
+    except Exception as error:  # the engine's own exceptions share no base class
+        found = _fault(network, error)
+        if isinstance(found, ResourceError):
+            raise found from None
+        raise
 
 
 def _captures() -> bool:
@@ -172,8 +185,10 @@ class OrtGpuSession(Session):
         return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        if self._repeated:
-            return self._repeated.run(feeds)
+        with _memory(self._name):
+            return self._repeated.run(feeds) if self._repeated else self._run(feeds, keep)
+
+    def _run(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         binding = self._session.io_binding()
         for name, feed in feeds.items():
             self.bind(binding, name, feed)
@@ -236,7 +251,8 @@ class OrtGpuSession(Session):
     def _stored(self, array: np.ndarray) -> Any:
         """A value on the GPU; an empty one has no place there."""
         where = (self._device, 0) if array.size else ()
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
+        with _memory(self._name):
+            return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
 
 
 class _Repeated:

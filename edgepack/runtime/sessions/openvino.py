@@ -1,7 +1,6 @@
 """OpenVINO on CPU, for IR (`.xml` with `.bin`) and carried-over `.onnx` files."""
 
 import mmap
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,9 +124,10 @@ class _OpenVino:
 
         return str(openvino.__version__)
 
+    def hush(self, path: Path) -> None:
+        """It says nothing."""
+
     def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
-        # Each step of a decoder has new shapes; oneDNN would keep the kernels of the last 1024.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         import openvino
 
         core = openvino.Core()

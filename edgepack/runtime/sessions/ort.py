@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SAME_AS_REQUESTED = 1  # how an arena grows
+_ERROR_SEVERITY = 3
 _FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
 
 
@@ -133,6 +134,12 @@ class _Ort:
         import onnxruntime
 
         return str(onnxruntime.__version__)
+
+    def hush(self, path: Path) -> None:
+        """Errors only: not that each convolution is one of cuDNN's fallbacks, as was asked for."""
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(_ERROR_SEVERITY)
 
     def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
         import onnxruntime

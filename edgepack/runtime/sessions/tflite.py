@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _USED = "used"  # the input that says how many slots of the caches are filled
 _FEWEST_SLOTS = 256
-_ONE_STDERR = threading.Lock()  # of the process
+_STDERR = 2
 _IMAGE = ":image"  # ends the name of a value that lies as [B, 1, T, C] instead of [B, C, T]
 
 Shapes = dict[str, tuple[int, ...]]
@@ -54,8 +54,7 @@ class _Network:
         """Give the inputs other shapes; what was in them is lost."""
         for name, shape in shapes.items():
             self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
-        with _without_stderr():  # XNNPACK announces itself
-            self.interpreter.allocate_tensors()
+        self.interpreter.allocate_tensors()
         self.shapes = shapes
 
     def set(self, name: str, value: np.ndarray) -> None:
@@ -189,20 +188,6 @@ class _LiteRtSession(Session):
         net.owner, self._aside = self, {}
 
 
-@contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Send what the engine's C++ writes to stderr nowhere; its errors are exceptions too."""
-    with _ONE_STDERR:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
-
-
 def _in_order(value: np.ndarray) -> np.ndarray:
     """[B, 1, T, C] as [B, C, T]."""
     return value[:, 0].transpose(0, 2, 1)
@@ -218,6 +203,20 @@ class _LiteRt:
         from importlib.metadata import version
 
         return version("ai-edge-litert")
+
+    def hush(self, path: Path) -> None:
+        """Let it announce XNNPACK, which it does once a process, to nobody."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        kept, nowhere = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, _STDERR)
+            with suppress(ValueError, RuntimeError):  # `open` says so better
+                Interpreter(str(path)).allocate_tensors()
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            os.close(nowhere)
 
     def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
         from ai_edge_litert.interpreter import Interpreter
