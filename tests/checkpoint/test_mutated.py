@@ -27,7 +27,7 @@ QWEN = "CosyVoice-BlankEN"
 SOLVER = {"steps": [{"time": 0.0, "guided": False, "conditional": [1.0], "free": []}]}
 
 EXAMPLES = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

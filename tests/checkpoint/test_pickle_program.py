@@ -64,7 +64,8 @@ def load(folder: Path, program: bytes) -> Any:
 
 
 def refused(folder: Path, program: bytes, match: str) -> None:
-    refused_within(torch_zip.load, put(folder, program), match=match)
+    with pytest.raises(IntegrityError, match=match):
+        load(folder, program)
 
 
 def test_a_tensor_is_read(tmp_path: Path) -> None:
@@ -87,7 +88,8 @@ VIEWS = {
 
 @pytest.mark.parametrize("kind", VIEWS)
 def test_only_a_storage_is_a_storage(tmp_path: Path, kind: str) -> None:
-    refused(tmp_path, PROTO + VIEWS[kind] + b".", r"a call of torch._utils._rebuild_tensor_v2 with")
+    path = put(tmp_path, PROTO + VIEWS[kind] + b".")
+    refused_within(torch_zip.load, path, match=r"a call of torch._utils._rebuild_tensor_v2 with")
 
 
 HALF = b"G?\xe0\0\0\0\0\0\0"
@@ -152,8 +154,6 @@ STATES = {
 def test_state_changes_nothing(tmp_path: Path, kind: str) -> None:
     before = repr(np.dtype(ml_dtypes.bfloat16)), ml_dtypes.bfloat16(1.5).tobytes()
     refused(tmp_path, PROTO + STATES[kind] + b".", "state for something else|a call of|other arg")
-    with pytest.raises(IntegrityError):  # in this process too
-        torch_zip.load(tmp_path / "x.pt")
     assert (repr(np.dtype(ml_dtypes.bfloat16)), ml_dtypes.bfloat16(1.5).tobytes()) == before
     assert callable(OrderedDict().items)
 
@@ -244,7 +244,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_small_pickle_stays_small(tmp_path: Path, kind: str) -> None:
-    refused(tmp_path, BOMBS[kind], "unsafe: ")
+    refused_within(torch_zip.load, put(tmp_path, BOMBS[kind]), match="unsafe: ")
 
 
 def test_what_is_shared_a_little_is_read(tmp_path: Path) -> None:
