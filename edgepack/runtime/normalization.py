@@ -1,5 +1,6 @@
 """Reading numbers, dates and units aloud: which language a text is in, and who normalises it."""
 
+import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from edgepack import discovery
 PACKAGE = "edgepack.runtime.normalizers"
 
 Normalize = Callable[[str], str]
+
+_opening = threading.Lock()  # two threads that meet a language at once load it once
 
 # The languages of this project that each script is written for, and how Unicode calls it.
 _SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
@@ -98,5 +101,7 @@ class Normalization:
         if language is None:
             return text
         if language not in self._opened:
-            self._opened[language] = self.readers[language].open()
+            with _opening:
+                if language not in self._opened:
+                    self._opened[language] = self.readers[language].open()
         return self._opened[language](text)

@@ -101,8 +101,9 @@ class Synthesizer:
 
     def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
+        heard = audio.read(recording)
         with self._lock:
-            tokens = self.enroller.tokens(audio.read(recording))
+            tokens = self.enroller.tokens(heard)
         return self.speak_tokens(tokens.tolist(), settings)
 
     def stream(self, text: str | Iterable[str], settings: Settings = Settings()) -> SpeechStream:
@@ -175,9 +176,8 @@ class Synthesizer:
 
         Raises UsageError if there are any of these and `settings.strict_language`.
         """
-        with self._lock:  # readers of languages are loaded when they are first needed
-            pieces = self.loaded.frontend.utterances(text)
-            known = self.coverage
+        pieces = self.loaded.frontend.utterances(text)
+        known = self.coverage
         if known is None:
             return pieces, 0.0
         texts = [*pieces, settings.instruction or ""]

@@ -9,13 +9,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.runtime.normalization import Normalization
 
+LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
+_NAMED_DIGITS = 36  # of the longest numbers that inflect has names for
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
 _CLOSING_QUOTES = '"”'
 _CHINESE_REPLACEMENTS = {
@@ -63,14 +66,20 @@ class Frontend:
         return self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
 
     def clean(self, text: str) -> str:
-        """The text as it is spoken, in one piece, such as the transcript of a prompt."""
+        """The text as it is spoken, in one piece, such as the transcript of a prompt.
+
+        Raises UsageError if it is longer than LONGEST_TEXT.
+        """
+        _check_length(text)
         return self._clean(text.strip())[0]
 
     def utterances(self, text: str) -> list[str]:
-        """Cleaned pieces to speak one after the other; raises UsageError if nothing is left.
+        """Cleaned pieces to speak one after the other.
 
-        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split.
+        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split. Raises
+        UsageError if nothing is left, or if the text is longer than LONGEST_TEXT.
         """
+        _check_length(text)
         if "<|" in text and "|>" in text:
             return [text]
         cleaned, chinese = self._clean(text.strip())
@@ -92,6 +101,14 @@ class Frontend:
         for old, new in _CHINESE_REPLACEMENTS.items():
             text = text.replace(old, new)
         return re.sub("[，,、]+$", "。", text), True
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise UsageError(
+            f"the text has {len(text)} characters; at most {LONGEST_TEXT} are spoken at once: "
+            "speak it in parts"
+        )
 
 
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
@@ -135,18 +152,25 @@ def spell_out_numbers(text: str) -> str:
     """Every run of digits as English words."""
     if not any(c.isdigit() for c in text):
         return text
+    runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))
+    return "".join(_words(run) if run[0].isdigit() else run for run in runs)
+
+
+def _words(run: str) -> str:
+    """ASCII digits as an English number, or one by one if that has no name."""
+    return _number(run) if len(run) <= _NAMED_DIGITS else " ".join(map(_number, run))
+
+
+@lru_cache(1024)  # digits of a long number come again and again
+def _number(run: str) -> str:
+    return str(_speller().number_to_words(run))
+
+
+@lru_cache(1)
+def _speller() -> Any:
     import inflect
 
-    speller = inflect.engine()
-
-    def words(run: str) -> str:
-        try:
-            return str(speller.number_to_words(run))
-        except (inflect.NumOutOfRangeError, ValueError):  # ValueError: more digits than int reads
-            return " ".join(str(speller.number_to_words(digit)) for digit in run)
-
-    runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))
-    return "".join(words(run) if run[0].isdigit() else run for run in runs)
+    return inflect.engine()
 
 
 def _ascii_digit(character: str) -> str:

@@ -1,7 +1,9 @@
 """Grammars of WeTextProcessing: what they make of text, and of files that are none."""
 
 import json
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from support import GOLDEN
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.grammars import grammars
 from edgepack.runtime.normalization import Normalization, Normalize, Reader, normalizer
+from edgepack.runtime.normalizers.wfst import _Grammar
 from edgepack.runtime.text import Frontend
 
 ITEMS = json.loads((GOLDEN / "common" / "text_normalize.json").read_text("utf-8"))["items"]
@@ -65,6 +68,29 @@ def test_a_long_text_is_read_like_its_sentences(
     readers: dict[str, Normalize], locale: str, sentence: str, spoken: str
 ) -> None:
     assert readers[locale](sentence * 200) == (spoken * 200).strip()
+
+
+@pytest.mark.parametrize("run", ["-", "1/", "|>", "\u0663", '"', "1:", "- "])
+@pytest.mark.parametrize("before", ["x", "你"])
+def test_a_run_of_signs_is_read_in_little_time(frontend: Frontend, before: str, run: str) -> None:
+    frontend.clean(f"{before}1\u0663")  # loads the language
+    start = time.thread_time()
+    assert frontend.clean(before + run * (4000 // len(run)))
+    assert time.thread_time() - start < 4000 * 0.00025
+
+
+def test_other_threads_do_not_wait_for_a_long_text() -> None:
+    calls: list[str] = []
+
+    def tagger(text: str) -> str:
+        calls.append(text)
+        return ""
+
+    read = _Grammar(tagger, tagger, {}, needs_digit=False)
+    text = "On Sept. 5 it cost 12.50. Then 1 2 3 4 5 6 7. " * 50
+    assert read(text) == text.strip()
+    assert max(map(len, calls)) <= 200  # kaldifst holds the interpreter's lock for each
+    assert not [call for call in calls if re.match(r"\d", call)]
 
 
 PIECES = st.sampled_from([*'0123456789.,:/%$￥"\\{}[] \n', "km", "年", "月", "你", "は", "\x00"])

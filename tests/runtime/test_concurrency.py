@@ -15,6 +15,7 @@ from edgepack import voices
 from edgepack.bundle import Bundle
 from edgepack.runtime import audio, prompts
 from edgepack.runtime.loading import session_of, with_session
+from edgepack.runtime.normalization import Normalization
 from edgepack.runtime.session import Feeds
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
@@ -58,6 +59,28 @@ def test_each_utterance_has_its_own_times(ort: Synthesizer) -> None:
         spoken = list(pool.map(ort.speak, TEXTS))
     for speech in spoken:
         assert 0 < speech.stages["flow_estimator"] < speech.seconds
+
+
+def test_one_text_is_read_while_another_is(ort: Synthesizer) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Normalization):
+        def __call__(self, text: str) -> str:
+            if text.startswith("很长"):
+                begun.set()
+                assert go_on.wait(10)
+            return text
+
+    frontend = replace(ort.loaded.frontend, normalize=Slow({}))
+    slow = replace(ort, loaded=replace(ort.loaded, frontend=frontend))
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(slow._pieces, "很长的话。", PLAIN)
+        assert begun.wait(10)
+        try:
+            assert pool.submit(slow._pieces, SPOKEN, PLAIN).result(5)[0] == [SPOKEN]
+        finally:
+            go_on.set()
+        assert long.result()[0] == ["很长的话。"]
 
 
 def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,12 @@ def test_a_reader_of_numbers_and_dates_goes_first(
     assert replace(small, normalize=Read({}, code=code)).utterances(text) == [spoken]
 
 
+def test_a_text_that_is_too_long_is_refused(small: Frontend) -> None:
+    for use in (small.utterances, small.clean):
+        with pytest.raises(UsageError, match="100001 characters; at most 100000 are spoken"):
+            use("a " * 50_000 + "b")
+
+
 def test_an_instruction_ends_the_prompt_once(full: Frontend) -> None:
     (end,) = full.ids(END_OF_PROMPT)
     ids = full.instruction("慢一点")

@@ -33,9 +33,20 @@ _ORDERS: Mapping[str, _Order] = {"zh": _CHINESE, "ja": _CHINESE, "en": _ENGLISH}
 _FIELD = re.compile(r'([A-Za-z_]+): "((?:[^"\\]|\\.)*)"', re.DOTALL)
 _TOKEN = re.compile(rf" *([A-Za-z_]+) \{{((?: +{_FIELD.pattern})*) *\}}", re.DOTALL)
 
-# Time and memory grow faster than the text, so a long one is read in pieces.
-_LONGEST = 800
-_BREAKS = (r"[。！？；\n]|[.!?;]\s", r"\s|[，、]", r"\D(?=\D)")
+# Time and memory grow faster than the text, and kaldifst keeps other threads waiting meanwhile: a
+# long text is read in pieces. Behind "Sept." and the like there may be a number that belongs to it.
+_LONGEST = 200
+_BREAKS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"[。！？；\n]|[^\W\d_]{4}[.!?;]\s+(?!\d)",
+        r"[.!?;]\s+(?!\d)",
+        r"\s+(?!\d)|[，、]",
+        r"\D(?=\D)",
+    )
+)
+# Signs in a row that rule a page off. They are no words, and grammars try every way to read them.
+_RULED_OFF = re.compile(r"((?:[^\w\s] ?){8,})")
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -43,7 +54,7 @@ def _pieces(text: str) -> Iterator[str]:
     start = 0
     while len(text) - start > _LONGEST:
         window = text[start : start + _LONGEST]
-        ends = (max((m.end() for m in re.finditer(p, window)), default=0) for p in _BREAKS)
+        ends = (max((m.end() for m in p.finditer(window)), default=0) for p in _BREAKS)
         end = start + next((end for end in ends if end), _LONGEST)
         yield text[start:end]
         start = end
@@ -79,8 +90,11 @@ class _Grammar:
     needs_digit: bool
 
     def __call__(self, text: str) -> str:
-        text = text.strip()
-        return "".join(map(self._read, _pieces(text))) if len(text) > _LONGEST else self._read(text)
+        parts = _RULED_OFF.split(text.strip())  # every second one is a row of signs
+        return "".join(
+            part if number % 2 else "".join(map(self._read, _pieces(part)))
+            for number, part in enumerate(parts)
+        )
 
     def _read(self, text: str) -> str:
         """The piece in words, or as it is where the grammar finds no way through it."""
