@@ -1,9 +1,12 @@
 """Grammars of WeTextProcessing: what they make of text, and of files that are none."""
 
+import hashlib
 import json
 import re
 import sys
 import time
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from support import GOLDEN
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.grammars import grammars
 from edgepack.runtime.normalization import Normalization, Normalize, Reader, normalizer
+from edgepack.runtime.normalizers import _wfst_trial
 from edgepack.runtime.normalizers.wfst import _Grammar
 from edgepack.runtime.text import Frontend
 
@@ -117,6 +121,51 @@ def test_a_file_that_is_no_grammar_is_refused(tmp_path: Path, content: bytes | s
         broken.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"tagger\.fst: kaldifst cannot read it"):
         normalizer("wfst").open("ja", [broken, verbalizer])
+
+
+def test_a_file_that_crashes_kaldifst_is_refused(tmp_path: Path) -> None:
+    tagger, verbalizer = grammars("wfst", "ja")
+    data = bytearray(tagger.read_bytes())
+    first = data.index(b"standard") + len(b"standard") + 40 + 12  # header, then the first state
+    data[first + 12 : first + 16] = (1 << 30).to_bytes(4, "little")
+    (tmp_path / "tagger.fst").write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"tagger\.fst: kaldifst cannot read it: it crashed"):
+        normalizer("wfst").open("ja", [tmp_path / "tagger.fst", verbalizer])
+
+
+def test_a_file_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = grammars("wfst", "ja")
+    monkeypatch.setattr(_wfst_trial, "known", frozenset)
+    monkeypatch.setattr(_wfst_trial, "_WALL_SECONDS", 0.05)
+    with pytest.raises(IntegrityError, match=r"tagger\.fst: .* not done after 0\.05 s"):
+        normalizer("wfst").open("ja", files)
+
+
+def test_another_grammar_is_tried_and_then_read_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = _wfst_trial._failure
+
+    def failure(locale: str, files: Sequence[Path]) -> str | None:
+        tried.append(locale)
+        return real(locale, files)
+
+    monkeypatch.setattr(_wfst_trial, "_failure", failure)
+    tagger, verbalizer = grammars("wfst", "ja")
+    assert normalizer("wfst").open("ja", [tagger, verbalizer])("5月") == "五月"
+    assert tried == []
+    other = tmp_path / "tagger.fst"
+    other.write_bytes(tagger.read_bytes() + b" ")
+    assert normalizer("wfst").open("ja", [other, verbalizer])("5月") == "五月"
+    assert tried == ["ja"]
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_grammars_of_the_package_are_known(locale: str) -> None:
+    hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in grammars("wfst", locale)}
+    if metadata.version("wetext") == "0.1.8":
+        assert hashes <= _wfst_trial.known()
 
 
 def test_a_grammar_is_two_files() -> None:

@@ -5,6 +5,7 @@ such as `date { year: "2024" month: "5" }`, their fields are put into the order 
 in, and a verbaliser turns that into words.
 """
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.runtime.normalization import Normalize
+from edgepack.runtime.normalizers._wfst_trial import check
 
 _Order = Mapping[str, Sequence[str]]
 _Transducer = Callable[[str], str]
@@ -110,25 +112,36 @@ class _Grammar:
         return f"{before}{spoken}{after}" if spoken else text
 
 
+def grammar(locale: str, files: Sequence[Path]) -> Normalize:
+    """A grammar from its tagger and its verbaliser file, which are trusted.
+
+    Raises IntegrityError for a file that kaldifst refuses; one that was changed may also crash it.
+    """
+    import kaldifst
+
+    loaded: list[_Transducer] = []
+    for file in files:
+        try:
+            loaded.append(kaldifst.TextNormalizer(str(file)))
+        except (RuntimeError, MemoryError, ValueError) as error:
+            raise IntegrityError(f"{file}: kaldifst cannot read it: {error}") from None
+    return _Grammar(loaded[0], loaded[1], _ORDERS[locale], needs_digit=locale != "en")
+
+
 @dataclass(frozen=True)
 class _Wfst:
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """A grammar from its tagger and its verbaliser file, in this order."""
+        """A grammar from its tagger and its verbaliser file, in this order, known or tried."""
         try:
-            import kaldifst
+            importlib.import_module("kaldifst")
         except ImportError:
             raise UnsupportedError("kaldifst is not installed; pip install kaldifst") from None
         if locale not in _ORDERS:
             raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(_ORDERS)}")
-        loaded: list[_Transducer] = []
-        for file in files:
-            try:
-                loaded.append(kaldifst.TextNormalizer(str(file)))
-            except (RuntimeError, MemoryError, ValueError) as error:
-                raise IntegrityError(f"{file}: kaldifst cannot read it: {error}") from None
-        if len(loaded) != 2:
-            raise IntegrityError(f"a grammar is a tagger and a verbaliser, not {len(loaded)} files")
-        return _Grammar(loaded[0], loaded[1], _ORDERS[locale], needs_digit=locale != "en")
+        if len(files) != 2:
+            raise IntegrityError(f"a grammar is a tagger and a verbaliser, not {len(files)} files")
+        check(locale, files)
+        return grammar(locale, files)
 
 
 NORMALIZER = _Wfst()
