@@ -52,6 +52,10 @@ def test_text_becomes_what_the_original_makes_of_it_with_wetext(
         ("en", "On Jan. 5, 2024", "On the fifth of january, twenty twenty four"),
         ("ja", "2024年5月6日は100円", "二千二十四年五月六日は百円"),
         ("zh", " 没有 \n", "没有"),
+        ("en", 'She said "go" twice.', 'She said "go" twice.'),
+        ("en", r"C:\dir has 5", r"C:\dir has five"),
+        ("zh", r'他说"走"5次，C:\dir', r'他说"走"五次，C:\dir'),
+        ("ja", r'"5"個、C:\dir', r'"五"個、C:\dir'),
     ],
 )
 def test_it_is_read_aloud(

@@ -1,6 +1,7 @@
 """WeTextProcessing grammars (two finite-state transducers each), run by kaldifst.
 
-Source: wetext/utils.py (`normalize`) and wetext/token_parser.py. A tagger turns text into tokens
+Source: wetext/utils.py (`normalize`) and wetext/token_parser.py, as of 0.0.4, which the original
+pins: 0.1.8 escapes values once more, and speaks a backslash before each quote. A tagger turns text into tokens
 such as `date { year: "2024" month: "5" }`, their fields are put into the order they are spoken
 in, and a verbaliser turns that into words.
 """
@@ -64,7 +65,10 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _reordered(tagged: str, order: _Order) -> str | None:
-    """The tokens with their fields as the verbaliser expects them; None if they are no tokens."""
+    """The tokens with their fields as the verbaliser expects them; None if they are no tokens.
+
+    Values stay as the tagger has escaped them: the verbaliser takes that back.
+    """
     tokens: list[str] = []
     end = 0
     while token := _TOKEN.match(tagged, end):
@@ -74,14 +78,9 @@ def _reordered(tagged: str, order: _Order) -> str | None:
         if token[1] in order and values.get("preserve_order") != "true":
             first = order[token[1]]
             names = [*first, *(name for name in names if name not in first)]
-        spoken = "".join(f' {n}: "{_escaped(values[n])}"' for n in names if n in values)
+        spoken = "".join(f' {n}: "{values[n]}"' for n in names if n in values)
         tokens.append(f"{token[1]} {{{spoken} }}")
     return " ".join(tokens) if tokens and not tagged[end:].strip(" ") else None
-
-
-def _escaped(value: str) -> str:
-    r"""A value the tagger has escaped, escaped once more: wetext reads `"` as `\"`."""
-    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 @dataclass(frozen=True)
