@@ -85,9 +85,10 @@ class Synthesizer:
     def speak(self, text: str, settings: Settings = Settings()) -> Speech:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
         manner = self._manner(settings)
-        pieces, foreign = self._pieces(text, settings)
+        read = self._read(text, settings)
         with self._speaker() as speaker:
-            return replace(speaker.speak(pieces, manner), foreign=foreign)
+            speech = speaker.speak(read.pieces, manner)
+        return replace(speech, foreign=read.foreign, unread=read.unread)
 
     def speak_tokens(self, tokens: Sequence[int], settings: Settings = Settings()) -> Speech:
         """Speak given speech tokens, without the language model."""
@@ -119,12 +120,12 @@ class Synthesizer:
                 "a stream needs all networks in memory; leave out --memory low or --stream"
             )
         manner = self._manner(settings)
-        whole = self._pieces(text, settings) if isinstance(text, str) else None
+        whole = self._read(text, settings) if isinstance(text, str) else None
         with ExitStack() as held:
             speaker = held.enter_context(self._speaker())
             if whole:
-                stream = speaker.stream(whole[0], manner)
-                stream.request = replace(stream.request, foreign=whole[1])
+                stream = speaker.stream(whole.pieces, manner)
+                stream.request = replace(stream.request, foreign=whole.foreign, unread=whole.unread)
             else:
                 stream = speaker.stream(iter(text), manner)
             stream.closed = held.pop_all().close
@@ -171,15 +172,17 @@ class Synthesizer:
         self.loaded.solver(settings.solver, settings.steps)
         return Manner(name, chosen, mode_of(name, chosen, settings), settings)
 
-    def _pieces(self, text: str, settings: Settings) -> tuple[list[str], float]:
-        """Utterances of a text, and its share of characters that are not of the languages.
+    def _read(self, text: str, settings: Settings) -> "_Read":
+        """A text as it will be spoken.
 
-        Raises UsageError if there are any of these and `settings.strict_language`.
+        Raises UsageError if it has characters that are not of the languages and
+        `settings.strict_language`.
         """
-        pieces = self.loaded.frontend.utterances(text)
+        unread: list[str] = []
+        pieces = self.loaded.frontend.utterances(text, unread.append)
         known = self.coverage
         if known is None:
-            return pieces, 0.0
+            return _Read(pieces, 0.0, tuple(unread))
         texts = [*pieces, settings.instruction or ""]
         runs = [run for text in texts for run in known.foreign(text)]
         if runs and settings.strict_language:
@@ -188,4 +191,13 @@ class Synthesizer:
                 f"({self.loaded.bundle.manifest.language}); build with more --language or "
                 "--keep-text, or do not ask for --strict-language"
             )
-        return pieces, known.share(texts)
+        return _Read(pieces, known.share(texts), tuple(unread))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Utterances of a text, with `Speech.foreign` and `Speech.unread`."""
+
+    pieces: list[str]
+    foreign: float
+    unread: tuple[str, ...]

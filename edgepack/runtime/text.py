@@ -1,8 +1,9 @@
 """Text front end: cleaning, splitting into utterances, token ids.
 
 Source: cosyvoice/cli/frontend.py (`text_normalize`) and utils/frontend_utils.py
-(`split_paragraph`). The rules are kept exact, oddities included; a language's reader of numbers,
-dates and units goes before them.
+(`split_paragraph`). The rules are kept exact for a line of plain text, oddities included. Before
+them, a text is brought to its plain form and its lines to sentences, and a language's reader puts
+numbers, dates and units into words.
 """
 
 import re
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.runtime.normalization import Normalization
+from edgepack.runtime.lines import sentences, together
+from edgepack.runtime.normalization import Normalization, Refused
+from edgepack.runtime.plain import plain
 
 LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
@@ -71,10 +74,10 @@ class Frontend:
         Raises UsageError if it is longer than LONGEST_TEXT.
         """
         _check_length(text)
-        return self._clean(text.strip())[0]
+        return self._clean(text)[0]
 
-    def utterances(self, text: str) -> list[str]:
-        """Cleaned pieces to speak one after the other.
+    def utterances(self, text: str, refused: Refused = lambda words: None) -> list[str]:
+        """Cleaned pieces to speak one after the other; `refused` is told of what was not read.
 
         Text with `<|…|>` marks is the caller's own and is neither cleaned nor split. Raises
         UsageError if nothing is left, or if the text is longer than LONGEST_TEXT.
@@ -82,25 +85,34 @@ class Frontend:
         _check_length(text)
         if "<|" in text and "|>" in text:
             return [text]
-        cleaned, chinese = self._clean(text.strip())
+        cleaned, chinese = self._clean(text, refused)
         pieces = split(cleaned, chinese, len if chinese else lambda piece: len(self.ids(piece)))
         spoken = [piece for piece in pieces if not _is_punctuation(piece)]
         if not spoken:
             raise UsageError("the text has nothing to speak in it")
         return spoken
 
-    def _clean(self, text: str) -> tuple[str, bool]:
+    def _clean(self, text: str, refused: Refused = lambda words: None) -> tuple[str, bool]:
         """The text as the model expects it, and whether the Chinese rules were used."""
         if "<|" in text and "|>" in text:
-            return text, False
-        if not any("\u4e00" <= c <= "\u9fff" for c in text):
-            normal = self.normalize(text)
-            english = self.normalize.language(text) in ("en", None)
-            return spell_out_numbers(normal) if english else normal, False
-        text = _without_blanks(self.normalize(text).replace("\n", ""))
-        for old, new in _CHINESE_REPLACEMENTS.items():
-            text = text.replace(old, new)
-        return re.sub("[，,、]+$", "。", text), True
+            return text.strip(), False
+        chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
+        text = plain(text)
+        language = self.normalize.language(text)
+        read = [self.normalize(line, language, refused) for line in sentences(text, chinese)]
+        if chinese:
+            text = together([_chinese(line) for line in read], chinese)
+            return re.sub("[，,、]+$", "。", text), True
+        if language in ("en", None):
+            read = [spell_out_numbers(line) for line in read]
+        return together(read, chinese), False
+
+
+def _chinese(text: str) -> str:
+    text = _without_blanks(text.replace("\n", ""))
+    for old, new in _CHINESE_REPLACEMENTS.items():
+        text = text.replace(old, new)
+    return text
 
 
 def _check_length(text: str) -> None:

@@ -92,13 +92,29 @@ def test_other_threads_do_not_wait_for_a_long_text() -> None:
 
     def tagger(text: str) -> str:
         calls.append(text)
-        return ""
+        return 'w { v: "word" }'
 
-    read = _Grammar(tagger, tagger, {}, needs_digit=False)
-    text = "On Sept. 5 it cost 12.50. Then 1 2 3 4 5 6 7. " * 50
-    assert read(text) == text.strip()
+    read = _Grammar(tagger, str, {}, needs_digit=False)
+    read("On Sept. 5 it cost 12.50. Then 1 2 3 4 5 6 7. " * 50)
     assert max(map(len, calls)) <= 200  # kaldifst holds the interpreter's lock for each
     assert not [call for call in calls if re.match(r"\d", call)]
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("Hello.\n\nIt costs $5.", "Hello. It costs five dollars."),
+        ("Hello.\r\n  It costs $12.50.", "Hello. It costs twelve point five dollars."),
+        ("12:00\u202fPM", "twelve PM"),
+        ("5\u00a0kg", "five kilograms"),
+        ("a  b\t5", "a b five"),
+        ("今天\u200b5\u00a0kg\r\n\r\n共５％。", "今天五千克。共百分之五。"),
+    ],
+)
+def test_blanks_and_lines_do_not_turn_reading_off(
+    frontend: Frontend, text: str, spoken: str
+) -> None:
+    assert frontend.clean(text) == spoken
 
 
 PIECES = st.sampled_from([*'0123456789.,:/%$￥"\\{}[] \n', "km", "年", "月", "你", "は", "\x00"])
@@ -112,7 +128,18 @@ def test_any_text_is_read(readers: dict[str, Normalize], locale: str, text: str)
 
 
 def test_text_that_is_not_unicode_is_left_as_it_is(readers: dict[str, Normalize]) -> None:
-    assert readers["zh"]("5月\udcff") == "5月\udcff"
+    assert readers["zh"]("5月\udcff") == "五月\udcff"
+
+
+def test_what_a_grammar_refuses_is_left_by_itself_and_told(readers: dict[str, Normalize]) -> None:
+    refused: list[str] = []
+    text = "On Jan. 5, 2024 it cost $12.50 [$3] x[5]=y, or 3 kg."
+    spoken = readers["en"](text, refused.append)
+    assert spoken == (
+        "On the fifth of january, twenty twenty four it cost twelve point five dollars "
+        "[three dollars] x[5]=y, or three kilograms."
+    )
+    assert refused == ["x[5]=y"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no transducer" * 100, "half"])

@@ -65,7 +65,7 @@ def test_one_text_is_read_while_another_is(ort: Synthesizer) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Normalization):
-        def __call__(self, text: str) -> str:
+        def __call__(self, text: str, *how: object) -> str:
             if text.startswith("很长"):
                 begun.set()
                 assert go_on.wait(10)
@@ -74,13 +74,13 @@ def test_one_text_is_read_while_another_is(ort: Synthesizer) -> None:
     frontend = replace(ort.loaded.frontend, normalize=Slow({}))
     slow = replace(ort, loaded=replace(ort.loaded, frontend=frontend))
     with ThreadPoolExecutor(2) as pool:
-        long = pool.submit(slow._pieces, "很长的话。", PLAIN)
+        long = pool.submit(slow._read, "很长的话。", PLAIN)
         assert begun.wait(10)
         try:
-            assert pool.submit(slow._pieces, SPOKEN, PLAIN).result(5)[0] == [SPOKEN]
+            assert pool.submit(slow._read, SPOKEN, PLAIN).result(5).pieces == [SPOKEN]
         finally:
             go_on.set()
-        assert long.result()[0] == ["很长的话。"]
+        assert long.result().pieces == ["很长的话。"]
 
 
 def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,20 @@
 """WeTextProcessing grammars (two finite-state transducers each), run by kaldifst.
 
 Source: wetext/utils.py (`normalize`) and wetext/token_parser.py, as of 0.0.4, which the original
-pins: 0.1.8 escapes values once more, and speaks a backslash before each quote. A tagger turns text into tokens
-such as `date { year: "2024" month: "5" }`, their fields are put into the order they are spoken
-in, and a verbaliser turns that into words.
+pins: 0.1.8 escapes values once more, and speaks a backslash before each quote. A tagger turns text
+into tokens such as `date { year: "2024" month: "5" }`, their fields are put into the order they
+are spoken in, and a verbaliser turns that into words.
 """
 
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.normalization import Normalize
+from edgepack.runtime.normalization import Normalize, Refused
 from edgepack.runtime.normalizers._wfst_trial import check
 
 _Order = Mapping[str, Sequence[str]]
@@ -48,6 +49,8 @@ _BREAKS = tuple(
         r"\D(?=\D)",
     )
 )
+_WORD = re.compile(r"[^\s，。！？；、]+[\s，。！？；、]*|[\s，。！？；、]+")
+_SIGNS_AROUND = re.compile(r"([^\w$€£¥￥]*)(.*?)([^\w%]*)", re.DOTALL)
 # Signs in a row that rule a page off. They are no words, and grammars try every way to read them.
 _RULED_OFF = re.compile(r"((?:[^\w\s] ?){8,})")
 
@@ -90,25 +93,53 @@ class _Grammar:
     order: _Order
     needs_digit: bool
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, refused: Refused = lambda words: None) -> str:
         parts = _RULED_OFF.split(text.strip())  # every second one is a row of signs
         return "".join(
-            part if number % 2 else "".join(map(self._read, _pieces(part)))
+            part if number % 2 else "".join(self._read(piece, refused) for piece in _pieces(part))
             for number, part in enumerate(parts)
         )
 
-    def _read(self, text: str) -> str:
-        """The piece in words, or as it is where the grammar finds no way through it."""
+    def _read(self, text: str, refused: Refused) -> str:
+        """The piece in words; what the grammar finds no way through is read word by word."""
         inner = text.strip()
         if not inner or (self.needs_digit and not re.search(r"\d", inner)):
             return text
-        try:
-            reordered = _reordered(self.tagger(inner).strip(), self.order)
-            spoken = self.verbalizer(reordered).strip() if reordered else ""
-        except (TypeError, UnicodeError):  # lone surrogates, or half a character
-            return text
+        spoken = self._spoken(inner)
+        if spoken is None:
+            spoken = "".join(self._parts(inner, refused))
         before, _, after = text.partition(inner)
-        return f"{before}{spoken}{after}" if spoken else text
+        return f"{before}{spoken}{after}"
+
+    def _spoken(self, text: str) -> str | None:
+        """What the grammar makes of a text, or None."""
+        try:
+            reordered = _reordered(self.tagger(text).strip(), self.order)
+            return (self.verbalizer(reordered).strip() or None) if reordered else None
+        except (TypeError, UnicodeError):  # lone surrogates, or half a character
+            return None
+
+    def _parts(self, text: str, refused: Refused) -> Iterator[str]:
+        """Runs of words that the grammar reads, in words, and between them those it refuses."""
+        found = [(word, self._readable(word)) for word in _WORD.findall(text)]
+        for readable, run in groupby(found, lambda pair: pair[1]):
+            words = [word for word, _ in run]
+            if readable and (spoken := self._spoken("".join(words).strip())):
+                yield spoken + words[-1][len(words[-1].rstrip()) :]
+            else:
+                yield from (self._bare(word, refused) for word in words)
+
+    def _readable(self, word: str) -> bool:
+        return self._spoken(word.strip()) is not None
+
+    def _bare(self, word: str, refused: Refused) -> str:
+        """A word read without the signs around it, or as it is."""
+        around = _SIGNS_AROUND.fullmatch(word)
+        before, inner, after = around.groups() if around else ("", word, "")
+        spoken = self._spoken(inner) if inner else None
+        if spoken is None and any(map(str.isalnum, inner)):
+            refused(inner)
+        return f"{before}{spoken or inner}{after}"
 
 
 def grammar(locale: str, files: Sequence[Path]) -> Normalize:
