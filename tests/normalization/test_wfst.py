@@ -19,7 +19,7 @@ from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.grammars import grammars
 from edgepack.runtime.normalization import Normalization, Normalize, Reader, normalizer
 from edgepack.runtime.normalizers import _wfst_trial
-from edgepack.runtime.normalizers.wfst import _Grammar
+from edgepack.runtime.normalizers._wfst_grammar import Grammar
 from edgepack.runtime.text import Frontend
 
 ITEMS = json.loads((GOLDEN / "common" / "text_normalize.json").read_text("utf-8"))["items"]
@@ -94,7 +94,7 @@ def test_other_threads_do_not_wait_for_a_long_text() -> None:
         calls.append(text)
         return 'w { v: "word" }'
 
-    read = _Grammar(tagger, str, {}, needs_digit=False)
+    read = Grammar(tagger, str, {}, needs_digit=False)
     read("On Sept. 5 it cost 12.50. Then 1 2 3 4 5 6 7. " * 50)
     assert max(map(len, calls)) <= 200  # kaldifst holds the interpreter's lock for each
     assert not [call for call in calls if re.match(r"\d", call)]

@@ -78,7 +78,7 @@ def _main(locale: str, *files: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from edgepack.runtime.normalizers.wfst import grammar
+    from edgepack.runtime.normalizers._wfst_grammar import grammar
 
     read = grammar(locale, [Path(file) for file in files])
     for sentence in _SENTENCES:
