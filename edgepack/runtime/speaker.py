@@ -12,6 +12,7 @@ from edgepack.errors import GateError
 from edgepack.runtime import guards
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.loading import Loaded
+from edgepack.runtime.plain import heard
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
 from edgepack.runtime.streaming import Decoding, Sentence, SpeechStream
@@ -128,16 +129,18 @@ class Speaker:
     ) -> Iterator[int]:
         """Speech tokens of text that is still arriving; limited once all of it is there."""
         arrived = []
+        decoder = self.loaded.decoder
+        block = decoder.settings.mix[0]
 
         def ids() -> Iterator[list[int]]:
             for piece in sentence.arriving(pieces):
-                found = self.loaded.frontend.ids(piece)
+                found = self.loaded.frontend.ids(heard(piece))
                 sentence.text += piece
                 sentence.text_ids = [*sentence.text_ids, *found]
-                yield found
+                # A block at a time: what the decoder cannot take yet would all come at the end.
+                yield from (found[at : at + block] for at in range(0, len(found), block))
             arrived.append(True)
 
-        decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         sampler = self._sampler(0, manner.settings)
         tokens = decoder.generate_streaming(ids(), sampler, prompt_text, prompt)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.runtime.cutting import bounded
 from edgepack.runtime.lines import sentences, together
 from edgepack.runtime.normalization import Normalization, Refused
 from edgepack.runtime.plain import plain
 
 LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
+LONGEST_MARKED = 500  # tokens
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
 _NAMED_DIGITS = 36  # of the longest numbers that inflect has names for
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
@@ -80,14 +82,21 @@ class Frontend:
         """Cleaned pieces to speak one after the other; `refused` is told of what was not read.
 
         Text with `<|…|>` marks is the caller's own and is neither cleaned nor split. Raises
-        UsageError if nothing is left, or if the text is longer than LONGEST_TEXT.
+        UsageError if nothing is left, or if the text is longer than LONGEST_TEXT or LONGEST_MARKED.
         """
         _check_length(text)
         if "<|" in text and "|>" in text:
+            if (count := len(self.ids(text))) > LONGEST_MARKED:
+                raise UsageError(
+                    f"text with <|…|> marks is spoken in one piece, and this has {count} tokens; "
+                    f"at most {LONGEST_MARKED}: speak it in parts"
+                )
             return [text]
         cleaned, chinese = self._clean(text, refused)
-        pieces = split(cleaned, chinese, len if chinese else lambda piece: len(self.ids(piece)))
-        spoken = [piece for piece in pieces if not _is_punctuation(piece)]
+        length = len if chinese else lambda piece: len(self.ids(piece))
+        pieces = split(cleaned, chinese, length)
+        parts = (part for p in pieces for part in bounded(p, length, "，" if chinese else ","))
+        spoken = [part for part in parts if not _is_punctuation(part)]
         if not spoken:
             raise UsageError("the text has nothing to speak in it")
         return spoken

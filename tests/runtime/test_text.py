@@ -1,6 +1,7 @@
 """Cleaning text, splitting it into utterances, reading numbers."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,53 @@ def test_utterances_are_neither_long_nor_short(lengths: list[int]) -> None:
     sizes = [len(piece) for piece in pieces]
     assert all(60 < size <= 60 + 70 for size in sizes[:-1])
     assert len(sizes) == 1 or 20 <= sizes[-1] <= 60 + 70 + 19
+
+
+PHRASE = "今天天气很好我们一起去公园"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(PHRASE * count for count in (20, 40, 100)),
+        f"{PHRASE}，" * 40,
+        "the quick brown fox jumps over the lazy dog and " * 40,
+        "one, two, " * 200,
+        "A" * 1000,
+        "A" * 20_000,
+        "你" + "A" * 2000,
+        "a-" * 2000,
+        "Привет мир " * 100,
+    ],
+    ids=lambda text: f"{text[:6]}-{len(text)}",
+)
+def test_an_utterance_has_an_upper_bound(full: Frontend, small: Frontend, text: str) -> None:
+    for frontend in (full, small):
+        pieces = frontend.utterances(text)
+        chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
+        sizes = [len(piece) if chinese else len(frontend.ids(piece)) for piece in pieces]
+        assert max(sizes) <= 150
+        assert len(pieces) == 1 or max(sizes) <= 82
+        assert letters("".join(pieces)) == letters(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("one two three, " * 60, " three,"),
+        ("one two three " * 60, r" (one|two|three),"),
+        (f"{'只有逗号' * 5}，" * 10, "逗号，"),
+        ("这里没有标点" * 40, "[这里没有标点]，"),
+    ],
+)
+def test_it_is_cut_at_the_best_place(full: Frontend, text: str, end: str) -> None:
+    first, *_ = full.utterances(text)
+    assert re.search(f"{end}$", first)
+
+
+def test_marked_text_is_not_endless(small: Frontend) -> None:
+    with pytest.raises(UsageError, match=r"one piece, and this has \d+ tokens; at most 500"):
+        small.utterances(f"{'word ' * 501}{END_OF_PROMPT}")
 
 
 def test_marked_text_is_left_alone(small: Frontend) -> None:
