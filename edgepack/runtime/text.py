@@ -18,7 +18,7 @@ from edgepack.errors import IntegrityError, UsageError
 from edgepack.runtime.cutting import bounded
 from edgepack.runtime.lines import sentences, together
 from edgepack.runtime.normalization import Normalization, Refused
-from edgepack.runtime.plain import plain
+from edgepack.runtime.plain import heard, plain
 
 LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
 LONGEST_MARKED = 500  # tokens
@@ -67,8 +67,17 @@ class Frontend:
             raise UsageError("the text is not valid Unicode") from None
 
     def instruction(self, text: str) -> list[int]:
-        """Token ids of an instruction, ended by the end-of-prompt token."""
-        return self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
+        """Token ids of an instruction, ended by the end-of-prompt token.
+
+        Raises UsageError if they are more than LONGEST_MARKED.
+        """
+        text = heard(text)
+        ids = self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
+        if len(ids) > LONGEST_MARKED:
+            raise UsageError(
+                f"the instruction has {len(ids)} tokens; at most {LONGEST_MARKED}: make it shorter"
+            )
+        return ids
 
     def clean(self, text: str) -> str:
         """The text as it is spoken, in one piece, such as the transcript of a prompt.

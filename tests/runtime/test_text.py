@@ -230,6 +230,12 @@ def test_an_instruction_ends_the_prompt_once(full: Frontend) -> None:
     ids = full.instruction("慢一点")
     assert ids == [*full.ids("慢一点"), end]
     assert full.instruction(f"慢一点{END_OF_PROMPT}") == ids
+    assert full.instruction("慢\u200b一点😀") == ids
+
+
+def test_an_instruction_is_not_endless(small: Frontend) -> None:
+    with pytest.raises(UsageError, match=r"the instruction has \d+ tokens; at most 500"):
+        small.instruction("slowly " * 500)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
