@@ -37,6 +37,7 @@ class Synthesizer:
     _idle: list[Speaker] = field(default_factory=list, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _listening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """The first speaker has the networks as they were loaded."""
@@ -103,7 +104,7 @@ class Synthesizer:
     def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
         heard = audio.read(recording)
-        with self._lock:
+        with self._listening:
             tokens = self.enroller.tokens(heard)
         return self.speak_tokens(tokens.tolist(), settings)
 
