@@ -84,7 +84,7 @@ def test_a_run_of_signs_is_read_in_little_time(frontend: Frontend, before: str, 
     frontend.clean(f"{before}1\u0663")  # loads the language
     start = time.thread_time()
     assert frontend.clean(before + run * (4000 // len(run)))
-    assert time.thread_time() - start < 4000 * 0.00025
+    assert time.thread_time() - start < 4000 * 0.0004
 
 
 def test_other_threads_do_not_wait_for_a_long_text() -> None:
