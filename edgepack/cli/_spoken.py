@@ -38,6 +38,12 @@ def record(
             f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "
             f"({manifest.language}) and may be misread"
         )
+    if speech.unread:
+        more = f" and {len(speech.unread) - 1} more" if len(speech.unread) > 1 else ""
+        warnings.append(
+            f"no reading was found for {speech.unread[0]!r}{more}: spoken as written; "
+            "write it out in words"
+        )
     if observed.strays:
         warnings.append(
             f"threads may run on CPU {', '.join(observed.strays)}, outside of the plan's "
@@ -69,6 +75,7 @@ def record(
         "peak_rss_bytes": peak_rss_bytes(),
         "energy": dict(energy),
         "foreign_share": speech.foreign,
+        "unread": list(speech.unread),
         "warnings": warnings,
     }
 

@@ -14,7 +14,11 @@ from edgepack.atomic import NewFile, write_atomically
 from edgepack.errors import UsageError
 
 _ZEROS, _ROLLOFF = 6, 0.99
-_LOWEST_RATE = 16000
+_LOWEST_RATE, _HIGHEST_RATE = 16000, 192_000  # below, speech lacks a part; above, nobody records
+_MOST_CHANNELS = 8
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 30.0  # the speech tokenizer hears no more
+_BLOCK_SECONDS = 1
+_RESAMPLED_AT_ONCE = 1 << 14
 _INT16 = 32767
 
 
@@ -37,16 +41,51 @@ class Recording:
 
 
 def read(path: Path) -> Recording:
-    """A sound file, its channels averaged; raises UsageError if unreadable or below 16 kHz."""
+    """A sound file, its channels averaged.
+
+    Raises UsageError if it is unreadable, if its rate, channels or length are beyond what can be
+    enrolled, or if a sample is not finite. The header decides first, and no more is decoded than
+    is allowed, whatever it says.
+    """
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate, longest = file.samplerate, int(LONGEST_SECONDS * file.samplerate)
+            _check(path, rate, file.channels, file.frames)
+            blocks, known = [], 0
+            while len(block := file.read(_BLOCK_SECONDS * rate, "float32", always_2d=True)):
+                known += len(block)
+                if known > longest:
+                    raise wrong_length(str(path), known / rate)
+                blocks.append(block.mean(1))
     except (soundfile.LibsndfileError, OSError) as error:
         raise UsageError(f"{path}: not a readable sound file ({error})") from None
+    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+    if not np.isfinite(samples).all():
+        raise UsageError(f"{path}: has samples that are not finite; record it again")
+    return Recording(str(path), samples, rate)
+
+
+def _check(path: Path, rate: int, channels: int, frames: int) -> None:
     if rate < _LOWEST_RATE:
         raise UsageError(
             f"{path}: {rate} Hz is too low; use a recording of {_LOWEST_RATE} Hz or more"
         )
-    return Recording(str(path), samples.mean(1), rate)
+    if rate > _HIGHEST_RATE:
+        raise UsageError(
+            f"{path}: {rate} Hz is too high; use a recording of {_HIGHEST_RATE} Hz or less"
+        )
+    if channels > _MOST_CHANNELS:
+        raise UsageError(f"{path}: {channels} channels; use a recording of one or two")
+    if frames > LONGEST_SECONDS * rate:
+        raise wrong_length(str(path), frames / rate)
+
+
+def wrong_length(name: str, seconds: float) -> UsageError:
+    """The error for a recording that is too short or too long to make a voice of."""
+    return UsageError(
+        f"{name}: {seconds:.1f} s long; a recording has to be "
+        f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s"
+    )
 
 
 def write(path: Path, samples: np.ndarray, rate: int) -> None:
@@ -109,7 +148,9 @@ class Writer:
 def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     """Band-limited resampling of [n] by a Hann-windowed sinc of 6 zero crossings, rolloff 0.99.
 
-    Source: torchaudio.functional.resample with its defaults, which prompts were made with.
+    Source: torchaudio.functional.resample with its defaults, which prompts were made with. Only
+    the taps that are not zero are kept, so that the filter is as small for rates without a common
+    divisor as for others.
     """
     if old == new:
         return samples
@@ -117,10 +158,16 @@ def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     old, new = old // divisor, new // divisor
     base = min(old, new) * _ROLLOFF
     width = math.ceil(_ZEROS * old / base)
-    taps = np.arange(-width, width + old)[None] / old - np.arange(new)[:, None] / new
-    t = np.clip(taps * base, -_ZEROS, _ZEROS)
-    kernel = np.sinc(t) * np.cos(np.pi * t / (2 * _ZEROS)) ** 2 * (base / old)
-    padded = np.pad(samples, (width, width + old))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[1])[::old]
-    phases = windows @ kernel.T.astype(np.float32)  # [blocks, new]
-    return phases.reshape(-1)[: math.ceil(new * len(samples) / old)]
+    taps = np.arange(-width, width + 2)
+    padded = np.pad(samples, (width, width + 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(taps))
+    count = math.ceil(new * len(samples) / old)
+    found = np.empty(count, np.float32)
+    for start in range(0, count, _RESAMPLED_AT_ONCE):
+        outputs = np.arange(start, min(start + _RESAMPLED_AT_ONCE, count))
+        before, phase = np.divmod(outputs * old, new)  # the sample before each output
+        t = (taps / old - (phase / (new * old))[:, None]) * base
+        t = np.clip(t, -_ZEROS, _ZEROS)
+        kernel = np.sinc(t) * np.cos(np.pi * t / (2 * _ZEROS)) ** 2 * (base / old)
+        found[outputs] = np.einsum("nt,nt->n", windows[before], kernel.astype(np.float32))
+    return found

@@ -5,6 +5,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 Ranges = list[tuple[int, int]]
 
@@ -33,17 +34,8 @@ def from_text(text: str) -> Ranges:
 
 def foreign_runs(text: str, known: Callable[[str], bool]) -> list[str]:
     """The longest runs of characters that are not known, in order."""
-    runs: list[str] = []
-    inside = False
-    for character in text:
-        if known(character):
-            inside = False
-        elif inside:
-            runs[-1] += character
-        else:
-            runs.append(character)
-            inside = True
-    return runs
+    grouped = groupby(text, known)
+    return ["".join(run) for is_known, run in grouped if not is_known]
 
 
 @dataclass(frozen=True)

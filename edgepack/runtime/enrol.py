@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgepack.errors import GateError, UsageError
+from edgepack.errors import GateError
 from edgepack.manifest import Carried, MelSpectrogram
 from edgepack.runtime import features
-from edgepack.runtime.audio import Recording
+from edgepack.runtime.audio import LONGEST_SECONDS, SHORTEST_SECONDS, Recording, wrong_length
 from edgepack.runtime.session import Session
 from edgepack.voices import Prompt, Voice
 
 _RATE = 16000
-_LONGEST_SECONDS, _SHORTEST_SECONDS = 30.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,6 @@ class Enroller:
 
 
 def _checked(recording: Recording) -> Recording:
-    if not _SHORTEST_SECONDS <= recording.seconds <= _LONGEST_SECONDS:
-        raise UsageError(
-            f"{recording.name}: {recording.seconds:.1f} s long; a recording has to be "
-            f"{_SHORTEST_SECONDS:g} to {_LONGEST_SECONDS:g} s"
-        )
+    if not SHORTEST_SECONDS <= recording.seconds <= LONGEST_SECONDS:
+        raise wrong_length(recording.name, recording.seconds)
     return recording

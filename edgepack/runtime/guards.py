@@ -3,20 +3,29 @@
 import numpy as np
 
 _SILENCE = 10 ** (-60 / 20)
+# Nobody says two text tokens, bytes even, in one of 25 speech tokens a second. Of few it proves
+# nothing: a token can be a mark.
+_LEAST_RATIO, _ENOUGH_TEXT = 0.5, 20
 NOT_FINITE = "the vocoder gave NaN or infinite samples; the weights or the host are bad"
 
 
 def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: int) -> list[str]:
     """Reasons not to use the audio [n], each one line; none if it is fine.
 
-    Runaway: the language model reached its length limit without ending. Silence: the loudest
-    sample is below -60 dB of full scale.
+    Runaway: the language model reached its length limit without ending. Too short: it ended long
+    before the text can have been said. Silence: the loudest sample is below -60 dB of full scale.
     """
     found = []
     if not ended:
         found.append(
             f"runaway: {speech_tokens} speech tokens for {text_tokens} text tokens without an end; "
             "try another --seed or a shorter text"
+        )
+    short = text_tokens >= _ENOUGH_TEXT and speech_tokens < _LEAST_RATIO * text_tokens
+    if ended and short and speech_tokens:
+        found.append(
+            f"too short: {speech_tokens} speech tokens for {text_tokens} text tokens, so text was "
+            "left out; try another --seed or a shorter text"
         )
     if speech_tokens == 0:
         found.append("no speech: the language model ended at once; try another --seed")

@@ -1,5 +1,6 @@
 """Reading numbers, dates and units aloud: which language a text is in, and who normalises it."""
 
+import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from edgepack import discovery
 
 PACKAGE = "edgepack.runtime.normalizers"
 
-Normalize = Callable[[str], str]
+Refused = Callable[[str], None]  # is told of words that a grammar could not read
+
+_opening = threading.Lock()  # two threads that meet a language at once load it once
 
 # The languages of this project that each script is written for, and how Unicode calls it.
 _SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
@@ -22,11 +25,23 @@ _SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
 )
 
 
+def _ignore(words: str) -> None:
+    pass
+
+
+class Normalize(Protocol):
+    """Reads a text: its numbers, dates and units as words. What it cannot read stays as it is."""
+
+    def __call__(self, text: str, refused: Refused = _ignore) -> str:
+        """The text as it is spoken; never raises for any text."""
+        ...
+
+
 class Normalizer(Protocol):
     """A module of `normalizers`: `NORMALIZER = Normalizer(...)`."""
 
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """What reads a locale's text; never raises for any text, and leaves what it cannot read.
+        """What reads a locale's text.
 
         Raises UnsupportedError for a missing library (with its package) or an unknown locale,
         and IntegrityError for a file that cannot be read.
@@ -94,11 +109,16 @@ class Normalization:
         """The language that a text is taken to be in; None if there are no readers."""
         return language_of(text, tuple(self.readers)) if self.readers else None
 
-    def __call__(self, text: str) -> str:
-        """The text with its numbers, dates and units as words; raises as `Reader.open` does."""
-        language = self.language(text)
+    def __call__(self, text: str, language: str | None = None, refused: Refused = _ignore) -> str:
+        """The text with its numbers, dates and units as words; raises as `Reader.open` does.
+
+        It is read in `language`, one of the readers', or in the one that it is taken to be in.
+        """
+        language = language or self.language(text)
         if language is None:
             return text
         if language not in self._opened:
-            self._opened[language] = self.readers[language].open()
-        return self._opened[language](text)
+            with _opening:
+                if language not in self._opened:
+                    self._opened[language] = self.readers[language].open()
+        return self._opened[language](text, refused)

@@ -12,6 +12,7 @@ from edgepack.errors import GateError
 from edgepack.runtime import guards
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.loading import Loaded
+from edgepack.runtime.plain import heard
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
 from edgepack.runtime.streaming import Decoding, Making, Sentence, SpeechStream
@@ -98,11 +99,12 @@ class Speaker:
         closed: Callable[[], None],
         abandoned: Callable[[Callable[[], None]], None],
         foreign: float = 0.0,
+        unread: tuple[str, ...] = (),
     ) -> SpeechStream:
         """Speak in chunks; a sequence is of utterances, an iterable of text as it arrives.
 
-        Decoding begins at once. `closed` and `abandoned` are `SpeechStream`'s, `foreign` is the
-        share of the text that is in other languages than the bundle.
+        Decoding begins at once. `closed` and `abandoned` are `SpeechStream`'s, `foreign` and
+        `unread` those of its `Speech`.
         """
         self.clock.seconds.clear()
         if isinstance(text, Sequence):
@@ -113,7 +115,8 @@ class Speaker:
         else:
             sentences = [Sentence(partial(self._tokens_of_pieces, text, manner))]
         rate = self.loaded.bundle.manifest.sample_rate
-        request = Speech(rate, manner.name, manner.mode, [], self.clock.seconds, 0.0, foreign)
+        stages = self.clock.seconds
+        request = Speech(rate, manner.name, manner.mode, [], stages, 0.0, foreign, unread)
         making = Making(
             self.loaded, Decoding(sentences), manner.condition, manner.noise, manner.settings
         )
@@ -140,16 +143,18 @@ class Speaker:
     ) -> Generator[int, None, None]:
         """Speech tokens of text that is still arriving; limited once all of it is there."""
         arrived = []
+        decoder = self.loaded.decoder
+        block = decoder.settings.mix[0]
 
         def ids() -> Iterator[list[int]]:
             for piece in sentence.arriving(pieces):
-                found = self.loaded.frontend.ids(piece)
+                found = self.loaded.frontend.ids(heard(piece))
                 sentence.text += piece
                 sentence.text_ids = [*sentence.text_ids, *found]
-                yield found
+                # A block at a time: what the decoder cannot take yet would all come at the end.
+                yield from (found[at : at + block] for at in range(0, len(found), block))
             arrived.append(True)
 
-        decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         sampler = self._sampler(0, manner.settings)
         with closing(decoder.generate_streaming(ids(), sampler, prompt_text, prompt)) as tokens:

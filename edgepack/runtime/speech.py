@@ -65,7 +65,8 @@ class Utterance:
 class Speech:
     """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
 
-    `foreign` is the share of characters that are not in the bundle's languages.
+    `foreign` is the share of characters that are not in the bundle's languages, `unread` are words
+    that the language's grammar refused, which are spoken as they are written.
     """
 
     sample_rate: int
@@ -75,6 +76,7 @@ class Speech:
     stages: dict[str, float]
     seconds: float
     foreign: float = 0.0
+    unread: tuple[str, ...] = ()
 
     @cached_property
     def audio(self) -> np.ndarray:

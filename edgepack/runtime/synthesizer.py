@@ -44,6 +44,7 @@ class Synthesizer:
     _abandoned: queue.SimpleQueue[Callable[[], None]] = field(
         default_factory=queue.SimpleQueue, repr=False, compare=False
     )
+    _listening: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """The first speaker has the networks as they were loaded."""
@@ -92,9 +93,10 @@ class Synthesizer:
     def speak(self, text: str, settings: Settings = Settings()) -> Speech:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
         manner = self._manner(settings)
-        pieces, foreign = self._pieces(text, settings)
+        read = self._read(text, settings)
         with self._speaker() as speaker:
-            return replace(speaker.speak(pieces, manner), foreign=foreign)
+            speech = speaker.speak(read.pieces, manner)
+        return replace(speech, foreign=read.foreign, unread=read.unread)
 
     def speak_tokens(self, tokens: Sequence[int], settings: Settings = Settings()) -> Speech:
         """Speak given speech tokens, without the language model."""
@@ -108,8 +110,9 @@ class Synthesizer:
 
     def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
-        with self._lock:
-            tokens = self.enroller.tokens(audio.read(recording))
+        heard = audio.read(recording)
+        with self._listening:
+            tokens = self.enroller.tokens(heard)
         return self.speak_tokens(tokens.tolist(), settings)
 
     def stream(self, text: str | Iterable[str], settings: Settings = Settings()) -> SpeechStream:
@@ -125,12 +128,14 @@ class Synthesizer:
                 "a stream needs all networks in memory; leave out --memory low or --stream"
             )
         manner = self._manner(settings)
-        whole = self._pieces(text, settings) if isinstance(text, str) else None
-        pieces, foreign = whole or (iter(text), 0.0)
+        whole = self._read(text, settings) if isinstance(text, str) else _Read([], 0.0, ())
+        pieces = whole.pieces if isinstance(text, str) else iter(text)
         with ExitStack() as held:
             speaker = held.enter_context(self._speaker())
             later = ExitStack()
-            stream = speaker.stream(pieces, manner, later.close, self._abandoned.put, foreign)
+            stream = speaker.stream(
+                pieces, manner, later.close, self._abandoned.put, whole.foreign, whole.unread
+            )
             later.push(held.pop_all())
         return stream
 
@@ -182,16 +187,17 @@ class Synthesizer:
         self.loaded.solver(settings.solver, settings.steps)
         return Manner(name, chosen, mode_of(name, chosen, settings), settings)
 
-    def _pieces(self, text: str, settings: Settings) -> tuple[list[str], float]:
-        """Utterances of a text, and its share of characters that are not of the languages.
+    def _read(self, text: str, settings: Settings) -> "_Read":
+        """A text as it will be spoken.
 
-        Raises UsageError if there are any of these and `settings.strict_language`.
+        Raises UsageError if it has characters that are not of the languages and
+        `settings.strict_language`.
         """
-        with self._lock:  # readers of languages are loaded when they are first needed
-            pieces = self.loaded.frontend.utterances(text)
-            known = self.coverage
+        unread: list[str] = []
+        pieces = self.loaded.frontend.utterances(text, unread.append)
+        known = self.coverage
         if known is None:
-            return pieces, 0.0
+            return _Read(pieces, 0.0, tuple(unread))
         texts = [*pieces, settings.instruction or ""]
         runs = [run for text in texts for run in known.foreign(text)]
         if runs and settings.strict_language:
@@ -200,4 +206,13 @@ class Synthesizer:
                 f"({self.loaded.bundle.manifest.language}); build with more --language or "
                 "--keep-text, or do not ask for --strict-language"
             )
-        return pieces, known.share(texts)
+        return _Read(pieces, known.share(texts), tuple(unread))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Utterances of a text, with `Speech.foreign` and `Speech.unread`."""
+
+    pieces: list[str]
+    foreign: float
+    unread: tuple[str, ...]

@@ -1,22 +1,30 @@
 """Text front end: cleaning, splitting into utterances, token ids.
 
 Source: cosyvoice/cli/frontend.py (`text_normalize`) and utils/frontend_utils.py
-(`split_paragraph`). The rules are kept exact, oddities included; a language's reader of numbers,
-dates and units goes before them.
+(`split_paragraph`). The rules are kept exact for a line of plain text, oddities included. Before
+them, a text is brought to its plain form and its lines to sentences, and a language's reader puts
+numbers, dates and units into words.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from edgepack.errors import UsageError
-from edgepack.runtime.normalization import Normalization
+from edgepack.runtime.cutting import bounded
+from edgepack.runtime.lines import sentences, together
+from edgepack.runtime.normalization import Normalization, Refused
+from edgepack.runtime.plain import heard, plain
 from edgepack.runtime.tokenizer_parts import guarded, require_known
 
+LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
+LONGEST_MARKED = 500  # tokens
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
+_NAMED_DIGITS = 36  # of the longest numbers that inflect has names for
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
 _CLOSING_QUOTES = '"”'
 _CHINESE_REPLACEMENTS = {
@@ -67,39 +75,78 @@ class Frontend:
             raise UsageError("the text is not valid Unicode") from None
 
     def instruction(self, text: str) -> list[int]:
-        """Token ids of an instruction, ended by the end-of-prompt token."""
-        return self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
+        """Token ids of an instruction, ended by the end-of-prompt token.
+
+        Raises UsageError if they are more than LONGEST_MARKED.
+        """
+        text = heard(text)
+        ids = self.ids(text if text.endswith(self.end_of_prompt) else text + self.end_of_prompt)
+        if len(ids) > LONGEST_MARKED:
+            raise UsageError(
+                f"the instruction has {len(ids)} tokens; at most {LONGEST_MARKED}: make it shorter"
+            )
+        return ids
 
     def clean(self, text: str) -> str:
-        """The text as it is spoken, in one piece, such as the transcript of a prompt."""
-        return self._clean(text.strip())[0]
+        """The text as it is spoken, in one piece, such as the transcript of a prompt.
 
-    def utterances(self, text: str) -> list[str]:
-        """Cleaned pieces to speak one after the other; raises UsageError if nothing is left.
-
-        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split.
+        Raises UsageError if it is longer than LONGEST_TEXT.
         """
+        _check_length(text)
+        return self._clean(text)[0]
+
+    def utterances(self, text: str, refused: Refused = lambda words: None) -> list[str]:
+        """Cleaned pieces to speak one after the other; `refused` is told of what was not read.
+
+        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split. Raises
+        UsageError if nothing is left, or if the text is longer than LONGEST_TEXT or LONGEST_MARKED.
+        """
+        _check_length(text)
         if "<|" in text and "|>" in text:
+            if (count := len(self.ids(text))) > LONGEST_MARKED:
+                raise UsageError(
+                    f"text with <|…|> marks is spoken in one piece, and this has {count} tokens; "
+                    f"at most {LONGEST_MARKED}: speak it in parts"
+                )
             return [text]
-        cleaned, chinese = self._clean(text.strip())
-        pieces = split(cleaned, chinese, len if chinese else lambda piece: len(self.ids(piece)))
-        spoken = [piece for piece in pieces if not _is_punctuation(piece)]
+        cleaned, chinese = self._clean(text, refused)
+        length = len if chinese else lambda piece: len(self.ids(piece))
+        pieces = split(cleaned, chinese, length)
+        parts = (part for p in pieces for part in bounded(p, length, "，" if chinese else ","))
+        spoken = [part for part in parts if not _is_punctuation(part)]
         if not spoken:
             raise UsageError("the text has nothing to speak in it")
         return spoken
 
-    def _clean(self, text: str) -> tuple[str, bool]:
+    def _clean(self, text: str, refused: Refused = lambda words: None) -> tuple[str, bool]:
         """The text as the model expects it, and whether the Chinese rules were used."""
         if "<|" in text and "|>" in text:
-            return text, False
-        if not any("\u4e00" <= c <= "\u9fff" for c in text):
-            normal = self.normalize(text)
-            english = self.normalize.language(text) in ("en", None)
-            return spell_out_numbers(normal) if english else normal, False
-        text = _without_blanks(self.normalize(text).replace("\n", ""))
-        for old, new in _CHINESE_REPLACEMENTS.items():
-            text = text.replace(old, new)
-        return re.sub("[，,、]+$", "。", text), True
+            return text.strip(), False
+        chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
+        text = plain(text)
+        language = self.normalize.language(text)
+        read = [self.normalize(line, language, refused) for line in sentences(text, chinese)]
+        if chinese:
+            text = together([_chinese(line) for line in read], chinese)
+            return re.sub("[，,、]+$", "。", text), True
+        if language in ("en", None):
+            read = [spell_out_numbers(line) for line in read]
+        return together(read, chinese), False
+
+
+def _chinese(text: str) -> str:
+    text = _without_blanks(text.replace("\n", ""))
+    for old, new in _CHINESE_REPLACEMENTS.items():
+        text = text.replace(old, new)
+    return text
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise UsageError(
+            f"the text has {len(text)} characters; at most {LONGEST_TEXT} are spoken at once: "
+            "speak it in parts"
+        )
 
 
 def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
@@ -143,18 +190,25 @@ def spell_out_numbers(text: str) -> str:
     """Every run of digits as English words."""
     if not any(c.isdigit() for c in text):
         return text
+    runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))
+    return "".join(_words(run) if run[0].isdigit() else run for run in runs)
+
+
+def _words(run: str) -> str:
+    """ASCII digits as an English number, or one by one if that has no name."""
+    return _number(run) if len(run) <= _NAMED_DIGITS else " ".join(map(_number, run))
+
+
+@lru_cache(1024)  # digits of a long number come again and again
+def _number(run: str) -> str:
+    return str(_speller().number_to_words(run))
+
+
+@lru_cache(1)
+def _speller() -> Any:
     import inflect
 
-    speller = inflect.engine()
-
-    def words(run: str) -> str:
-        try:
-            return str(speller.number_to_words(run))
-        except (inflect.NumOutOfRangeError, ValueError):  # ValueError: more digits than int reads
-            return " ".join(str(speller.number_to_words(digit)) for digit in run)
-
-    runs: Iterable[str] = re.findall(r"\D+|\d+", "".join(_ascii_digit(c) for c in text))
-    return "".join(words(run) if run[0].isdigit() else run for run in runs)
+    return inflect.engine()
 
 
 def _ascii_digit(character: str) -> str:

@@ -41,6 +41,12 @@ def speak(cli: Cli, tiny: Path) -> Any:
     return run
 
 
+def test_what_no_reading_was_found_for_is_told(cli: Cli, tiny: Path) -> None:
+    ran = cli("run", tiny, "It has x[5]=y.", *NOISE)
+    assert ran.code == 0
+    assert "no reading was found for 'x[5]=y'" in ran.err
+
+
 def test_the_account_is_of_the_audio_in_the_file(cli: Cli, bundle: Build) -> None:
     ran = cli("run", bundle("demo"), "Good morning.", "-o", "a.wav", "--threads", 1, "--json")
     assert (ran.code, ran.err) == (0, "")

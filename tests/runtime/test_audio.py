@@ -1,5 +1,6 @@
 """Sound files in and out, and resampling."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,49 @@ def test_a_low_rate_is_refused(tmp_path: Path) -> None:
         audio.read(tmp_path / "a.wav")
 
 
+def test_a_rate_that_nobody_records_at_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(200, 192001), 192001)
+    with pytest.raises(UsageError, match="192001 Hz is too high"):
+        audio.read(tmp_path / "a.wav")
+
+
+def test_many_channels_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((160, 9)), 16000)
+    with pytest.raises(UsageError, match="9 channels"):
+        audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("header", ["true", "unknown length"])
+def test_a_long_recording_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros(60 * 16000, np.int16), 16000)
+    if header != "true":
+        data = bytearray(path.read_bytes())
+        data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])  # samples in all, by STREAMINFO
+        path.write_bytes(data)
+    decoded: list[int] = []
+    real = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int, *rest: object, **more: object) -> object:
+        block = real(self, frames, *rest, **more)
+        decoded.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    with pytest.raises(UsageError, match=r"s long; .* 0\.5 to 30 s"):
+        audio.read(path)
+    assert sum(decoded) <= 31 * 16000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0, bad, 0], np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(UsageError, match="not finite"):
+        audio.read(tmp_path / "a.wav")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"RIFF", b"not a sound file" * 100])
 def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.wav"
@@ -110,6 +154,17 @@ def test_a_sine_stays_the_same_sine(old: int, new: int) -> None:
 def test_what_the_new_rate_cannot_hold_is_removed(hertz: float) -> None:
     found = audio.resample(sine(hertz, 48000), 48000, 16000)
     assert np.abs(found[200:-200]).max() < 0.01
+
+
+@pytest.mark.parametrize("old", [47999, 96001, 191999])
+def test_a_rate_without_a_common_divisor_needs_little_memory(old: int) -> None:
+    samples = sine(1000, old, 1.0)
+    tracemalloc.start()
+    found = audio.resample(samples, old, 24000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150e6
+    np.testing.assert_allclose(found[200:-200], sine(1000, 24000, 1.0)[200:-200], rtol=0, atol=2e-3)
 
 
 @repeatable

@@ -11,6 +11,7 @@ from support import RUNTIMES
 
 from edgepack.bundle import Bundle
 from edgepack.runtime.loading import session_of, with_session
+from edgepack.runtime.normalization import Normalization
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 TEXTS = ["今天天气很好。", "我们一起去公园散步吧。", "明天早上还要去上班。", "你好，世界。"]
@@ -53,6 +54,28 @@ def test_each_utterance_has_its_own_times(ort: Synthesizer) -> None:
         spoken = list(pool.map(ort.speak, TEXTS))
     for speech in spoken:
         assert 0 < speech.stages["flow_estimator"] < speech.seconds
+
+
+def test_one_text_is_read_while_another_is(ort: Synthesizer) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Normalization):
+        def __call__(self, text: str, *how: object) -> str:
+            if text.startswith("很长"):
+                begun.set()
+                assert go_on.wait(10)
+            return text
+
+    frontend = replace(ort.loaded.frontend, normalize=Slow({}))
+    slow = replace(ort, loaded=replace(ort.loaded, frontend=frontend))
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(slow._read, "很长的话。", PLAIN)
+        assert begun.wait(10)
+        try:
+            assert pool.submit(slow._read, SPOKEN, PLAIN).result(5).pieces == [SPOKEN]
+        finally:
+            go_on.set()
+        assert long.result().pieces == ["很长的话。"]
 
 
 def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

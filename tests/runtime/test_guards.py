@@ -42,6 +42,13 @@ def test_no_end_is_a_fault() -> None:
     assert fault.startswith("runaway: 80 speech tokens for 4 text tokens without an end")
 
 
+def test_far_too_little_speech_for_a_text_is_a_fault() -> None:
+    (fault,) = faults(SPEECH, ended=True, text_tokens=400, speech_tokens=10)
+    assert fault.startswith("too short: 10 speech tokens for 400 text tokens")
+    assert faults(SPEECH, ended=True, text_tokens=400, speech_tokens=400) == []
+    assert faults(SPEECH, ended=True, text_tokens=19, speech_tokens=1) == []
+
+
 def test_no_speech_is_a_fault() -> None:
     (fault,) = found(np.zeros(0), tokens=0)
     assert fault.startswith("no speech: the language model ended at once")

@@ -1,6 +1,7 @@
 """Cleaning text, splitting it into utterances, reading numbers."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.runtime.normalization import Normalization
+from edgepack.runtime.plain import plain
 from edgepack.runtime.text import Frontend, spell_out_numbers, split
 
 END_OF_PROMPT = "<|endofprompt|>"
@@ -55,7 +57,21 @@ def test_text_becomes_what_the_original_makes_of_it(full: Frontend, item: dict[s
             full.utterances(item["text"])
 
 
-@pytest.mark.parametrize("text", ["", "  \n ", "...", "。！？", "$", '"”'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "  \n ",
+        "...",
+        "。！？",
+        "$",
+        '"”',
+        "❤️",
+        "☺️👍",
+        "😀",
+        *"\u200b\u2060\ufeff\u3164\u202e\u0301",
+    ],
+)
 def test_text_without_a_word_is_refused(small: Frontend, text: str) -> None:
     with pytest.raises(UsageError, match="nothing to speak"):
         small.utterances(text)
@@ -75,7 +91,7 @@ def test_any_text_gives_pieces_or_an_error(small: Frontend, text: str) -> None:
     try:
         pieces = small.utterances(text)
     except UsageError:
-        assert not letters(text)
+        assert not letters(plain(text))
     else:
         assert pieces
         assert all(small.ids(piece) for piece in pieces)
@@ -84,8 +100,8 @@ def test_any_text_gives_pieces_or_an_error(small: Frontend, text: str) -> None:
 @repeatable
 @given(ANYTHING.filter(lambda text: not any(c.isdigit() for c in text)))
 def test_no_letter_is_lost_or_moved(small: Frontend, text: str) -> None:
-    if letters(text):
-        assert letters("".join(small.utterances(text))) == letters(text)
+    if letters(plain(text)):
+        assert letters("".join(small.utterances(text))) == letters(plain(text))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +139,53 @@ def test_utterances_are_neither_long_nor_short(lengths: list[int]) -> None:
     assert len(sizes) == 1 or 20 <= sizes[-1] <= 60 + 70 + 19
 
 
+PHRASE = "今天天气很好我们一起去公园"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(PHRASE * count for count in (20, 40, 100)),
+        f"{PHRASE}，" * 40,
+        "the quick brown fox jumps over the lazy dog and " * 40,
+        "one, two, " * 200,
+        "A" * 1000,
+        "A" * 20_000,
+        "你" + "A" * 2000,
+        "a-" * 2000,
+        "Привет мир " * 100,
+    ],
+    ids=lambda text: f"{text[:6]}-{len(text)}",
+)
+def test_an_utterance_has_an_upper_bound(full: Frontend, small: Frontend, text: str) -> None:
+    for frontend in (full, small):
+        pieces = frontend.utterances(text)
+        chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
+        sizes = [len(piece) if chinese else len(frontend.ids(piece)) for piece in pieces]
+        assert max(sizes) <= 150
+        assert len(pieces) == 1 or max(sizes) <= 82
+        assert letters("".join(pieces)) == letters(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("one two three, " * 60, " three,"),
+        ("one two three " * 60, r" (one|two|three),"),
+        (f"{'只有逗号' * 5}，" * 10, "逗号，"),
+        ("这里没有标点" * 40, "[这里没有标点]，"),
+    ],
+)
+def test_it_is_cut_at_the_best_place(full: Frontend, text: str, end: str) -> None:
+    first, *_ = full.utterances(text)
+    assert re.search(f"{end}$", first)
+
+
+def test_marked_text_is_not_endless(small: Frontend) -> None:
+    with pytest.raises(UsageError, match=r"one piece, and this has \d+ tokens; at most 500"):
+        small.utterances(f"{'word ' * 501}{END_OF_PROMPT}")
+
+
 def test_marked_text_is_left_alone(small: Frontend) -> None:
     text = f" Speak 1 word.{END_OF_PROMPT} And 2. （好）"
     assert small.utterances(text) == [text]
@@ -138,7 +201,7 @@ class Read(Normalization):
     def language(self, text: str) -> str:
         return self.code
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, *how: object) -> str:
         return f"{text}-2-"
 
 
@@ -156,11 +219,23 @@ def test_a_reader_of_numbers_and_dates_goes_first(
     assert replace(small, normalize=Read({}, code=code)).utterances(text) == [spoken]
 
 
+def test_a_text_that_is_too_long_is_refused(small: Frontend) -> None:
+    for use in (small.utterances, small.clean):
+        with pytest.raises(UsageError, match="100001 characters; at most 100000 are spoken"):
+            use("a " * 50_000 + "b")
+
+
 def test_an_instruction_ends_the_prompt_once(full: Frontend) -> None:
     (end,) = full.ids(END_OF_PROMPT)
     ids = full.instruction("慢一点")
     assert ids == [*full.ids("慢一点"), end]
     assert full.instruction(f"慢一点{END_OF_PROMPT}") == ids
+    assert full.instruction("慢\u200b一点😀") == ids
+
+
+def test_an_instruction_is_not_endless(small: Frontend) -> None:
+    with pytest.raises(UsageError, match=r"the instruction has \d+ tokens; at most 500"):
+        small.instruction("slowly " * 500)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from edgepack.errors import UnsupportedError
-from edgepack.runtime.normalization import Normalize
+from edgepack.runtime.normalization import Normalize, Refused
 from edgepack.runtime.normalizers._cldr_rules import (
     CURRENCIES,
     RULES,
@@ -63,7 +63,7 @@ def _placed(read: _Read, match: _Match) -> str:
 class _Reader:
     words: Words
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, refused: Refused = lambda words: None) -> str:
         for pattern, read in self._passes if re.search(r"\d", text) else ():
             text = pattern.sub(read, text)
         return text

@@ -1,120 +1,30 @@
-"""WeTextProcessing grammars (two finite-state transducers each), run by kaldifst.
+"""WeTextProcessing grammars (two finite-state transducers each), run by kaldifst."""
 
-Source: wetext/utils.py (`normalize`) and wetext/token_parser.py. A tagger turns text into tokens
-such as `date { year: "2024" month: "5" }`, their fields are put into the order they are spoken
-in, and a verbaliser turns that into words.
-"""
-
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.runtime.normalization import Normalize
-
-_Order = Mapping[str, Sequence[str]]
-_Transducer = Callable[[str], str]
-
-_CHINESE: _Order = {
-    "date": ("year", "month", "day"),
-    "fraction": ("denominator", "numerator"),
-    "measure": ("denominator", "numerator", "value"),
-    "money": ("value", "currency"),
-    "time": ("noon", "hour", "minute", "second"),
-}
-_ENGLISH: _Order = {
-    "date": ("preserve_order", "text", "day", "month", "year"),
-    "money": ("integer_part", "fractional_part", "quantity", "currency_maj"),
-}
-# Fields that are not named here follow, in the tagger's order.
-_ORDERS: Mapping[str, _Order] = {"zh": _CHINESE, "ja": _CHINESE, "en": _ENGLISH}
-
-_FIELD = re.compile(r'([A-Za-z_]+): "((?:[^"\\]|\\.)*)"', re.DOTALL)
-_TOKEN = re.compile(rf" *([A-Za-z_]+) \{{((?: +{_FIELD.pattern})*) *\}}", re.DOTALL)
-
-# Time and memory grow faster than the text, so a long one is read in pieces.
-_LONGEST = 800
-_BREAKS = (r"[。！？；\n]|[.!?;]\s", r"\s|[，、]", r"\D(?=\D)")
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """The text cut after sentences, at worst after words or where there is no number."""
-    start = 0
-    while len(text) - start > _LONGEST:
-        window = text[start : start + _LONGEST]
-        ends = (max((m.end() for m in re.finditer(p, window)), default=0) for p in _BREAKS)
-        end = start + next((end for end in ends if end), _LONGEST)
-        yield text[start:end]
-        start = end
-    yield text[start:]
-
-
-def _reordered(tagged: str, order: _Order) -> str | None:
-    """The tokens with their fields as the verbaliser expects them; None if they are no tokens."""
-    tokens: list[str] = []
-    end = 0
-    while token := _TOKEN.match(tagged, end):
-        end = token.end()
-        fields: list[tuple[str, str]] = _FIELD.findall(token[2])
-        values, names = dict(fields), [name for name, _ in fields]
-        if token[1] in order and values.get("preserve_order") != "true":
-            first = order[token[1]]
-            names = [*first, *(name for name in names if name not in first)]
-        spoken = "".join(f' {n}: "{_escaped(values[n])}"' for n in names if n in values)
-        tokens.append(f"{token[1]} {{{spoken} }}")
-    return " ".join(tokens) if tokens and not tagged[end:].strip(" ") else None
-
-
-def _escaped(value: str) -> str:
-    r"""A value the tagger has escaped, escaped once more: wetext reads `"` as `\"`."""
-    return value.replace("\\", "\\\\").replace('"', '\\"')
-
-
-@dataclass(frozen=True)
-class _Grammar:
-    tagger: _Transducer
-    verbalizer: _Transducer
-    order: _Order
-    needs_digit: bool
-
-    def __call__(self, text: str) -> str:
-        text = text.strip()
-        return "".join(map(self._read, _pieces(text))) if len(text) > _LONGEST else self._read(text)
-
-    def _read(self, text: str) -> str:
-        """The piece in words, or as it is where the grammar finds no way through it."""
-        inner = text.strip()
-        if not inner or (self.needs_digit and not re.search(r"\d", inner)):
-            return text
-        try:
-            reordered = _reordered(self.tagger(inner).strip(), self.order)
-            spoken = self.verbalizer(reordered).strip() if reordered else ""
-        except (TypeError, UnicodeError):  # lone surrogates, or half a character
-            return text
-        before, _, after = text.partition(inner)
-        return f"{before}{spoken}{after}" if spoken else text
+from edgepack.runtime.normalizers._wfst_grammar import ORDERS, grammar
+from edgepack.runtime.normalizers._wfst_trial import check
 
 
 @dataclass(frozen=True)
 class _Wfst:
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """A grammar from its tagger and its verbaliser file, in this order."""
+        """A grammar from its tagger and its verbaliser file, in this order, known or tried."""
         try:
-            import kaldifst
+            importlib.import_module("kaldifst")
         except ImportError:
             raise UnsupportedError("kaldifst is not installed; pip install kaldifst") from None
-        if locale not in _ORDERS:
-            raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(_ORDERS)}")
-        loaded: list[_Transducer] = []
-        for file in files:
-            try:
-                loaded.append(kaldifst.TextNormalizer(str(file)))
-            except (RuntimeError, MemoryError, ValueError) as error:
-                raise IntegrityError(f"{file}: kaldifst cannot read it: {error}") from None
-        if len(loaded) != 2:
-            raise IntegrityError(f"a grammar is a tagger and a verbaliser, not {len(loaded)} files")
-        return _Grammar(loaded[0], loaded[1], _ORDERS[locale], needs_digit=locale != "en")
+        if locale not in ORDERS:
+            raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(ORDERS)}")
+        if len(files) != 2:
+            raise IntegrityError(f"a grammar is a tagger and a verbaliser, not {len(files)} files")
+        check(locale, files)
+        return grammar(locale, files)
 
 
 NORMALIZER = _Wfst()
