@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from fakes import Fake
 from linked import changed, linked
-from runtime.fakes import Fake
 from safetensors.numpy import load as arrays_of
 from safetensors.numpy import save
 from support import RUNTIMES, Build
