@@ -28,8 +28,8 @@ def places(tree: Any, kind: str = "", *path: Any) -> Iterator[tuple[str, tuple[A
     if path:
         yield kind, path
     by_name = path[-1:] and path[-1] in NAMED
-    items = tree.items() if isinstance(tree, dict) else ()
-    items = enumerate(tree) if isinstance(tree, list) else items
+    items = [*tree.items()] if isinstance(tree, dict) else []
+    items = [*enumerate(tree)] if isinstance(tree, list) else items
     for key, value in items:
         name = "*" if by_name or isinstance(key, int) else key
         yield from places(value, f"{kind}.{name}", *path, key)
