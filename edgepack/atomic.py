@@ -143,7 +143,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def _place(path: Path) -> Path:
     """Where a path leads: links are written through."""
-    return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _stem(place: Path) -> str:
