@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from edgepack.bundle import MANIFEST, open_bundle
+from edgepack.consistency import solver_problems
 from edgepack.errors import UsageError
 from edgepack.manifest import Manifest, Offer, Solver
 
@@ -46,7 +47,7 @@ def read_choices(path: Path) -> Choices:
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
         return Choices(msgspec.convert(tree, dict[str, dict[str, str]]))
-    except (yaml.YAMLError, UnicodeError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(
             f"{path}: not a recipe file such as 'ort: {{speech_lm: nbits8}}' ({error})"
         ) from None
@@ -62,16 +63,13 @@ def read_solvers(path: Path, runtimes: Iterable[str]) -> dict[str, Solver | None
         return {runtime: _table(manifest, runtime) for runtime in runtimes}
     try:
         table = msgspec.json.decode(path.read_bytes(), type=Solver)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: msgspec's, and no UTF-8
         raise UsageError(
             f"solver {str(path)!r}: not auto, reference, calibrated, a bundle or a JSON file with "
             f"steps ({error})"
         ) from None
-    times = [step.time for step in table.steps]
-    if not times or times[0] != 0.0 or times != sorted(set(times)) or times[-1] >= 1.0:
-        raise UsageError(f"{path}: times have to rise from 0 and stay below 1")
-    if any(not step.conditional or (step.guided and not step.free) for step in table.steps):
-        raise UsageError(f"{path}: a step lacks the weight of a velocity that it computes")
+    for problem in solver_problems(table):
+        raise UsageError(f"{path}: {problem}")
     return dict.fromkeys(runtimes, table)
 
 

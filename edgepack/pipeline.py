@@ -204,6 +204,7 @@ def _make(
                 )
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        bundle.open_bundle(folder)  # whether a device would
     return Built(wanted, Bundle(wanted.folder, manifest), False, clock.seconds, errors, peaks)
 
 
