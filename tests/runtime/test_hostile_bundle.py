@@ -301,7 +301,6 @@ def test_a_cache_that_a_network_does_not_have_is_one_of_our_errors(
 def test_errors_of_engines_have_a_kind(error: Exception, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught, translated("a.onnx", "ONNX Runtime cannot run"):
         raise error
-    assert type(caught.value).__mro__[-4] is not Exception
     assert "\n" not in str(caught.value)
 
 
