@@ -18,8 +18,8 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
-    "", "errors", "discovery", "report", "ranges", "manifest", "consistency", "atomic", "bundle",
-    "arrays", "measurements", "voices",
+    "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
+    "bundle", "arrays", "measurements", "voices",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.

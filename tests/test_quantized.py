@@ -11,7 +11,7 @@ from support import RUNTIMES, Build
 from edgepack import target
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import GateError
-from edgepack.manifest import Limit, Metric
+from edgepack.metrics import Limit, Metric
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
 from edgepack.runtime.synthesizer import Synthesizer

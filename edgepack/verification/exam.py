@@ -134,12 +134,8 @@ def of(bundle: Bundle) -> list[Question]:
     found = widths(bundle, calls)
     logits = calls["speech_lm"][0][1]["logits"].shape[1]
     for question in exam:
-        try:
-            require_voice(bundle, voices.fitting(question.spoken.voice, manifest), found)
-            problem = _problem(question, manifest, found.text_rows, logits)
-        except ValueError as error:
-            problem = str(error)
-        if problem:
+        require_voice(bundle, question.spoken.voice, found, f"a voice of {path.name}")
+        if problem := _problem(question, manifest, found.text_rows, logits):
             raise IntegrityError(f"{path}: not an exam of this bundle ({problem})")
     if not any(question.sounded for question in exam):
         raise IntegrityError(f"{path}: not an exam of this bundle (nothing in it has audio)")

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgepack.manifest import Limit, Limits, Manifest, Measure, Metric, Values
+from edgepack.manifest import Manifest
+from edgepack.metrics import Limit, Limits, Measure, Metric, Values
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.solver import euler
 from edgepack.verification import intervals, quality

@@ -202,6 +202,24 @@ def test_an_interrupt_keeps_what_was_written_and_a_fault_does_not(tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_interrupt_before_anything_was_written_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), audio.Writer(path, 24000):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_stream_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for name in (".a.wav.4711.tmp", ".a.wav.01234567.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    with audio.Writer(path, 24000) as writer:
+        writer.write(sine(440, 24000))
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_file_in_no_folder_cannot_grow(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         audio.Writer(tmp_path / "no" / "a.wav", 24000)
