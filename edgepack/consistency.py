@@ -45,6 +45,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         found = {role: len(model.inputs) for role, model in manifest.enrolment.items()}
         if found != _ENROLMENT:
             yield f"enrolment: not {' and '.join(_ENROLMENT)} with their inputs"
+    if quality := manifest.quality:
+        parts = (quality.limits, quality.values, quality.not_measured)
+        if any(part.keys() != quality.values.keys() for part in parts):
+            yield "quality: its parts are of different runtimes"
     yield from _host(manifest)
     for runtime, calibrated in manifest.solvers.items():
         yield from (f"solvers.{runtime}: {p}" for p in solver_problems(calibrated.solver))

@@ -68,6 +68,19 @@ def test_a_low_rate_is_refused(tmp_path: Path) -> None:
         audio.read(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("rate", [16000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000])
+def test_rates_of_devices_are_read(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(300, rate), rate)
+    assert audio.read(tmp_path / "a.wav").rate == rate
+
+
+@pytest.mark.parametrize("rate", [47_999, 96_001, 44_056])
+def test_a_rate_without_a_small_ratio_is_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(300, rate), rate)
+    with pytest.raises(UsageError, match=f"{rate} Hz is a rate that nothing records at"):
+        audio.read(tmp_path / "a.wav")
+
+
 def test_a_rate_that_nobody_records_at_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(200, 192001), 192001)
     with pytest.raises(UsageError, match="192001 Hz is too high"):
