@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from contracts import FORMATS, STATES, TAP, WEIGHTS, job, totals
@@ -257,3 +258,25 @@ def test_every_wrapper_is_tried_and_forwards_every_call() -> None:
     assert own == {Watched, Guarded, OnDemand, Observed}
     offered = {name for name in vars(Session) if not name.startswith("_")}
     assert offered <= vars(Wrapper).keys()
+
+
+@pytest.mark.parametrize("runtime", engines())
+def test_a_result_that_is_handed_on_has_the_name_that_the_graph_says(
+    runtime: str, tmp_path: Path
+) -> None:
+    if not engine(runtime).reads_onnx:
+        return
+    value = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["inner"]),
+        onnx.helper.make_node("Identity", ["inner"], ["y"]),
+    ]
+    ends = [value(name, onnx.TensorProto.FLOAT, [None]) for name in "xy"]
+    graph = onnx.helper.make_graph(nodes, "handed_on", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "n.onnx"
+    )
+    session = engine(runtime).open(tmp_path / "n.onnx", (), Options(1))
+    found = session.run({"x": np.array([-1.0, 2.0], np.float32)})
+    np.testing.assert_array_equal(found["y"], [0.0, 2.0])

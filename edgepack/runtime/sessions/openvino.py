@@ -47,7 +47,8 @@ class _OpenVinoSession(Session):
         self._compiled = compiled
         self._transient = transient
         self._request = compiled.create_infer_request()
-        self._outputs = [(output, output.get_any_name()) for output in compiled.outputs]
+        # A value that is handed on unchanged has several names, of which the graph's is one.
+        self._outputs = [(o, name) for o in compiled.outputs for name in sorted(o.get_names())]
         self._variables = {f"{s.input}{s.output}": s.output for s in states}
         if lacking := self._variables.keys() - {v.name for v in self._request.query_state()}:
             raise ValueError(f"there is no cache {min(lacking)}")
