@@ -19,21 +19,23 @@ from edgepack.backend import Job, converted
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import GateError, UnsupportedError
 from edgepack.measurements import Offer
-from edgepack.metrics import Limits, Values
+from edgepack.metrics import Limits
+from edgepack.ranges import Precision
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.loading import Host, Loaded, with_session
-from edgepack.runtime.session import Feeds, Session, engine
-from edgepack.verification import gates
+from edgepack.runtime.session import EngineError, Feeds, Session, engine
+from edgepack.verification import gates, selftest
 from edgepack.verification.exam import Exam
 from edgepack.verification.intervals import digits, finite, rounded
+from edgepack.verification.selftest import Call
 
 SLOWER = 1.2  # times fp32's time: less is noise of the measurement
 _FEWEST, _MOST, _SECONDS = 3, 15, 1.5  # rounds of one timing, and when to stop
 _STEPS = 24  # tokens of one
 _REFUSED, _BROKEN = "refused:", "broken:"  # begin verdicts; what is broken is never pardoned
 CHOSEN, SECOND = "chosen", "second to the chosen one"
-_SHORTEST = 0.5e-3  # seconds of a call that can be timed
+_SHORTEST = 2e-3  # seconds of calls that can be timed
 
 Play = Sequence[Feeds]  # calls in order, starting with empty caches
 
@@ -42,12 +44,13 @@ Play = Sequence[Feeds]  # calls in order, starting with empty caches
 class Lot:
     """A network to convert: its job without a recipe, and recipes in order of preference.
 
-    `limits` are what each recipe's result is held to.
+    `limits` are what each recipe's result is held to, `calls` the network's self-test.
     """
 
     job: Job
     recipes: Sequence[str]
     limits: Mapping[str, Limits]
+    calls: Sequence[Call]
 
 
 @dataclass(frozen=True)
@@ -86,21 +89,22 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
         except UnsupportedError as error:
             offers.append(Offer(recipe=name, bytes=0, speed=None, values={}, verdict=str(error)))
             continue
+        size = sum(file.stat().st_size for file in files)
         options = judge.host.options(stage, recipe.precision)
-        session = engine(recipe.engine).open(files[0], lot.job.states, options)
         if name == "fp32":
+            session = engine(recipe.engine).open(files[0], lot.job.states, options)
             base = _yardstick(session, lot, judge)
-        values: Values = {}
-        verdict = ""
-        if name != "fp32":
-            values, verdict = _judged(stage, session, lot.limits[name], judge)
-        offer = Offer(
-            recipe=name,
-            bytes=sum(file.stat().st_size for file in files),
-            speed=_speed(base, session) if base else None,
-            values={metric: rounded(measure) for metric, measure in values.items()},
-            verdict=verdict,
-        )
+            speed = _speed(base, session) if base else None
+            offer = Offer(recipe=name, bytes=size, speed=speed, values={}, verdict="")
+        else:
+            offer = Offer(recipe=name, bytes=size, speed=None, values={}, verdict="")
+            try:
+                session = engine(recipe.engine).open(files[0], lot.job.states, options)
+                offer = _judged(offer, session, recipe.precision, lot, judge)
+                if base and not offer.verdict.startswith(_BROKEN):
+                    offer = msgspec.structs.replace(offer, speed=_speed(base, session))
+            except EngineError as error:
+                offer = _with(offer, f"{_BROKEN} {error}")
         offers.append(offer)
         made[name] = files
     standing = [offer for offer in offers if offer.recipe in made]
@@ -116,16 +120,22 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     return kept, [*ranked, *failed]
 
 
-def _judged(stage: str, session: Session, limits: Limits, judge: Judge) -> tuple[Values, str]:
-    """What a network among those of the reference is worth, and the verdict if it is refused."""
+def _judged(offer: Offer, session: Session, precision: Precision, lot: Lot, judge: Judge) -> Offer:
+    """The offer with what its network is worth among those of the reference, and the verdict."""
+    stage = lot.job.stage
+    error, allowed = selftest.error(session, lot.calls), selftest.limit(stage, precision)
+    if not error <= allowed:
+        return _with(offer, f"{_BROKEN} its self-test is off by {error:.1e}, more than {allowed:g}")
     examined = with_session(judge.reference, stage, session)
     try:
-        values, failed = gates.judge(examined, judge.exam, stage, limits)
-    except GateError as error:  # the runtime refuses values that are not finite
-        return {}, f"{_BROKEN} {error}"
+        values, failed = gates.judge(examined, judge.exam, stage, lot.limits[offer.recipe])
+    except GateError as problem:  # the runtime refuses values that are not finite
+        return _with(offer, f"{_BROKEN} {problem}")
+    verdict = f"{_REFUSED} {failed[0]}" if failed else ""
     if not all(finite(measure) for measure in values.values()):
-        return values, f"{_BROKEN} it gives values that are not finite"
-    return values, f"{_REFUSED} {failed[0]}" if failed else ""
+        verdict = f"{_BROKEN} it gives values that are not finite"
+    values = {metric: rounded(measure) for metric, measure in values.items()}
+    return msgspec.structs.replace(offer, values=values, verdict=verdict)
 
 
 def reason(offers: Sequence[Offer]) -> str:
@@ -135,7 +145,7 @@ def reason(offers: Sequence[Offer]) -> str:
     if not others:
         return "the only one of those tried that keeps its limits and is worth it"
     if chosen.speed is None:
-        return f"the smaller one that is preferred of {others + 1}; none was timed"
+        return f"the first in order of preference of {others + 1} that keep their limits; not timed"
     return f"the least product of time and bytes of {others + 1} that keep their limits"
 
 
@@ -198,7 +208,7 @@ class Yardstick:
 def _yardstick(session: Session, lot: Lot, judge: Judge) -> Yardstick | None:
     """None if the target is of another machine, there is nothing to call, or calls are too short.
 
-    Looking up a row takes less than half a millisecond, which cannot be timed.
+    Looking up a row takes microseconds, which cannot be timed.
     """
     play = _play(lot, judge) if judge.timed else []
     if len(play) < 2:
@@ -206,7 +216,7 @@ def _yardstick(session: Session, lot: Lot, judge: Judge) -> Yardstick | None:
     play = _rows(play, session.batches)
     _seconds_a_call(session, play)
     found = Yardstick(session, play)
-    return found if _seconds_a_call(session, play) >= _SHORTEST else None
+    return found if _seconds_a_call(session, play) * (len(play) - 1) >= _SHORTEST else None
 
 
 def _play(lot: Lot, judge: Judge) -> Play:

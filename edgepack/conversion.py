@@ -18,7 +18,6 @@ from edgepack.runtime.loading import Host, load
 from edgepack.runtime.session import engine
 from edgepack.trial import Trial
 from edgepack.verification import exam, gates, selftest
-from edgepack.verification.selftest import Calls
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Conversion:
 
     runtime: str
     lots: Sequence[Lot]
-    calls: Calls
     root: Path
     scratch: Path
     threads: int
@@ -71,7 +69,7 @@ def convert(work: Conversion, step: Step) -> dict[str, Converted]:
         stage, precision = lot.job.stage, recipe.precision
         options = Host(work.runtime, work.threads).options(stage, precision)
         session = engine(recipe.engine).open(files[0], lot.job.states, options)
-        error = selftest.error(session, work.calls[stage])
+        error = selftest.error(session, lot.calls)
         allowed = selftest.limit(stage, precision)
         if not error <= allowed:
             raise GateError(

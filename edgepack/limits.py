@@ -8,18 +8,32 @@ from edgepack.manifest import Variant
 from edgepack.metrics import Limits
 from edgepack.plan import Plan
 from edgepack.ranges import Precision
-from edgepack.recipe import PRECISIONS, QUANTIZED, named
+from edgepack.recipe import PRECISIONS, QUANTIZED, named, runtimes
 from edgepack.target import TargetProfile
 from edgepack.verification import gates
 
 
 def check(plan: Plan) -> None:
     """Raise UsageError for a plan that names unknown networks, or quantizes one without limits."""
+    profile, fixed = plan.profile, plan.choices.names
     known = ["default", *gates.STAGES]
-    named_stages = [*plan.profile.precision, *(s for n in plan.choices.names.values() for s in n)]
+    named_stages = [
+        *profile.precision,
+        *(profile.gpu.providers if profile.gpu else ()),
+        *(s for options in profile.runtimes.values() for g in options.guests.values() for s in g),
+        *(stage for of_runtime in fixed.values() for stage in of_runtime),
+    ]
     for stage in named_stages:
         if stage not in known:
             raise UsageError(f"target {plan.target}: {unknown('network', stage, known)}")
+    for runtime in fixed:
+        if runtime not in runtimes():
+            raise UsageError(f"recipes: {unknown('runtime', runtime, runtimes())}")
+    if fixed and not fixed.keys() & profile.runtimes.keys():
+        raise UsageError(
+            f"target {plan.target}: the recipes are of {', '.join(fixed)}, and it is built for "
+            f"{', '.join(profile.runtimes)}; choose one of both with --format"
+        )
     for runtime in plan.profile.runtimes:
         for stage in gates.STAGES:
             for recipe in plan.recipes(runtime, stage):
@@ -59,9 +73,9 @@ def _judged_as(profile: TargetProfile, stage: str, precision: Precision) -> Prec
 def _of(profile: TargetProfile, part: gates.Part, precision: Precision) -> Limits:
     limits = profile.gates.get(precision, {})
     found = {metric: limits[metric] for metric in part.metrics if metric in limits}
-    if not found and precision in QUANTIZED:
+    if precision in QUANTIZED and all(limit.optional for limit in found.values()):
         raise UsageError(
             f"the target's gates at {precision} have no limit for {', '.join(part.stages)}; give "
-            f"one of {', '.join(part.metrics)}"
+            f"one of {', '.join(part.metrics)} that is not optional"
         )
     return found

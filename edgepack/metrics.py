@@ -23,9 +23,19 @@ class Limit(Struct, frozen=True):
     high: Number | None = None
     optional: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a range without an end, or with none in it."""
+        if self.low is None and self.high is None:
+            raise ValueError("a limit needs a low or a high end")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"a limit from {self.low:g} to {self.high:g} has nothing in it")
+
 
 class Measure(Struct, frozen=True):
-    """A metric over `count` observations, with its 95 % confidence interval `low` to `high`."""
+    """A metric with its 95 % confidence interval `low` to `high`.
+
+    `count` is of what was drawn independently: tokens for shares, sentences for the rest.
+    """
 
     value: Number
     low: Number

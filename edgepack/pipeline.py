@@ -22,7 +22,7 @@ from edgepack.backend import Job
 from edgepack.bundle import Bundle
 from edgepack.calibration.solver import Bound
 from edgepack.conversion import Conversion, Converted, convert, examine
-from edgepack.errors import GateError, UsageError
+from edgepack.errors import GateError, UnsupportedError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
 from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
@@ -75,12 +75,9 @@ class Built:
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
-    source = open_source(request.model, request.llm)
-    plans = plan(request, source)
+    source, plans = planned(request)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
-    for wanted in missing:
-        limits.check(wanted)
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:
@@ -105,6 +102,15 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     return [built[p.target] for p in plans]
 
 
+def planned(request: BuildRequest) -> tuple[Source, list[Plan]]:
+    """The checkpoint, and what would be made of it; raises UsageError for what cannot be."""
+    source = open_source(request.model, request.llm)
+    plans = plan(request, source)
+    for wanted in plans:
+        limits.check(wanted)
+    return source, plans
+
+
 def _existing(wanted: Plan, *, force: bool) -> Built | None:
     """The bundle that is there already, if it is of the same inputs, intact, and passed its gates.
 
@@ -112,7 +118,10 @@ def _existing(wanted: Plan, *, force: bool) -> Built | None:
     """
     if force or not wanted.folder.exists():
         return None
-    found = bundle.open_bundle(wanted.folder)
+    try:
+        found = bundle.open_bundle(wanted.folder)
+    except UnsupportedError as error:
+        raise UsageError(f"{error}: give --force to replace it, or another -o") from None
     manifest = found.manifest
     if manifest.build != wanted.key or not _as_chosen(wanted, manifest):
         if manifest.quality and manifest.quality.failed:
@@ -121,7 +130,7 @@ def _existing(wanted: Plan, *, force: bool) -> Built | None:
                 f"({'; '.join(manifest.quality.failed)}); give --force to replace it"
             )
         raise UsageError(
-            f"{wanted.folder}: holds a bundle of other inputs or tools; "
+            f"{wanted.folder}: holds a bundle of other inputs, options or tools; "
             "give --force to replace it, or another -o"
         )
     found.check(manifest.files)
@@ -182,8 +191,7 @@ def _make(
         for runtime in profile.runtimes:
             work = Conversion(
                 runtime,
-                _lots(contents.stages, wanted, runtime, folder, trial),
-                contents.calls,
+                _lots(contents, wanted, runtime, folder, trial),
                 folder,
                 contents.folder / "auction" / wanted.target / runtime,
                 _threads(),
@@ -328,13 +336,13 @@ def _quality(
 
 
 def _lots(
-    stages: Sequence[HubStage], wanted: Plan, runtime: str, folder: Path, trial: Trial | None
+    contents: Contents, wanted: Plan, runtime: str, folder: Path, trial: Trial | None
 ) -> list[Lot]:
     options = wanted.profile.runtimes[runtime]
     target_folder = folder / runtime
     target_folder.mkdir()
     lots = []
-    for stage in stages:
+    for stage in contents.stages:
         names = wanted.recipes(runtime, stage.name)
         job = Job(
             stage.name,
@@ -349,7 +357,7 @@ def _lots(
             name: limits.of_stage(wanted.profile, stage.name, named(runtime, name).precision)
             for name in names
         }
-        lots.append(Lot(job, names, held_to))
+        lots.append(Lot(job, names, held_to, contents.calls[stage.name]))
     return lots
 
 

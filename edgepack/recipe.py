@@ -65,15 +65,16 @@ def load(runtime: str) -> dict[str, Recipe]:
 def named(runtime: str, name: str) -> Recipe:
     """One recipe, "RUNTIME/NAME" for that of a guest; raises UsageError for an unknown one."""
     engine, _, own = name.rpartition("/")
-    if engine and engine not in _runtimes():
-        raise UsageError(discovery.unknown("runtime", engine, _runtimes()))
+    if engine and engine not in runtimes():
+        raise UsageError(discovery.unknown("runtime", engine, runtimes()))
     known = load(engine or runtime)
     if own not in known:
         raise UsageError(f"{engine or runtime}: {discovery.unknown('recipe', own, known)}")
     return known[own]
 
 
-def _runtimes() -> list[str]:
+def runtimes() -> list[str]:
+    """Runtimes that have recipes, sorted."""
     folder = resources.files("edgepack") / "recipes"
     files = (entry.name for entry in folder.iterdir())
     return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))

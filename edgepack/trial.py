@@ -136,8 +136,8 @@ def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) ->
     found = exam.positions(questions)
     if found < exam.POSITIONS:
         raise GateError(
-            f"the fp32 networks spoke only {found} of {exam.POSITIONS} tokens of the exam; is this "
-            "checkpoint trained?"
+            f"the fp32 networks spoke only {found} of {exam.POSITIONS} tokens of the exam: most "
+            "sentences have no speech; is this checkpoint trained?"
         )
     path.write_bytes(exam.to_bytes(questions))
     feeds = list(islice(exam.calls_of(loaded, questions[0].spoken), _CALLS))

@@ -19,10 +19,10 @@ from edgepack.metrics import Limit, Limits
 from edgepack.recipe import Recipe, named
 from edgepack.report import silent
 from edgepack.runtime.loading import Host, load, session_of
-from edgepack.runtime.session import Feeds, Session
+from edgepack.runtime.session import EngineError, Feeds, Session
 from edgepack.runtime.wrapper import Wrapper
 from edgepack.target import RuntimeOptions
-from edgepack.verification import exam, gates
+from edgepack.verification import exam, gates, selftest
 
 NAMES = ["small", "quick", "fp32", "fp16"]
 
@@ -98,6 +98,7 @@ class Faulty(Wrapper):
     session: Session
     scale: float
     delay: float
+    fails: str = ""
 
     @property
     def inner(self) -> Session:
@@ -105,11 +106,13 @@ class Faulty(Wrapper):
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
         time.sleep(self.delay)
+        if self.fails:
+            raise EngineError(f"network.onnx: ONNX Runtime cannot run it: {self.fails}")
         outputs = self.session.run(feeds)
         return {name: value * np.float32(self.scale) for name, value in outputs.items()}
 
     def fork(self) -> "Faulty":
-        return Faulty(self.session.fork(), self.scale, self.delay)
+        return Faulty(self.session.fork(), self.scale, self.delay, self.fails)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +136,9 @@ def limits(stage: str) -> Limits:
     ("method", "verdict"),
     [
         ("nothing", "quantized no operator"),
-        ("broken", "refused: lm_"),
+        ("louder", "refused: lm_kld"),
+        ("broken", "broken: its self-test is off by"),
+        ("failing", "broken: network.onnx: ONNX Runtime cannot run it: XNNPack"),
         ("slow", "not smaller than fp32, nor known to be faster"),
     ],
 )
@@ -143,7 +148,9 @@ def test_a_planted_recipe_is_refused(
     real = judge.reference.decoder.decoder
     sessions = {
         "none.onnx": Faulty(real, 1.0, 0.0),
+        "louder.onnx": Faulty(real, 1.25, 0.0),
         "broken.onnx": Faulty(real, 2.0, 0.0),
+        "failing.onnx": Faulty(real, 1.0, 0.0, "XNNPack failed"),
         "slow.onnx": Faulty(real, 1.0, 0.02),
     }
     told = planted("speech_lm", method, sessions, judge, tmp_path, monkeypatch)
@@ -191,7 +198,9 @@ def planted(
     states = judge.reference.bundle.manifest.stages[stage].states
     job = Job(stage, model, folder, states, recipes["fp32"], RuntimeOptions("onnx"))
     held_to = dict.fromkeys(recipes, limits(stage))
-    files, offers = hold(Lot(job, [method, "fp32"], held_to), judge, folder / "scratch", silent)
+    calls = selftest.read(judge.reference.bundle)[stage]
+    lot = Lot(job, [method, "fp32"], held_to, calls)
+    files, offers = hold(lot, judge, folder / "scratch", silent)
     assert files == [folder / "none.onnx"]
     return {o.recipe: o.verdict for o in offers}
 
@@ -203,10 +212,6 @@ def test_an_auction_nobody_wins_is_an_error(
     monkeypatch.setattr(backend, "backend", lambda name: Planted(tmp_path))
     monkeypatch.setattr(auction, "named", lambda runtime, name: broken)
     job = Job("speech_lm", tmp_path, tmp_path, (), broken, RuntimeOptions("onnx"))
+    lot = Lot(job, ["nothing"], {"nothing": {}}, [])
     with pytest.raises(UnsupportedError, match="none of nothing works"):
-        hold(
-            Lot(job, ["nothing"], {"nothing": {}}),
-            replace(judge, timed=False),
-            tmp_path / "scratch",
-            silent,
-        )
+        hold(lot, replace(judge, timed=False), tmp_path / "scratch", silent)

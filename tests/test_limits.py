@@ -132,3 +132,36 @@ def test_unknown_recipes_are_told_before_anything_is_built(tmp_path: Path) -> No
     (wanted,) = plan.plan(replace(request, formats=["ort"]), SOURCE)
     with pytest.raises(UsageError, match="nbits9"):
         limits.check(wanted)
+
+
+@pytest.mark.parametrize(
+    "gates_",
+    [
+        "{int8: {lm_kld: {}}}",
+        "{int8: {lm_kld: {low: 2, high: 1}}}",
+        "{int8: {lm_kld: {high: .nan}}}",
+    ],
+)
+def test_a_limit_that_limits_nothing_is_refused(gates_: str) -> None:
+    with pytest.raises(UsageError, match="target planted: "):
+        profile(PROFILE + f"gates: {gates_}")
+
+
+def test_optional_limits_alone_are_none() -> None:
+    limit = "{lm_kld: {high: 1}, mel_lsd: {high: 1}, pesq: {low: 4, optional: true}}"
+    with pytest.raises(UsageError, match="no limit for hift_source, hift"):
+        limits.check(planned(profile(PROFILE + f"gates: {{int8: {limit}}}")))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"orrt": {"speech_lm": "nbits8"}}, "did you mean 'ort'"),
+        ({"openvino": {"default": "fp32"}}, "the recipes are of openvino"),
+    ],
+)
+def test_recipes_of_no_runtime_of_the_bundle_are_refused(
+    names: dict[str, dict[str, str]], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        limits.check(planned(profile(), choices=Choices(names)))

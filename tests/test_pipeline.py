@@ -12,6 +12,7 @@ import pytest
 import torch_zip_writer as writer
 from support import DATA
 
+from edgepack import measurements
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
@@ -65,7 +66,8 @@ def copy_of(built: Bundle, output: Path) -> Bundle:
 
 
 def test_a_build_leaves_a_bundle_and_nothing_else(built: Bundle) -> None:
-    assert list(built.folder.parent.iterdir()) == [built.folder]
+    measured = measurements.place(built.folder)
+    assert sorted(built.folder.parent.iterdir()) == [built.folder, measured]
     assert open_bundle(built.folder) == built
     built.check(built.manifest.files)
     assert built.manifest.build == key(request(built.folder.parent.parent / "model", Path("x")))

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
         folder.mkdir()
         record(folder)
         (folder / _DONE).touch()
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
+        if not (target / _DONE).is_file():
+            shutil.rmtree(target, ignore_errors=True)
+            with suppress(OSError):  # another process was faster, and somebody may read its own
+                folder.rename(target)
     return target
 
 

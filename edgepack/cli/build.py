@@ -144,7 +144,7 @@ def command(
     run in their runtime and agree with the fp32 reference, or not at all.
     """
     from edgepack import language, pipeline, report
-    from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
+    from edgepack.plan import BuildRequest, VoiceRequest
 
     request = BuildRequest(
         model,
@@ -164,7 +164,7 @@ def command(
         llm,
     )
     if dry_run:
-        plans = plan(request, open_source(model, llm))
+        plans = pipeline.planned(request)[1]
         if as_json:
             report.document({"plans": [_planned(planned) for planned in plans]})
         elif not quiet:

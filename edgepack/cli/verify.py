@@ -97,7 +97,7 @@ def command(
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
         limits = gates.limits_of(opened.manifest, name)
-        missed = gates.failures(values, limits)
+        missed = [*gates.failures(values, limits), *gates.unlimited(opened.manifest, name)]
         missing: Sequence[str] = gates.not_measured(values) if opened.manifest.quality else ()
         failed += [f"{name} {words}" for words in missed]
         placement = host.placement

@@ -24,7 +24,7 @@ from edgepack.verification.intervals import Groups
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
 _CLIPPED = 0.999
-_FREE = 12  # sentences that are spoken freely
+_INTEGERS = ("int8", "int4")
 _FEWEST = 2  # questions before a network by itself is decided on
 SOLVER_ERROR = "solver_error"  # dB, see `verification.trajectories`
 
@@ -37,8 +37,8 @@ _SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
     "lm_kld": intervals.mean,
     "mel_l1": intervals.mean,
     "mel_lsd": intervals.mean,
-    "si_sdr": intervals.mean,
-    "pesq": intervals.mean,
+    "si_sdr": intervals.smallest,
+    "pesq": intervals.smallest,
     "duration_ratio": intervals.ratio,
     "mcd_dtw": intervals.mean,
     "clipped": intervals.largest,
@@ -52,19 +52,17 @@ class Part:
     """What some networks of a bundle are judged by together.
 
     `answer` observes `metrics` on the question of a number. `sounded` is whether only questions
-    with mel and audio are asked, `most` how many are.
+    with mel and audio are asked.
     """
 
     stages: tuple[str, ...]
     metrics: tuple[Metric, ...]
     answer: Callable[[Loaded, Exam, int], Answers]
     sounded: bool = True
-    most: int | None = None
 
     def questions(self, exam: Exam) -> list[int]:
         """Numbers of the questions that are asked."""
-        asked = [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
-        return asked[: self.most]
+        return [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
 
 
 def _language_model(loaded: Loaded, exam: Exam, number: int) -> Answers:
@@ -98,7 +96,10 @@ def _flow(loaded: Loaded, exam: Exam, number: int) -> Answers:
 
 
 def _vocoder(loaded: Loaded, exam: Exam, number: int) -> Answers:
-    """Audio error on equal mels: `si_sdr` in dB, and `pesq` if the pesq package is installed."""
+    """Audio of equal mels: `si_sdr` in dB, and `pesq` if the pesq package is installed.
+
+    Of both the worst sentence counts.
+    """
     spoken = exam[number].spoken
     audio = vocode(loaded, spoken.mel, number)
     score = quality.pesq(audio, spoken.audio, loaded.bundle.manifest.sample_rate)
@@ -144,7 +145,6 @@ PARTS: Sequence[Part] = (
         ("duration_ratio", "mcd_dtw", "clipped", "silent", "broken"),
         _speech,
         sounded=False,
-        most=_FREE,
     ),
 )
 STAGES = PARTS[-1].stages
@@ -167,8 +167,8 @@ def examine(loaded: Loaded, exam: Exam) -> Values:
 def judge(loaded: Loaded, exam: Exam, stage: str, limits: Limits) -> tuple[Values, list[str]]:
     """Metrics of one network in a loaded bundle, and which limits it does not keep.
 
-    Questions are asked until the answers decide, at least two of them. `limits` are of the
-    metrics of this network's part.
+    Questions are asked until the answers decide, at least two of them: a search, not a proof, which
+    is the exam of the whole bundle. `limits` are of the metrics of this network's part.
     """
     part = part_of(stage)
     answers: list[Answers] = []
@@ -234,6 +234,18 @@ def limits_of(manifest: Manifest, runtime: str) -> dict[str, Limit]:
     found: dict[str, Limit] = dict(limits.items())
     if solver := manifest.solvers.get(runtime):
         found[SOLVER_ERROR] = Limit(high=solver.limit)
+    return found
+
+
+def unlimited(manifest: Manifest, runtime: str) -> list[str]:
+    """Networks with integer weights that no limit holds in a runtime, each in words."""
+    limits = manifest.quality.limits.get(runtime, {}) if manifest.quality else {}
+    found = []
+    for stage, record in manifest.stages.items():
+        precision = record.variants[runtime].precision
+        metrics = part_of(stage).metrics if precision in _INTEGERS else ()
+        if metrics and not any(m in limits and not limits[m].optional for m in metrics):
+            found.append(f"{stage} at {precision} has no limit; build it again")
     return found
 
 

@@ -28,7 +28,7 @@ def share(groups: Groups) -> Measure:
 
 
 def mean(groups: Groups) -> Measure:
-    """The mean of all observations; its interval is the bootstrap's over groups."""
+    """The mean of all observations; its interval is the bootstrap's over groups, two at least."""
     return _resampled([(sum(group), float(len(group))) for group in groups])
 
 
@@ -39,7 +39,12 @@ def ratio(groups: Groups) -> Measure:
 
 def largest(groups: Groups) -> Measure:
     """The largest observation. It is what was seen, and has no interval."""
-    return _seen(max((value for group in groups for value in group), default=0.0), len(groups))
+    return _seen(float(np.max([value for group in groups for value in group])), len(groups))
+
+
+def smallest(groups: Groups) -> Measure:
+    """The smallest observation. It is what was seen, and has no interval."""
+    return _seen(float(np.min([value for group in groups for value in group])), len(groups))
 
 
 def total(groups: Groups) -> Measure:
@@ -68,6 +73,8 @@ def digits(value: float) -> float:
 
 
 def _seen(value: float, count: int) -> Measure:
+    if not math.isfinite(value):
+        return _unknown(count)
     return Measure(value=value, low=value, high=value, count=count)
 
 
@@ -79,7 +86,7 @@ def _unknown(count: int) -> Measure:
 def _resampled(pairs: Sequence[tuple[float, float]]) -> Measure:
     """Σ first / Σ second, with the percentile bootstrap's interval (Efron, 1979) over pairs."""
     table = np.array(pairs, np.float64).reshape(-1, 2)
-    if not len(table) or not np.isfinite(table).all() or not (table[:, 1].sum() > 0):
+    if len(table) < 2 or not np.isfinite(table).all() or not (table[:, 1].sum() > 0):
         return _unknown(len(table))
     draws = np.random.default_rng(_SEED).integers(len(table), size=(_RESAMPLES, len(table)))
     sums = table[draws].sum(1)

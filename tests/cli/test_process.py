@@ -74,7 +74,7 @@ def test_input_that_is_not_utf8_is_a_usage_error(bundle: Build) -> None:
 def test_names_that_stdout_cannot_encode_are_escaped() -> None:
     ran = edgepack("run", "你\udcff", "hello", "--json", env=environment(PYTHONIOENCODING="ascii"))
     assert ran.returncode == 2
-    assert json.loads(ran.stdout)["error"]["message"].startswith("你\udcff: no bundle there")
+    assert json.loads(ran.stdout)["error"]["message"].startswith("你\\udcff: no bundle there")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

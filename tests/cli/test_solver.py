@@ -16,7 +16,7 @@ def test_verify_measures_the_table_again(small: Bundle, cli: Cli, tmp_path: Path
     ran = cli("verify", changed.folder, "--format", "ort", "--json")
     assert ran.code == 0
     solvers = changed.manifest.solvers
-    measured = ran.document["runtimes"]["ort"]["exam"]["solver_error"]
+    measured = ran.document["runtimes"]["ort"]["exam"]["solver_error"]["value"]
     assert measured == pytest.approx(solvers["ort"].accuracy.decibel, rel=0.01)
     wrong = msgspec.structs.replace(solvers["ort"], solver=shuffled(solvers["ort"].solver))
     changed.with_manifest(

@@ -108,10 +108,19 @@ def test_a_missing_file_is_found(cli: Cli, changeable: Path) -> None:
 
 def test_a_newer_bundle_format_is_unsupported(cli: Cli, changeable: Path) -> None:
     manifest = changeable / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 99'))
     ran = cli("verify", changeable)
     assert ran.code == 3
-    assert "update" in ran.message
+    assert "update edgepack" in ran.message
+
+
+def test_an_older_bundle_format_has_to_be_built_again(cli: Cli, changeable: Path) -> None:
+    manifest = changeable / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+    ran = cli("verify", changeable)
+    assert ran.code == 3
+    assert "bundle format 2" in ran.message
+    assert "build it again" in ran.message
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "voice", "normalizer"])
