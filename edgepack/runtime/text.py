@@ -123,8 +123,8 @@ class Frontend:
         if "<|" in text and "|>" in text:
             return text.strip(), False
         chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
-        text = plain(text)
         language = self.normalize.language(text)
+        text = plain(text)
         read = [self.normalize(line, language, refused) for line in sentences(text, chinese)]
         if chinese:
             text = together([_chinese(line) for line in read], chinese)

@@ -18,7 +18,10 @@ _RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.R
 @dataclass(frozen=True)
 class _Wfst:
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """A grammar, its rules before it, from its tagger and its verbaliser file, in this order, known or tried."""
+        """A grammar with the language's rules before it.
+
+        The files are its tagger and its verbaliser, in this order, known or tried.
+        """
         try:
             importlib.import_module("kaldifst")
         except ImportError:
