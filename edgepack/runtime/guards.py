@@ -9,11 +9,15 @@ _LEAST_RATIO, _ENOUGH_TEXT = 0.5, 20
 NOT_FINITE = "the vocoder gave NaN or infinite samples; the weights or the host are bad"
 
 
-def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: int) -> list[str]:
+def faults(
+    audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: int, least: int = 0
+) -> list[str]:
     """Reasons not to use the audio [n], each one line; none if it is fine.
 
-    Runaway: the language model reached its length limit without ending. Too short: it ended long
-    before the text can have been said. Silence: the loudest sample is below -60 dB of full scale.
+    Runaway: the language model reached its length limit without ending. Ended early: with fewer
+    than the `least` tokens that it should have for the text, which the original allows too, as it
+    masks one of several stop ids until then. Too short: it ended long before the text can have been
+    said. Silence: the loudest sample is below -60 dB of full scale.
     """
     found = []
     if not ended:
@@ -22,7 +26,12 @@ def faults(audio: np.ndarray, *, ended: bool, text_tokens: int, speech_tokens: i
             "try another --seed or a shorter text"
         )
     short = text_tokens >= _ENOUGH_TEXT and speech_tokens < _LEAST_RATIO * text_tokens
-    if ended and short and speech_tokens:
+    if ended and 0 < speech_tokens < least:
+        found.append(
+            f"ended early: {speech_tokens} of at least {least} tokens; try another --seed or a "
+            "longer text"
+        )
+    elif ended and short and speech_tokens:
         found.append(
             f"too short: {speech_tokens} speech tokens for {text_tokens} text tokens, so text was "
             "left out; try another --seed or a shorter text"

@@ -60,7 +60,8 @@ def test_words_are_no_numbers(text: str) -> None:
 
 ROWS = [
     "1,", "1,000", "1.", "a.", "a@", "1-", "1/", "1:", "$1", "X", "IV", "+1 ", "A1", "m", "5 m",
-    "@.",     "x1", "(0", "Henry V", "http://a", "version ", "May 1", "京A", "第I", "约1/", "电话：", "1%-",
+    "@.", "x1", "(0", "Henry V", "http://a", "version ", "May 1", "京A", "第I", "约1/", "电话：",
+    "1%-",
     "1 ",
 ]  # fmt: skip
 

@@ -49,6 +49,14 @@ def test_far_too_little_speech_for_a_text_is_a_fault() -> None:
     assert faults(SPEECH, ended=True, text_tokens=19, speech_tokens=1) == []
 
 
+def test_an_early_end_is_a_fault() -> None:
+    (fault,) = faults(SPEECH, ended=True, text_tokens=30, speech_tokens=7, least=60)
+    assert fault.startswith("ended early: 7 of at least 60 tokens")
+    assert faults(SPEECH, ended=True, text_tokens=30, speech_tokens=60, least=60) == []
+    (none,) = faults(SPEECH, ended=True, text_tokens=30, speech_tokens=0, least=60)
+    assert none.startswith("no speech")
+
+
 def test_no_speech_is_a_fault() -> None:
     (fault,) = found(np.zeros(0), tokens=0)
     assert fault.startswith("no speech: the language model ended at once")
