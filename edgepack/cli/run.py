@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     type=click.Choice(["error", "warn"]),
     default="error",
     show_default=True,
-    help="What a fault of the audio is: silence, runaway, NaN.",
+    help="What a fault of the audio is: silence, runaway, early end, NaN.",
 )
 @click.option(
     "--strict-language",

@@ -26,7 +26,8 @@ class Sentence:
     """A piece of text whose tokens are being decoded.
 
     `tokens` decodes them one by one; it fills in the text, its ids, how many there should be at
-    least, and whether the model ended them itself. It says in `waiting` that it waits for text, and ends with ClosedError if `closed`.
+    least, and whether the model ended them itself. It says in `waiting` that it waits for text, and
+    ends with ClosedError if `closed`.
     """
 
     tokens: Callable[["Sentence"], Generator[int, None, None]]

@@ -51,6 +51,8 @@ _UNITS = {
     "Mbps": "megabit# per second", "Gbps": "gigabit# per second",
     "MB/s": "megabyte# per second", "GB/s": "gigabyte# per second", "g/L": "gram# per liter",
 }  # fmt: skip
+_KNOWN_UNITS = "kg|km|cm|mm|nm|g|mg|lbs?|oz|ft|yd|mi|mph|km/h|KB|MB|GB|TB|Hz|MHz|GHz|ha|kW|MW|"
+    "kcal|ml|h|min|s|ms"
 _SINGULAR = {"kilohertz", "per mille", "feet per second"}
 _DOLLARS = {
     "US": "US", "CA": "Canadian", "C": "Canadian", "A": "Australian", "AU": "Australian",
@@ -287,6 +289,8 @@ RULES = rules(
         rf"([$€£])(1,[0-9]{{3}})(?:\.([0-9]{{2}}))?(?![0-9]|[.,][0-9]|{_SCALE})",
         _cents,
     ),
+    # The grammar reads a unit behind digits only.
+    (rf"(?<![\w.,$€£])1,([0-9]{{3}})(?= ?(?:{_KNOWN_UNITS})\b)", r"1\1"),
     (r"(?<![\w.,$€£])1,[0-9]{3}(?:\.[0-9]{1,8})?(?![0-9]|[.,][0-9])", _large),
     (r"(?<![\w.,$€£#/:-])100[0-9](?![\w/:-]|[.,][0-9])", lambda m: _number(m[0])),
     # Measures.

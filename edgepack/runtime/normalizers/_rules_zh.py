@@ -79,6 +79,10 @@ def _version(found: re.Match[str]) -> str:
     return found[1] + "点".join(_number(int(part)) for part in found[2].split("."))
 
 
+def _score(found: re.Match[str]) -> str:
+    return f"{_number(int(found[1]))}比{_number(int(found[2]))}"
+
+
 def _labelled(found: re.Match[str]) -> str:
     """A number that is a name, after the word for it."""
     said = found[1].endswith(("电话", "热线", "分机", "转"))
@@ -123,7 +127,11 @@ RULES = rules(
     (rf"({_NUMBER}) ?({_any(_UNITS)})(?![A-Za-z0-9])", lambda m: m[1] + _UNITS[m[2]]),
     # Ranges, scores, sizes, signs of arithmetic.
     (rf"({_NUMBER})%? ?[-–~～—] ?({_NUMBER})%", r"\1%到\2%"),
-    (rf"([0-9]{{1,3}})[-–]([0-9]{{1,3}})(?={_WON})", r"\1比\2"),
+    (rf"([0-9]{{1,3}})[-–]([0-9]{{1,3}})(?={_WON})", _score),
+    (
+        r"(?<![0-9])((?:1[0-9]|20)[0-9]{2})[-–]((?:1[0-9]|20)[0-9]{2})(?=学年|财年|赛季)",
+        lambda m: f"{_digits(m[1])}到{_digits(m[2])}",
+    ),
     (r"(比分[^0-9]{0,4})([0-9]{1,3})[-–]([0-9]{1,3})(?![0-9])", r"\1\2比\3"),
     (r"(?<=[0-9]) ?[xX*×] ?(?=[0-9])", "乘"),
     (rf"(?<=乘)({_NUMBER}) ?([cmk]?m)(?![A-Za-z0-9])", lambda m: m[1] + _LENGTHS[m[2]]),
