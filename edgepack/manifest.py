@@ -170,7 +170,8 @@ class Quality(Struct, frozen=True):
     `limits` are those of the target for the precisions that the networks of a runtime have.
     `not_measured` are metrics that could not be, such as PESQ without its package. `failed` lists
     what was not reached: such a bundle exists only because it was asked for with
-    --allow-failed-gate.
+    --allow-failed-gate. `speech_ratio` is the fewest speech tokens a text token of sentences that
+    the exam heard to their end, left out if there are none and of older bundles.
     """
 
     exam: FileName
@@ -178,6 +179,7 @@ class Quality(Struct, frozen=True):
     values: dict[Name, Values]
     not_measured: dict[Name, tuple[Metric, ...]]
     failed: tuple[Line, ...]
+    speech_ratio: Ratio | msgspec.UnsetType = msgspec.UNSET
 
 
 class Sampling(Struct, frozen=True):
@@ -345,7 +347,8 @@ class Device(Struct, frozen=True):
 
     `cpus` is all, performance or efficiency; `threads` None for one a core. `meters` are energy
     meters in order of preference, `scope` what their figures should cover if there is a choice,
-    `sensors` what is known of the board's, `watts` for an estimate on request.
+    `sensors` what is known of the board's, `watts` for an estimate on request. `peak_bytes` is what
+    speech may take of its memory, left out of bundles for any machine and of older ones.
     """
 
     cpus: Cpus = "all"
@@ -354,6 +357,7 @@ class Device(Struct, frozen=True):
     scope: Line = ""
     sensors: tuple[Sensor, ...] = ()
     watts: Watts | None = None
+    peak_bytes: Bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(Struct, frozen=True):

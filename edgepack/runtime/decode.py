@@ -31,14 +31,6 @@ class SpeechDecoder:
         """Rows of the speech table, [1, n, D]."""
         return self._rows(self.speech_embedding, ids)
 
-    def shortest(self, text: Sequence[int]) -> int:
-        """How many speech tokens a text should have at least.
-
-        Until then `masked_before_min` is not chosen, but, as in the original, other ids that stop
-        are.
-        """
-        return int(len(text) * self.settings.min_ratio)
-
     def prefix(
         self, text: Sequence[int], prompt_text: Sequence[int], prompt: Sequence[int]
     ) -> np.ndarray:
@@ -79,7 +71,7 @@ class SpeechDecoder:
         longest: int,
         begun: Mapping[str, np.ndarray] | None,
     ) -> Generator[int, None, bool]:
-        shortest = self.shortest(text)
+        shortest = int(len(text) * self.settings.min_ratio)
         if begun is None:
             self.decoder.reset()
             block = self.prefix(text, prompt_text, prompt)

@@ -135,7 +135,7 @@ class Speaker:
         if prompt_text and manner.mode == "zero-shot" and prompts:
             begun = prompts.begun(decoder, prompt_text)
         sentence.text_ids = self.loaded.frontend.ids(sentence.text)
-        sentence.least = decoder.shortest(sentence.text_ids)
+        sentence.least = self._least(sentence.text_ids)
         sampler = self._sampler(number, manner.settings)
         sentence.ended = yield from decoder.generate(
             sentence.text_ids, sampler, prompt_text, prompt, begun=begun
@@ -167,6 +167,13 @@ class Speaker:
                 if arrived and count >= decoder.settings.max_ratio * len(sentence.text_ids):
                     sentence.ended = False
                     return
+
+    def _least(self, text: Sequence[int]) -> int:
+        """How many speech tokens a text has at least, by the model's ratio and the exam's."""
+        quality = self.loaded.bundle.manifest.quality
+        seen = quality.speech_ratio if quality else None
+        ratio = self.loaded.decoder.settings.min_ratio
+        return guards.least(len(text), ratio, seen if isinstance(seen, float) else None)
 
     def _sampler(self, number: int, settings: Settings) -> Sampler:
         draws = np.random.default_rng([settings.seed, number, _DRAWS])

@@ -51,8 +51,10 @@ _UNITS = {
     "Mbps": "megabit# per second", "Gbps": "gigabit# per second",
     "MB/s": "megabyte# per second", "GB/s": "gigabyte# per second", "g/L": "gram# per liter",
 }  # fmt: skip
-_KNOWN_UNITS = "kg|km|cm|mm|nm|g|mg|lbs?|oz|ft|yd|mi|mph|km/h|KB|MB|GB|TB|Hz|MHz|GHz|ha|kW|MW|"
-    "kcal|ml|h|min|s|ms"
+_KNOWN_UNITS = (
+    "kg|km|cm|mm|nm|g|mg|lbs?|oz|ft|yd|mi|mph|km/h|KB|MB|GB|TB|Hz|MHz|GHz|ha|kW|MW|kcal|ml|h|min|"
+    "s|ms"
+)
 _SINGULAR = {"kilohertz", "per mille", "feet per second"}
 _DOLLARS = {
     "US": "US", "CA": "Canadian", "C": "Canadian", "A": "Australian", "AU": "Australian",
