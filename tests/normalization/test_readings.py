@@ -50,12 +50,30 @@ def test_numbers_and_signs_alone(text: str, spoken: str) -> None:
         "I think I am right.",
         "Then Henry I met him later, and Mary I think left.",
         "He can mix it, V or X.",
+        "The part Mark I think played, Step I took.",
+        "他走X型路线，V级",
         "我和他在一起。",
         "She said May I go? It may.",
     ],
 )
-def test_words_are_no_numbers(text: str) -> None:
+def test_letters_are_no_numbers(text: str) -> None:
     assert READER.clean(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("这座100米高的楼200人住", "这座一百米高的楼二百人住"),
+        ("花了5元200克", "花了五元二百克"),
+        ("代码500行，密码123456", "代码五百行，密码一二三四五六"),
+        ("转500元给他", "转五百元给他"),
+        ("订单100个", "订单一百个"),
+        ("NBA 300场", "NBA三百场"),
+        ("It has 40 MB, 5 kg.", "It has forty megabytes, five kilograms."),
+    ],
+)
+def test_numbers_that_count_are_no_names(text: str, spoken: str) -> None:
+    assert READER.clean(text).replace("两百", "二百") == spoken
 
 
 ROWS = [

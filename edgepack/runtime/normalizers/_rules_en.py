@@ -40,7 +40,7 @@ _UNITS = {
     "km²": "square kilometer", "km2": "square kilometer", "mmHg": "millimeter# of mercury",
     "kWh": "kilowatt hour", "mAh": "milliamp hour", "fps": "frame# per second",
     "rpm": "revolution# per minute", "t": "ton", "L": "liter", "cl": "centiliter", "gal": "gallon",
-    "pt": "pint", "qt": "quart", "tsp": "teaspoon", "tbsp": "tablespoon", "V": "volt",
+    "tsp": "teaspoon", "tbsp": "tablespoon", "V": "volt",
     "kV": "kilovolt",
     "W": "watt", "mW": "milliwatt", "kHz": "kilohertz", "J": "joule", "kJ": "kilojoule",
     "kPa": "kilopascal", "dB": "decibel", "kB": "kilobyte", "hr": "hour", "hrs": "hour",
@@ -191,7 +191,8 @@ RULES = rules(
     (rf"\b({_RULERS}) ({_ROMAN_2}|V(?![.\w]))\b", _ruler),
     (rf"\b((?:King|Queen|Pope|Emperor|Tsar|Czar) (?:{_RULERS})) ({_ROMAN})\b", _ruler),
     (rf"\b({_RULERS}) (I|X)\b(?=[.,;:!?)]|'s\b|$| (?:of|died|ruled|reigned|became)\b)", _ruler),
-    (rf"\b({_PARTS}) ({_ROMAN})\b", _part),
+    (rf"\b({_PARTS}) (?!I\b|X\b)({_ROMAN})\b", _part),
+    (rf"\b({_PARTS}) ([IX])\b(?=[.,;:!?)]|$| (?:of|is)\b)", _part),
     (rf"\b([A-Z][a-z]{{2,20}}) ({_ROMAN_2})\b", _part),
     # Abbreviations.
     (rf"(?<![\w.])({_any(_ABBREVIATIONS)})(?=[ ,])", lambda m: _ABBREVIATIONS[m[1]]),
@@ -227,7 +228,7 @@ RULES = rules(
         r"(?: is|:| number)? ?)([0-9]{3,20})(?![0-9,.]?[0-9])\b",
         lambda m: m[1] + _one_by_one(m[2]),
     ),
-    (r"\b([A-Z]{2}) ([0-9]{5})\b", lambda m: f"{m[1]} {_one_by_one(m[2])}"),
+    (r"(?<=, )([A-Z]{2}) ([0-9]{5})\b", lambda m: f"{m[1]} {_one_by_one(m[2])}"),
     (r"(?<![\w.,])([1-9][0-9]{2,3})(?=p\b)", lambda m: f"{_in_pairs(m[1])} "),
     (
         r"\b([Cc]all|[Dd]ial|[Tt]ext) ([0-9]11|999|112)(?![0-9,.]?[0-9]|-)\b",
@@ -238,7 +239,12 @@ RULES = rules(
     (r"(?<![\w/.,-])9/11(?![\w/])", "nine eleven"),
     # Years and dates.
     (r"(?<![\w.,])(1[1-9]|20)([0-9])0'?s\b", _decade),
-    (r"(?<![\w.,])'?([2-9])0'?s\b", lambda m: _DECADES[int(m[1])]),
+    (r"(?<![\w.,])'([2-9])0s\b", lambda m: _DECADES[int(m[1])]),
+    (
+        r"\b((?:[Tt]he|[Hh]is|[Hh]er|[Tt]heir|[Mm]y|[Oo]ur|[Yy]our|[Mm]id|[Ee]arly|[Ll]ate)[ -])"
+        r"([2-9])0'?s\b",
+        lambda m: m[1] + _DECADES[int(m[2])],
+    ),
     (
         rf"(?<![\w.,-])({_YEAR}) ?[-–] ?({_YEAR})(?![\w-])",
         lambda m: f"{_year(m[1])} to {_year(m[2])}",
