@@ -295,7 +295,8 @@ class Device(Struct, frozen=True):
 
     `cpus` is all, performance or efficiency; `threads` None for one a core. `meters` are energy
     meters in order of preference, `scope` what their figures should cover if there is a choice,
-    `sensors` what is known of the board's, `watts` for an estimate on request.
+    `sensors` what is known of the board's, `watts` for an estimate on request. `peak_bytes` is what
+    speech may take of its memory, left out of bundles for any machine and of older ones.
     """
 
     cpus: Cpus = "all"
@@ -304,6 +305,7 @@ class Device(Struct, frozen=True):
     scope: Line = ""
     sensors: tuple[Sensor, ...] = ()
     watts: Watts | None = None
+    peak_bytes: Bytes | msgspec.UnsetType = msgspec.UNSET
 
 
 class Manifest(Struct, frozen=True):

@@ -5,7 +5,9 @@
 
 from typing import Literal
 
-from edgepack.ranges import Count, FileName, Line, Name, Number, Struct
+import msgspec
+
+from edgepack.ranges import Count, FileName, Line, Name, Number, Ratio, Struct
 
 Metric = Literal[
     "lm_top1", "lm_agreement", "lm_kld", "mel_l1", "mel_lsd", "si_sdr", "pesq",
@@ -53,7 +55,8 @@ class Quality(Struct, frozen=True):
     `limits` are those of the target for the precisions that the networks of a runtime have.
     `not_measured` are metrics that could not be, such as PESQ without its package. `failed` lists
     what was not reached: such a bundle exists only because it was asked for with
-    --allow-failed-gate.
+    --allow-failed-gate. `speech_ratio` is the fewest speech tokens a text token of sentences that
+    the exam heard to their end, left out if there are none.
     """
 
     exam: FileName
@@ -61,3 +64,4 @@ class Quality(Struct, frozen=True):
     values: dict[Name, Values]
     not_measured: dict[Name, tuple[Metric, ...]]
     failed: tuple[Line, ...]
+    speech_ratio: Ratio | msgspec.UnsetType = msgspec.UNSET

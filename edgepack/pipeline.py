@@ -326,12 +326,14 @@ def _quality(
         allowed = {gates.SOLVER_ERROR: Limit(high=solver.limit)}
         missed = gates.failures({gates.SOLVER_ERROR: error}, allowed)
         failed += [f"{runtime}: {words}" for words in missed]
+    ratio = exam.least_ratio(exam.read(folder / exam.FILE))
     return Quality(
         exam=exam.FILE,
         limits=dict(held_to),
         values={r: {m: intervals.rounded(v) for m, v in of.items()} for r, of in values.items()},
         not_measured={runtime: gates.not_measured(found) for runtime, found in values.items()},
         failed=tuple(failed),
+        speech_ratio=msgspec.UNSET if ratio is None else ratio,
     )
 
 

@@ -179,6 +179,7 @@ class TargetProfile(Record, frozen=True):
             scope=energy.scope,
             sensors=energy.sensors,
             watts=energy.watts,
+            peak_bytes=self.memory.peak_mb * 1_000_000 if self.memory else msgspec.UNSET,
         )
 
     @property

@@ -39,6 +39,14 @@ def test_reading_and_writing_gives_the_same_bytes(data: bytes, tmp_path: Path) -
     assert (tmp_path / MANIFEST).read_bytes() == data
 
 
+def test_what_older_bundles_do_not_say_is_left_out(data: bytes, tmp_path: Path) -> None:
+    tree = json.loads(data)
+    tree["device"].pop("peak_bytes", None)
+    assert opened(tmp_path, tree).device.peak_bytes is msgspec.UNSET
+    tree["device"]["peak_bytes"] = 2_200_000_000
+    assert opened(tmp_path, tree).device.peak_bytes == 2_200_000_000
+
+
 def test_the_hash_is_of_everything_else(data: bytes) -> None:
     head, rest = data.split(b"\n", 2)[1:]
     digest = hashlib.sha256(b"{\n" + rest).hexdigest()

@@ -15,6 +15,7 @@ from edgepack.metrics import Limit, Metric
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest
 from edgepack.runtime.synthesizer import Synthesizer
+from edgepack.verification import exam
 from edgepack.verification.quality import mel_cepstral_distortion
 
 ALONE = "{ort: {speech_lm: nbits8, default: fp32}}"
@@ -43,6 +44,11 @@ def test_it_passes_its_exam_in_every_runtime(small: Bundle) -> None:
     quality = small.manifest.quality
     assert quality
     assert quality.failed == ()
+    questions = exam.read(small.path(quality.exam))
+    whole = [q.spoken for q in questions if len(q.spoken.tokens) < exam.LONGEST]
+    assert quality.speech_ratio == (
+        round(min(len(s.tokens) / len(s.text) for s in whole), 4) if whole else msgspec.UNSET
+    )
     for runtime in RUNTIMES:
         values = quality.values[runtime]
         assert values["lm_agreement"].low >= 0.96

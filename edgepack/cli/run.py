@@ -77,12 +77,18 @@ if TYPE_CHECKING:
     type=click.Choice(["error", "warn"]),
     default="error",
     show_default=True,
-    help="What a fault of the audio is: silence, runaway, NaN.",
+    help="What a fault of the audio is: silence, runaway, early end, NaN.",
 )
 @click.option(
     "--strict-language",
     is_flag=True,
     help="Refuse text that is not in the bundle's languages, instead of a warning.",
+)
+@click.option(
+    "--lexicon",
+    type=PATH,
+    metavar="FILE",
+    help="Readings of words, `word => reading` a line: a spelling or the model's phones.",
 )
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
 @click.option(
@@ -110,6 +116,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.bundle import open_bundle
 
     _check(text, file, options)
+    lexicon = _lexicon(options["lexicon"])
     opened = open_bundle(bundle)
     plan = placed(opened, options)  # before anything that has threads is imported
 
@@ -135,6 +142,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         speed=options["speed"],
         strict=options["guard"] == "error",
         strict_language=options["strict_language"],
+        lexicon=lexicon,
     )
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
@@ -200,6 +208,8 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
             raise UsageError("-o - goes with --stream and without --json")
     elif output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"{output}: not a file name in a folder that exists")
+    if options["lexicon"] and text is None and file is None:
+        raise UsageError("--lexicon is about a text; --convert and --speech-tokens have none")
     if options["stream"] and text is None and file is None:
         raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
 
@@ -277,6 +287,15 @@ def _text(text: str | None, file: Path | None) -> str:
     except UnicodeError:
         raise UsageError(f"{name}: not UTF-8 text") from None
     return text or ""
+
+
+def _lexicon(path: Path | None) -> dict[str, str]:
+    """The readings of a file, read before anything is loaded."""
+    if path is None:
+        return {}
+    from edgepack.runtime.lexicon import read
+
+    return read(path)
 
 
 def _tokens(path: Path) -> list[int]:

@@ -13,9 +13,14 @@ import numpy as np
 
 from edgepack.errors import GateError, UsageError
 from edgepack.manifest import Flow, Solver
+from edgepack.runtime.memory import require
 from edgepack.runtime.noise import standard_normal
 from edgepack.runtime.session import Feeds, Session
 from edgepack.runtime.solver import Observe, euler, integrate
+
+# Of attention for each pair of frames: scores and their softmax in float32, 8 heads and 2 rows, as
+# the released estimators have.
+_ATTENTION_BYTES = 2 * 4 * 8 * 2
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class FlowDecoder:
     """The flow-matching decoder: an encoder, the embedding of times, and the estimator.
 
     `table` is how the ODE is solved unless something else is asked for, None for the original's
-    solver.
+    solver. `memory` is the most that one utterance may take, in bytes.
     """
 
     settings: Flow
@@ -87,6 +92,7 @@ class FlowDecoder:
     time: Session
     estimator: Session
     table: Solver | None = None
+    memory: int | None = None
     # Of this `time` network: `replace` does not hand it on.
     _shifts: dict[Solver, np.ndarray] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -180,7 +186,12 @@ class FlowDecoder:
         chunked: bool = False,
         solver: Solver | None = None,
     ) -> np.ndarray:
-        """Mel spectrogram [1, mels, frames] of `tokens`, without the prompt's frames."""
+        """Mel spectrogram [1, mels, frames] of `tokens`, without the prompt's frames.
+
+        Raises ResourceError if attention over so many frames would take more memory than allowed.
+        """
+        count = self.settings.ratio * (len(condition.tokens) + len(tokens))
+        require(_ATTENTION_BYTES * count**2, self.memory, f"an utterance of {count} mel frames")
         mu, spk, cond = self.conditions(tokens, condition, final=final, chunked=chunked)
         prompt = 0 if condition.mel is None else len(condition.mel)
         mel = self.solve(mu, spk, cond, solver=solver, chunked=chunked)[:, :, prompt:]

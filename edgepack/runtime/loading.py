@@ -265,6 +265,7 @@ def load(
 
     accelerated = bool(host.placement and host.placement.accelerated)
     calibrated = manifest.solvers.get(host.runtime)
+    peak = manifest.device.peak_bytes
     # The largest network first: loading one needs more memory than having it.
     lm = session("speech_lm")
     return Loaded(
@@ -280,6 +281,7 @@ def load(
             session("flow_time"),
             session("flow_estimator"),
             calibrated.solver if calibrated else None,
+            peak if isinstance(peak, int) else None,
         ),
         Vocoder(
             manifest.vocoder,

@@ -6,6 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+from edgepack.errors import ResourceError
+
+_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
 _M_MMAP_THRESHOLD, _THRESHOLD_BYTES = -3, 128 << 10
 
@@ -33,6 +36,38 @@ def rss_bytes() -> int:
         if found:
             return int(found[1]) * 1024
     return peak_rss_bytes()
+
+
+def available_bytes() -> int | None:
+    """Memory that this machine can still give, within its control group; None if it does not say.
+
+    Sources: `/proc/meminfo`, and `memory.max` and `memory.current` of cgroup v2.
+    """
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    if not found:
+        return None
+    left = int(found[1]) * 1024
+    try:
+        most = (_GROUP / "memory.max").read_text().strip()
+        if most.isdecimal():
+            left = min(left, max(0, int(most) - int((_GROUP / "memory.current").read_text())))
+    except (OSError, ValueError):
+        pass
+    return left
+
+
+def require(needed: int, most: int | None, what: str) -> None:
+    """Raise ResourceError if an array would take more than `most` bytes or than there are."""
+    left = available_bytes()
+    limits = [limit for limit in (most, left) if limit is not None]
+    if limits and needed > min(limits):
+        raise ResourceError(
+            f"{what} needs about {needed / 1e6:.0f} MB of memory, and there are "
+            f"{min(limits) / 1e6:.0f} MB for it; use a shorter text or prompt"
+        )
 
 
 def restart_peak() -> bool:

@@ -23,6 +23,7 @@ _SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"CYRILLIC"}), frozenset({"ru"})),
     (frozenset({"LATIN"}), frozenset({"en", "de", "fr", "es", "it"})),
 )
+_WIDE = frozenset({"zh", "yue", "ja"})
 
 
 def _ignore(words: str) -> None:
@@ -64,7 +65,8 @@ def language_of(text: str, languages: Sequence[str]) -> str:
 
     A script that few languages use decides before one that many use: kana before Chinese
     characters, these before hangul, Cyrillic and Latin. Text in no script of theirs is in the
-    first.
+    first, but signs of ASCII between numbers, such as `$5` or `12:30`, are English before they are
+    Chinese or Japanese: as in the original, what has no character of Chinese is read as English.
     """
     found = {_script(character) for character in set(text)}
     for names, users in _SCRIPTS:
@@ -72,7 +74,14 @@ def language_of(text: str, languages: Sequence[str]) -> str:
             for language in languages:
                 if language in users:
                     return language
+    signs = any(sign.isascii() and not sign.isalnum() for sign in text)
+    if signs and "en" in languages and languages[0] in _WIDE and not _has_wide(text):
+        return "en"
     return languages[0]
+
+
+def _has_wide(text: str) -> bool:
+    return any(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
 def _script(character: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from edgepack.errors import GateError
 from edgepack.runtime import guards
 from edgepack.runtime.flow import Condition, change_speed
+from edgepack.runtime.lexicon import Lexicon
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.plain import heard
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
@@ -82,6 +83,7 @@ class Speaker:
                 ended=decoded.ended,
                 text_tokens=len(decoded.text_ids),
                 speech_tokens=len(decoded.speech_tokens),
+                least=decoded.least,
             )
             if found and manner.settings.strict:
                 raise GateError(found[0])
@@ -133,6 +135,7 @@ class Speaker:
         if prompt_text and manner.mode == "zero-shot" and prompts:
             begun = prompts.begun(decoder, prompt_text)
         sentence.text_ids = self.loaded.frontend.ids(sentence.text)
+        sentence.least = self._least(sentence.text_ids)
         sampler = self._sampler(number, manner.settings)
         sentence.ended = yield from decoder.generate(
             sentence.text_ids, sampler, prompt_text, prompt, begun=begun
@@ -145,10 +148,11 @@ class Speaker:
         arrived = []
         decoder = self.loaded.decoder
         block = decoder.settings.mix[0]
+        lexicon = Lexicon(manner.settings.lexicon)
 
         def ids() -> Iterator[list[int]]:
             for piece in sentence.arriving(pieces):
-                found = self.loaded.frontend.ids(heard(piece))
+                found = self.loaded.frontend.ids(lexicon(heard(piece)))
                 sentence.text += piece
                 sentence.text_ids = [*sentence.text_ids, *found]
                 # A block at a time: what the decoder cannot take yet would all come at the end.
@@ -163,6 +167,13 @@ class Speaker:
                 if arrived and count >= decoder.settings.max_ratio * len(sentence.text_ids):
                     sentence.ended = False
                     return
+
+    def _least(self, text: Sequence[int]) -> int:
+        """How many speech tokens a text has at least, by the model's ratio and the exam's."""
+        quality = self.loaded.bundle.manifest.quality
+        seen = quality.speech_ratio if quality else None
+        ratio = self.loaded.decoder.settings.min_ratio
+        return guards.least(len(text), ratio, seen if isinstance(seen, float) else None)
 
     def _sampler(self, number: int, settings: Settings) -> Sampler:
         draws = np.random.default_rng([settings.seed, number, _DRAWS])
@@ -193,11 +204,11 @@ class Speaker:
 
 def _decoded(sentence: Sentence) -> Decoded:
     tokens = list(sentence.tokens(sentence))
-    return Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended)
+    return Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended, sentence.least)
 
 
 def _decoded_ahead(decoding: Decoding) -> Iterator[Decoded]:
     """The same, by a thread that goes on with the next sentence at once."""
     for sentence in decoding.sentences():
         tokens = list(decoding.tokens())
-        yield Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended)
+        yield Decoded(sentence.text, sentence.text_ids, tokens, sentence.ended, sentence.least)

@@ -1,6 +1,7 @@
 """What can be asked of a synthesis, and what comes of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +23,8 @@ class Settings:
     checkpoint's own number. `speed` above 1 is faster. `strict` makes a fault of the audio an
     error, otherwise it is only reported. `strict_language` refuses text that is not in the bundle's
     languages. `overlap` is whether sentences are decoded ahead, None for what the plan of the CPUs
-    says. The same `seed` gives the same audio.
+    says. `lexicon` has the readings of words, as `runtime.lexicon`
+    applies them. The same `seed` gives the same audio.
     """
 
     voice: str | None = None
@@ -35,16 +37,21 @@ class Settings:
     strict: bool = True
     strict_language: bool = False
     overlap: bool | None = None
+    lexicon: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Speech tokens of one piece of text; `ended` unless they hit the length limit."""
+    """Speech tokens of one piece of text; `ended` unless they hit the length limit.
+
+    There should be `least` of them at least.
+    """
 
     text: str
     text_ids: list[int]
     speech_tokens: list[int]
     ended: bool
+    least: int = 0
 
 
 @dataclass(frozen=True)

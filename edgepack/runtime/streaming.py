@@ -25,14 +25,16 @@ _FEW_TOKENS = 4
 class Sentence:
     """A piece of text whose tokens are being decoded.
 
-    `tokens` decodes them one by one; it fills in the text, its ids, and whether the model ended
-    them itself. It says in `waiting` that it waits for text, and ends with ClosedError if `closed`.
+    `tokens` decodes them one by one; it fills in the text, its ids, how many there should be at
+    least, and whether the model ended them itself. It says in `waiting` that it waits for text, and
+    ends with ClosedError if `closed`.
     """
 
     tokens: Callable[["Sentence"], Generator[int, None, None]]
     text: str = ""
     text_ids: list[int] = field(default_factory=list)
     ended: bool = True
+    least: int = 0
     waiting: bool = False
     closed: bool = False
 
@@ -295,7 +297,7 @@ class _Sounding:
     def utterance(self) -> Utterance:
         """What it came to; faults only of a sentence that was not cut."""
         of = self.sentence
-        decoded = Decoded(of.text, of.text_ids, self.tokens, of.ended)
+        decoded = Decoded(of.text, of.text_ids, self.tokens, of.ended, of.least)
         audio = np.concatenate([np.zeros(0, np.float32), *self.audio])
         mel = np.concatenate(self.mels, 2) if self.mels else np.zeros((1, 0, 0), np.float32)
         faults = self._faults(audio) if self.whole else []
@@ -307,4 +309,5 @@ class _Sounding:
             ended=self.sentence.ended,
             text_tokens=len(self.sentence.text_ids),
             speech_tokens=len(self.tokens),
+            least=self.sentence.least,
         )

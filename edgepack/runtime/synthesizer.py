@@ -16,6 +16,7 @@ from edgepack.runtime.cpu.plan import CpuPlan
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.gpu.placement import AS_PROMISED, Wanted
 from edgepack.runtime.gpu.warm_up import warm_up
+from edgepack.runtime.lexicon import Lexicon
 from edgepack.runtime.loading import Loaded, forked, load, open_coverage, open_enroller
 from edgepack.runtime.speaker import Manner, Speaker
 from edgepack.runtime.speech import Decoded, Settings, Speech, mode_of
@@ -194,7 +195,8 @@ class Synthesizer:
         `settings.strict_language`.
         """
         unread: list[str] = []
-        pieces = self.loaded.frontend.utterances(text, unread.append)
+        lexicon = Lexicon(settings.lexicon)
+        pieces = self.loaded.frontend.utterances(text, unread.append, lexicon)
         known = self.coverage
         if known is None:
             return _Read(pieces, 0.0, tuple(unread))

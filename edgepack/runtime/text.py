@@ -16,6 +16,7 @@ from typing import Any
 
 from edgepack.errors import UsageError
 from edgepack.runtime.cutting import bounded
+from edgepack.runtime.lexicon import Lexicon, is_holder, released
 from edgepack.runtime.lines import sentences, together
 from edgepack.runtime.normalization import Normalization, Refused
 from edgepack.runtime.plain import heard, plain
@@ -26,6 +27,7 @@ LONGEST_MARKED = 500  # tokens
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
 _NAMED_DIGITS = 36  # of the longest numbers that inflect has names for
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
+_NO_LEXICON = Lexicon({})
 _CLOSING_QUOTES = '"”'
 _CHINESE_REPLACEMENTS = {
     "²": "平方",
@@ -95,11 +97,17 @@ class Frontend:
         _check_length(text)
         return self._clean(text)[0]
 
-    def utterances(self, text: str, refused: Refused = lambda words: None) -> list[str]:
+    def utterances(
+        self,
+        text: str,
+        refused: Refused = lambda words: None,
+        lexicon: Lexicon = _NO_LEXICON,
+    ) -> list[str]:
         """Cleaned pieces to speak one after the other; `refused` is told of what was not read.
 
-        Text with `<|…|>` marks is the caller's own and is neither cleaned nor split. Raises
-        UsageError if nothing is left, or if the text is longer than LONGEST_TEXT or LONGEST_MARKED.
+        Words of the lexicon are spoken as it says, and are read by nothing else. Text with `<|…|>`
+        marks is the caller's own and is neither cleaned nor split. Raises UsageError if nothing is
+        left, or if the text is longer than LONGEST_TEXT or LONGEST_MARKED.
         """
         _check_length(text)
         if "<|" in text and "|>" in text:
@@ -109,7 +117,7 @@ class Frontend:
                     f"at most {LONGEST_MARKED}: speak it in parts"
                 )
             return [text]
-        cleaned, chinese = self._clean(text, refused)
+        cleaned, chinese = self._clean(text, refused, lexicon)
         length = len if chinese else lambda piece: len(self.ids(piece))
         pieces = split(cleaned, chinese, length)
         parts = (part for p in pieces for part in bounded(p, length, "，" if chinese else ","))
@@ -118,20 +126,25 @@ class Frontend:
             raise UsageError("the text has nothing to speak in it")
         return spoken
 
-    def _clean(self, text: str, refused: Refused = lambda words: None) -> tuple[str, bool]:
+    def _clean(
+        self,
+        text: str,
+        refused: Refused = lambda words: None,
+        lexicon: Lexicon = _NO_LEXICON,
+    ) -> tuple[str, bool]:
         """The text as the model expects it, and whether the Chinese rules were used."""
         if "<|" in text and "|>" in text:
             return text.strip(), False
         chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
-        text = plain(text)
         language = self.normalize.language(text)
+        text, readings = lexicon.held(plain(text)) if lexicon.entries else (plain(text), {})
         read = [self.normalize(line, language, refused) for line in sentences(text, chinese)]
         if chinese:
             text = together([_chinese(line) for line in read], chinese)
-            return re.sub("[，,、]+$", "。", text), True
+            return released(re.sub("[，,、]+$", "。", text), readings), True
         if language in ("en", None):
             read = [spell_out_numbers(line) for line in read]
-        return together(read, chinese), False
+        return released(together(read, chinese), readings), False
 
 
 def _chinese(text: str) -> str:
@@ -217,10 +230,10 @@ def _ascii_digit(character: str) -> str:
 
 
 def _without_blanks(text: str) -> str:
-    """Drop each blank unless both neighbours are ASCII and not blank."""
+    """Drop each blank unless both neighbours are ASCII, or a lexicon's word, and not blank."""
 
     def joins(character: str) -> bool:
-        return character.isascii() and character != " "
+        return (character.isascii() and character != " ") or is_holder(character)
 
     return "".join(
         c

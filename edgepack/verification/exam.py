@@ -101,6 +101,12 @@ def positions(exam: Exam) -> int:
     return sum(len(question.spoken.tokens) + 1 for question in exam)
 
 
+def least_ratio(exam: Exam) -> float | None:
+    """The fewest speech tokens a text token of sentences that were spoken to their end, if any."""
+    whole = [q.spoken for q in exam if len(q.spoken.tokens) < LONGEST and len(q.spoken.text)]
+    return min((round(len(s.tokens) / len(s.text), 4) for s in whole), default=None)
+
+
 def _posed(spoken: Spoken, expected: np.ndarray, seed: int) -> Question:
     """A question whose answer is known, [n + 1, V]."""
     ids = np.argsort(-expected, axis=1, kind="stable")[:, :_BEST]

@@ -13,6 +13,7 @@ from support import GOLDEN, RUNTIMES, Build
 
 from cli import Cli, contents, samples
 from edgepack.runtime import guards
+from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
 NOISE = ("--guard", "warn")  # networks of random weights do not end, or whisper
@@ -45,6 +46,23 @@ def test_what_no_reading_was_found_for_is_told(cli: Cli, tiny: Path) -> None:
     ran = cli("run", tiny, "It has x[5]=y.", *NOISE)
     assert ran.code == 0
     assert "no reading was found for 'x[5]=y'" in ran.err
+
+
+def test_a_lexicon_wins_over_every_reading(speak: Any, tiny: Path) -> None:
+    Path("words.txt").write_text("# own\nGPT-4 => G P T four\n5\tV\n", "utf-8")
+    given = speak("GPT-4 has 5.", "--lexicon", "words.txt")
+    assert given["text"] == ["G P T four has V."]
+    settings = Settings(lexicon={"GPT-4": "G P T four", "5": "V"}, strict=False)
+    assert Synthesizer.load(tiny).speak("GPT-4 has 5.", settings).utterances[0].decoded.text == (
+        "G P T four has V."
+    )
+
+
+def test_a_lexicon_is_refused_by_line(cli: Cli, tiny: Path) -> None:
+    Path("words.txt").write_text("a => b\nnothing\n")
+    ran = cli("run", tiny, "hello", "--lexicon", "words.txt")
+    assert ran.code == 2
+    assert ran.message == "words.txt:2: not a word, a tab or =>, and its reading"
 
 
 def test_the_account_is_of_the_audio_in_the_file(cli: Cli, bundle: Build) -> None:
@@ -179,6 +197,9 @@ def test_a_dump_has_every_call_of_every_network(speak: Any, tiny: Path) -> None:
         ("--speech-tokens", "missing.json"),
         ("--speech-tokens", "latin1.txt"),
         ("hello", "--dump", "text.txt"),
+        ("hello", "--lexicon", "missing.txt"),
+        ("hello", "--lexicon", "latin1.txt"),
+        ("--speech-tokens", "tokens.json", "--lexicon", "text.txt"),
     ],
     ids=str,
 )

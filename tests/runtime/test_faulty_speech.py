@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from fakes import Fake, language_model, prefer
@@ -32,11 +33,13 @@ def demo(bundle: Build) -> Loaded:
     return load(bundle("demo"), "ort", 2)
 
 
-def saying(demo: Loaded, *texts: Sequence[int], stop: int = STOP) -> Loaded:
+def saying(demo: Loaded, *texts: Sequence[int], stop: int = STOP, min_ratio: float = 0.0) -> Loaded:
     """The demo voice with a language model that says these tokens, one text after the other."""
     choices = [token for spoken in texts for token in (*spoken, stop)]
     logits = [prefer(SPEECH_TOKENS + 3, token) for token in choices]
-    return replace(demo, decoder=replace(demo.decoder, decoder=language_model(logits)))
+    settings = msgspec.structs.replace(demo.decoder.settings, min_ratio=min_ratio)
+    decoder = replace(demo.decoder, decoder=language_model(logits), settings=settings)
+    return replace(demo, decoder=decoder)
 
 
 def sounding(demo: Loaded, sample: float) -> Loaded:
@@ -66,6 +69,24 @@ def test_faulty_audio_is_an_error_unless_it_is_wanted(
         speak(sounding(demo, sample), strict=True)
     (found,) = speak(sounding(demo, sample)).faults
     assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_end_before_the_least_length_is_told(demo: Loaded, streamed: bool) -> None:
+    early = saying(demo, [1, 2], min_ratio=2.0)
+    synthesizer = Synthesizer(early, Clock())
+    settings = Settings(strict=False)
+    if streamed:
+        with synthesizer.stream(TEXT, settings) as stream:
+            list(stream)
+        speech = stream.speech
+    else:
+        speech = synthesizer.speak(TEXT, settings)
+    least = 2 * len(speech.utterances[0].decoded.text_ids)
+    assert speech.utterances[0].decoded.speech_tokens == [1, 2]
+    assert f"ended early: 2 of at least {least} tokens" in speech.faults[0]
+    with pytest.raises(GateError, match="ended early"):
+        speak(saying(demo, [1, 2], min_ratio=2.0), strict=True)
 
 
 def test_fine_audio_passes_the_guard(demo: Loaded) -> None:

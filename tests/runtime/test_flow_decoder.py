@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from repeatable import repeatable
 from support import GOLDEN, RECORDED
 
-from edgepack.errors import GateError, UsageError
+from edgepack.errors import GateError, ResourceError, UsageError
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.noise import standard_normal
 from edgepack.runtime.session import Feeds
@@ -199,3 +199,11 @@ def test_speed_stretches_by_linear_interpolation(frames: int, speed: float) -> N
 def test_speed_one_changes_nothing() -> None:
     mel = np.arange(30, dtype=np.float32).reshape(1, 3, 10)
     assert np.array_equal(change_speed(mel, 1.0), mel)
+
+
+def test_an_utterance_that_needs_more_memory_than_the_target_gives_is_refused_first() -> None:
+    decoder = replace(flow_decoder(), memory=128 * 20**2)
+    assert decoder.mel([1] * 10, Condition(SPEAKER)).shape[2] == 20
+    with pytest.raises(ResourceError, match="an utterance of 22 mel frames needs about"):
+        decoder.mel([1] * 11, Condition(SPEAKER))
+    assert len(decoder.encoder.calls) == 1  # type: ignore[attr-defined]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from fakes import Fake
 
-from edgepack.runtime.guards import faults
+from edgepack.errors import ResourceError
+from edgepack.runtime import memory
+from edgepack.runtime.guards import faults, least
 from edgepack.runtime.session import Feeds
 from edgepack.runtime.watch import Clock, Recorder, Watched
 
@@ -47,6 +49,44 @@ def test_far_too_little_speech_for_a_text_is_a_fault() -> None:
     assert fault.startswith("too short: 10 speech tokens for 400 text tokens")
     assert faults(SPEECH, ended=True, text_tokens=400, speech_tokens=400) == []
     assert faults(SPEECH, ended=True, text_tokens=19, speech_tokens=1) == []
+
+
+def test_an_early_end_is_a_fault() -> None:
+    (fault,) = faults(SPEECH, ended=True, text_tokens=30, speech_tokens=7, least=60)
+    assert fault.startswith("ended early: 7 of at least 60 tokens")
+    assert faults(SPEECH, ended=True, text_tokens=30, speech_tokens=60, least=60) == []
+    (none,) = faults(SPEECH, ended=True, text_tokens=30, speech_tokens=0, least=60)
+    assert none.startswith("no speech")
+
+
+def test_the_least_length_follows_what_the_exam_heard() -> None:
+    assert least(30, 2.0) == 60
+    assert least(30, 2.0, seen=5.0) == 75
+    assert least(30, 2.0, seen=3.0) == 60
+    assert least(5, 2.0, seen=50.0) == 10  # of few tokens it proves nothing
+    assert least(30, 0.0) == 0
+
+
+def test_what_needs_more_memory_than_there_is_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemFree: 1 kB\nMemAvailable:   2000 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    memory.require(2_000_000, None, "it")
+    with pytest.raises(ResourceError, match="it needs about 3 MB of memory, and there are 2 MB"):
+        memory.require(3_000_000, None, "it")
+    with pytest.raises(ResourceError, match="and there are 1 MB"):
+        memory.require(2_000_000, 1_000_000, "it")
+    (tmp_path / "memory.max").write_text("1500000\n")
+    (tmp_path / "memory.current").write_text("500000\n")
+    assert memory.available_bytes() == 1_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() == 2000 * 1024
+    meminfo.unlink()
+    assert memory.available_bytes() is None
+    memory.require(1 << 60, None, "it")
 
 
 def test_no_speech_is_a_fault() -> None:

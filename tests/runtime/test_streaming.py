@@ -135,6 +135,14 @@ def test_text_may_arrive_in_pieces(ort: Synthesizer) -> None:
     np.testing.assert_array_equal(again.audio, speech.audio)
 
 
+def test_pieces_have_the_readings_of_the_lexicon(ort: Synthesizer) -> None:
+    settings = Settings(strict=False, lexicon={"天气": "气候"})
+    with ort.stream(iter(["今天天气", "很好。"]), settings) as stream:
+        given = np.concatenate(list(stream))
+    wanted = np.concatenate(streamed(ort, iter(["今天气候", "很好。"]))[0])
+    np.testing.assert_array_equal(given, wanted)
+
+
 def test_pieces_that_fail_end_the_stream(ort: Synthesizer) -> None:
     def pieces() -> Iterator[str]:
         yield "今天"

@@ -1,20 +1,27 @@
 """WeTextProcessing grammars (two finite-state transducers each), run by kaldifst."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.runtime.normalization import Normalize
+from edgepack.runtime.normalizers import _rules_en, _rules_zh
+from edgepack.runtime.normalizers._rules import Rule, Ruled
 from edgepack.runtime.normalizers._wfst_grammar import ORDERS, grammar
 from edgepack.runtime.normalizers._wfst_trial import check
+
+_RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.RULES}
 
 
 @dataclass(frozen=True)
 class _Wfst:
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """A grammar from its tagger and its verbaliser file, in this order, known or tried."""
+        """A grammar with the language's rules before it.
+
+        The files are its tagger and its verbaliser, in this order, known or tried.
+        """
         try:
             importlib.import_module("kaldifst")
         except ImportError:
@@ -24,7 +31,7 @@ class _Wfst:
         if len(files) != 2:
             raise IntegrityError(f"a grammar is a tagger and a verbaliser, not {len(files)} files")
         check(locale, files)
-        return grammar(locale, files)
+        return Ruled(_RULES.get(locale, ()), grammar(locale, files))
 
 
 NORMALIZER = _Wfst()

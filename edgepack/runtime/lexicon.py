@@ -1,0 +1,171 @@
+"""Readings that a user has given for words, which win over everything else that reads text."""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from edgepack.errors import UsageError
+from edgepack.runtime.plain import plain
+
+_LONGEST_WORD, _LONGEST_READING = 64, 500  # characters
+_LARGEST_FILE = 16 << 20
+# A word is this many letters of a script that nothing has readings for until text is in words.
+_HOLDER, _HOLDERS = 0x13000, 1000
+
+
+def parse(data: bytes, where: object) -> dict[str, str]:
+    """The words and readings of a file: a line for each, `word => reading` or with a tab between.
+
+    Blank lines and lines that begin with # are left out. Raises UsageError with the number of the
+    line for any other, and for a word with two readings.
+    """
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeError:
+        raise UsageError(f"{where}: not UTF-8 text") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        parts = line.split("\t", 1) if "\t" in line else line.split("=>", 1)
+        if len(parts) != 2:
+            raise UsageError(f"{where}:{number}: not a word, a tab or =>, and its reading")
+        word, reading = parts[0].strip(), parts[1].strip()
+        if problem := _problem(word, reading):
+            raise UsageError(f"{where}:{number}: {problem}")
+        if found.setdefault(word, reading) != reading:
+            raise UsageError(f"{where}:{number}: {word!r} has another reading above")
+    return found
+
+
+def read(path: Path) -> dict[str, str]:
+    """The same of a file on disk."""
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UsageError(f"{path}: larger than {_LARGEST_FILE >> 20} MiB; is it a lexicon?")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    return parse(data, path)
+
+
+def _problem(word: str, reading: str) -> str:
+    if not plain(word):
+        return "a word is missing before its reading"
+    if not reading:
+        return f"{word!r} has no reading"
+    if len(word) > _LONGEST_WORD or len(reading) > _LONGEST_READING:
+        return f"a word has at most {_LONGEST_WORD} characters, a reading {_LONGEST_READING}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Puts readings in place of words; a longer word before a shorter one.
+
+    Letters beside a word make it another word, except in scripts that are written without blanks.
+    A word in small letters stands for itself in any case.
+    """
+
+    entries: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what is no word or no reading."""
+        for word, reading in self.entries.items():
+            if problem := _problem(word, reading):
+                raise UsageError(f"lexicon: {problem}")
+
+    def __call__(self, text: str) -> str:
+        """The text with readings in place of words."""
+        return "".join(reading or piece for piece, reading in self._pieces(text))
+
+    def held(self, text: str) -> tuple[str, Mapping[str, str]]:
+        """The text with letters that nothing reads in place of words, and what they stand for."""
+        codes: dict[str, str] = {}
+        pieces = []
+        for piece, reading in self._pieces(text, reserved=True):
+            if reading is None:
+                pieces.append(piece)
+                continue
+            number = len(codes)
+            code = chr(_HOLDER + number // _HOLDERS) + chr(_HOLDER + number % _HOLDERS)
+            pieces.append(codes.setdefault(reading, code))
+        return "".join(pieces), {code: reading for reading, code in codes.items()}
+
+    @cached_property
+    def _words(self) -> Mapping[str, str]:
+        return {plain(word): reading for word, reading in self.entries.items()}
+
+    @cached_property
+    def _lengths(self) -> Mapping[str, list[int]]:
+        """Lengths of words, the longest first, by their first letter, small and as it is."""
+        found: dict[str, set[int]] = {}
+        for word in self._words:
+            found.setdefault(word[0], set()).add(len(word))
+        return {first: sorted(lengths, reverse=True) for first, lengths in found.items()}
+
+    def _pieces(self, text: str, *, reserved: bool = False) -> Iterator[tuple[str, str | None]]:
+        """Words with their readings, and between them what has none."""
+        start = at = 0
+        while at < len(text):
+            end = self._end(text, at)
+            if end == at and not (reserved and is_holder(text[at])):
+                at += 1
+                continue
+            if start < at:
+                yield text[start:at], None
+            end = max(end, at + 1)
+            word = text[at:end]
+            yield word, self._reading(word) or word
+            start = at = end
+        if start < at:
+            yield text[start:], None
+
+    def _end(self, text: str, at: int) -> int:
+        """Where the longest word that begins at a place ends; the place itself if none does."""
+        if at and _goes_on(text[at - 1], text[at]):
+            return at
+        small = text[at].lower()
+        lengths = self._lengths.get(text[at], [])
+        if small != text[at]:
+            lengths = sorted({*lengths, *self._lengths.get(small, [])}, reverse=True)
+        for length in lengths:
+            end = at + length
+            if end > len(text) or (end < len(text) and _goes_on(text[end - 1], text[end])):
+                continue
+            if self._reading(text[at:end]) is not None:
+                return end
+        return at
+
+    def _reading(self, word: str) -> str | None:
+        return self._words.get(word, self._words.get(word.lower()))
+
+
+def is_holder(character: str) -> bool:
+    """Whether a letter may stand for a word."""
+    return _HOLDER <= ord(character) < _HOLDER + _HOLDERS
+
+
+def released(text: str, codes: Mapping[str, str]) -> str:
+    """The text with the readings that `Lexicon.held` put letters for."""
+    if not codes:
+        return text
+    pieces = []
+    at = 0
+    while at < len(text):
+        size = 2 if text[at : at + 2] in codes else 1
+        pieces.append(codes.get(text[at : at + size], text[at]))
+        at += size
+    return "".join(pieces)
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """Whether two characters are of one word, in a script that has blanks between words."""
+    return all(
+        (c.isalnum() or unicodedata.category(c)[0] == "M")
+        and unicodedata.east_asian_width(c) not in "WF"
+        and not is_holder(c)
+        for c in (before, after)
+    )
