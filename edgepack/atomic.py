@@ -8,7 +8,9 @@ can be locked was left behind, and whoever writes to the same place next clears 
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -108,10 +110,11 @@ def clear(place: Path) -> None:
     What another process is at work on stays, and so does what we may not change.
     """
     place = _place(place)
-    start = _stem(place)
+    # Earlier versions had the number of a process there.
+    ours = re.compile(re.escape(_stem(place)) + r"(?:[0-9a-f]{8}|\d{1,10})\.tmp")
     with contextlib.suppress(OSError):
         for path in list(place.parent.iterdir()):
-            if path.name.startswith(start) and path.name.endswith(".tmp"):
+            if ours.fullmatch(path.name):
                 with contextlib.suppress(OSError):
                     _clear(path, place)
 
@@ -147,7 +150,11 @@ def _place(path: Path) -> Path:
 
 
 def _stem(place: Path) -> str:
-    return f".{os.fsdecode(os.fsencode(place.name)[:_LONGEST])}."
+    """How hidden names of a path begin, and those of no other path."""
+    name = os.fsencode(place.name)
+    if len(name) > _LONGEST:
+        name = name[: _LONGEST - 16] + hashlib.sha256(name).hexdigest()[:16].encode()
+    return f".{os.fsdecode(name)}."
 
 
 def _hidden(place: Path) -> Path:

@@ -5,14 +5,11 @@ changed byte anywhere is found.
 """
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import msgspec
 
@@ -114,6 +111,18 @@ def _changed(path: Path) -> IntegrityError:
     )
 
 
+class _Version(msgspec.Struct):
+    """What is looked at first; msgspec passes over the rest."""
+
+    format: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Sealed(Manifest, frozen=True):
+    """A manifest as it is written, with the hash of the rest."""
+
+    sha256: str
+
+
 def open_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`; raises UsageError if it is none, IntegrityError if it was changed."""
     path = folder / MANIFEST
@@ -125,16 +134,15 @@ def open_bundle(folder: Path) -> Bundle:
         raise IntegrityError(f"{path}: larger than {_MAX_MANIFEST_BYTES >> 20} MiB; refused")
     data = path.read_bytes()
     try:
-        tree = json.loads(data, parse_constant=_no_number, parse_float=_finite)
-        if isinstance(tree, dict) and tree.get("format") not in (FORMAT, None):
-            older = isinstance(tree["format"], int) and tree["format"] < FORMAT
+        version = bytes(msgspec.json.decode(data, type=_Version).format)[:20].decode()
+        if version not in (str(FORMAT), "null"):
+            older = version.isdecimal() and int(version) < FORMAT
             raise UnsupportedError(
-                f"{path}: bundle format {str(tree['format'])[:20]}, this edgepack reads {FORMAT}; "
+                f"{path}: bundle format {version}, this edgepack reads {FORMAT}; "
                 + ("build it again" if older else "update edgepack")
             )
-        manifest = msgspec.convert(
-            {key: value for key, value in tree.items() if key != "sha256"}, Manifest
-        )
+        sealed = msgspec.json.decode(data, type=_Sealed)  # builds nothing that it does not know
+        manifest = Manifest(**{name: getattr(sealed, name) for name in Manifest.__struct_fields__})
         if encode(manifest) != data:
             raise IntegrityError(
                 f"{path}: does not match its own hash (corrupt or changed); refused"
@@ -143,15 +151,6 @@ def open_bundle(folder: Path) -> Bundle:
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
     return Bundle(folder, manifest)
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _no_number(text)
 
 
 def stored(path: Path) -> StoredFile:

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
-    "bundle", "arrays", "measurements", "voices",
+    "bundle", "arrays", "measurements", "tokenizer_file", "voices",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.

@@ -11,7 +11,7 @@ from linked import linked
 from support import Build
 
 import edgepack.atomic
-from edgepack.atomic import replacing, temporary_folder, write_atomically
+from edgepack.atomic import clear, replacing, temporary_folder, write_atomically
 from edgepack.bundle import open_bundle
 
 
@@ -50,6 +50,29 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     with temporary_folder(place) as ours, temporary_folder(place) as second:
         assert {path.parent for path in (ours, second)} | {other} == set(tmp_path.iterdir())
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_what_was_set_aside_for_a_longer_name_stays(tmp_path: Path) -> None:
+    """`.a.b.TOKEN.tmp` is of `a.b`, not of `a`."""
+    hidden = tmp_path / ".a.b.12345678.tmp"
+    (hidden / "old").mkdir(parents=True)
+    (hidden / "old" / "manifest.json").write_bytes(b"the only copy")
+    mine = tmp_path / ".a.my-notes.tmp"
+    mine.write_bytes(b"a user's own")
+    for _ in range(2):
+        clear(tmp_path / "a")
+        write_atomically(tmp_path / "a", b"something")
+    assert mine.read_bytes() == b"a user's own"
+    clear(tmp_path / "a.b")
+    assert (tmp_path / "a.b" / "manifest.json").read_bytes() == b"the only copy"
+
+
+def test_long_names_that_begin_alike_are_not_mixed_up(tmp_path: Path) -> None:
+    one, other = (tmp_path / ("n" * 220 + end) for end in "ab")
+    with temporary_folder(one) as folder:
+        clear(other)
+        assert folder.is_dir()
+    assert edgepack.atomic._stem(one) != edgepack.atomic._stem(other)
 
 
 HOLDING = """

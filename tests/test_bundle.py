@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from bounded import refused_within
 from linked import changed, linked
 from support import Build
 
@@ -87,7 +88,7 @@ def test_a_changed_byte_anywhere_in_the_manifest_is_found(tiny: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"format": 2}']
+    "data", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"format": 3}']
 )
 def test_what_is_no_manifest_is_refused(tiny: Bundle, data: bytes) -> None:
     put(tiny, data)
@@ -103,12 +104,22 @@ def test_a_manifest_of_any_size_is_not_read(tiny: Bundle) -> None:
         open_bundle(tiny.folder)
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, "2", [2]])
-def test_another_format_is_unsupported(tiny: Bundle, number: object) -> None:
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(0, "build it again"), (2, "build it again"), (4, "update"), ("3", "update"), ([3], "update")],
+)
+def test_another_format_is_unsupported(tiny: Bundle, number: object, advice: str) -> None:
     tree = json.loads((tiny.folder / MANIFEST).read_bytes()) | {"format": number}
     put(tiny, json.dumps(tree).encode())
-    with pytest.raises(UnsupportedError, match="this edgepack reads 2; update it"):
+    with pytest.raises(UnsupportedError, match=f"this edgepack reads 3; {advice}"):
         open_bundle(tiny.folder)
+
+
+@pytest.mark.parametrize("filling", [b"[]", b"{}", b'""'])
+def test_a_manifest_full_of_nothing_takes_little_memory(tiny: Bundle, filling: bytes) -> None:
+    many = b",".join([filling] * (2 << 20))
+    put(tiny, b'{"format":3,"a":[' + many + b"]}")
+    refused_within(open_bundle, tiny.folder, match="not a valid manifest")
 
 
 def test_a_manifest_written_another_way_is_refused(tiny: Bundle) -> None:

@@ -27,8 +27,6 @@ def whole(bundle: Build) -> Tree:
         stage["variants"] = {"ort": stage["variants"]["ort"]}
         stage["operators"] = {"Add": 1}
         stage["states"] = stage["states"][:1]
-        offer = {"recipe": "r", "bytes": 1, "speed": 1.5, "values": {"m": 0.5}, "verdict": "v"}
-        stage["variants"]["ort"]["offers"] = [offer]
     tree |= {"normalizers": {"zh": tree["normalizers"]["zh"]}, "languages": ["zh"]}
     unused = ("openvino/", "tflite/", "normalizers/en", "normalizers/ja")
     tree["files"] = {k: v for k, v in tree["files"].items() if not k.startswith(unused)}
@@ -45,9 +43,12 @@ def whole(bundle: Build) -> Tree:
     file = {"bytes": 1, "sha256": "0" * 64}
     tree["files"] |= {"exam.safetensors": file, "vocabulary.safetensors": file, "LICENSE": file}
     tree["documents"] = ["LICENSE"]
+    limit = {"low": 0.5, "high": None, "optional": False}
+    measure = {"value": 0.4, "low": 0.3, "high": 0.5, "count": 9}
     tree["quality"] = {
-        "exam": "exam.safetensors", "limits": {"m": {"low": 0.5, "high": None}},
-        "values": {"ort": {"m": 0.4}}, "failed": ["m"],
+        "exam": "exam.safetensors", "limits": {"ort": {"si_sdr": limit}},
+        "values": {"ort": {"si_sdr": measure}}, "not_measured": {"ort": ["pesq"]}, "failed": ["m"],
+        "speech_ratio": 2.0,
     }  # fmt: skip
     tree["trim"] = {
         "tokens_before": 9, "tokens_after": 5, "rows_before": 9, "rows_after": 5,

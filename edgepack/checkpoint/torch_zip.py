@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -104,6 +105,10 @@ def _directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
             raise IntegrityError(f"unsafe: zip entry {name!r} points outside the archive")
     if len(entries) < len(found):
         raise IntegrityError("unsafe: two zip entries have one name")
+    in_order = sorted(found, key=lambda info: info.header_offset)
+    for one, other in pairwise(in_order):
+        if one.header_offset + _LOCAL_HEADER.size + one.compress_size > other.header_offset:
+            raise IntegrityError("unsafe: zip entries share their bytes")
     return entries
 
 

@@ -59,7 +59,7 @@ def read(path: Path) -> Recording:
                 if known > longest:
                     raise wrong_length(str(path), known / rate)
                 blocks.append(block.mean(1))
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:  # raw, no UTF-8
         raise UsageError(f"{path}: not a readable sound file ({error})") from None
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     if not np.isfinite(samples).all():

@@ -15,6 +15,7 @@ from edgepack.arrays import Shape
 from edgepack.bundle import Bundle
 from edgepack.consistency import STAGES
 from edgepack.errors import IntegrityError
+from edgepack.manifest import State
 from edgepack.voices import Voice
 
 Calls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
@@ -152,3 +153,20 @@ def require_shapes(stage: str, network: Shapes, calls: Calls, where: object) -> 
                     f"{where}: {stage} takes {name} of {list(network[name])}, the self-test has "
                     f"{list(feeds[name].shape)}"
                 )
+
+
+def require_caches(stage: str, network: Shapes, states: Sequence[State], where: object) -> None:
+    """Raise IntegrityError if a manifest's caches are not those of an engine's network.
+
+    Engines that keep caches to themselves have no inputs for them.
+    """
+    for state in states:
+        lengths = network.get(state.input)
+        # A length of 0 is before the first call; the axis that grows has no length of its own.
+        if lengths is not None and not arrays.fits(
+            tuple(n for n in state.shape if n), tuple(n for n in lengths if n is not None)
+        ):
+            raise IntegrityError(
+                f"{where}: {stage} takes {state.input} of {list(lengths)}, the manifest says "
+                f"{list(state.shape)}"
+            )

@@ -16,7 +16,7 @@ from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.enrol import Enroller, Model
-from edgepack.runtime.fit import recorded, require_fit, require_shapes
+from edgepack.runtime.fit import recorded, require_caches, require_fit, require_shapes
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
@@ -211,6 +211,7 @@ def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) 
         session = runner.open(path, stage.states, options)
         if (shapes := session.shapes()) is not None:
             require_shapes(name, shapes, recorded(bundle)[name], path)
+            require_caches(name, shapes, stage.states, path)
         return session
 
     session = opened(variant.files[0], options)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from edgepack.runtime.decode import SpeechDecoder
 from edgepack.runtime.session import engine
 
 _STAGES = ("speech_lm", "text_embedding", "speech_embedding")
-_MOST, _MOST_BYTES = 64, 256 << 20  # of files, and of caches in memory
+_MOST, _MOST_BYTES = 64, 256 << 20  # files, and prompts in memory
 _STALE_SECONDS = 3600  # after which nobody is still writing a temporary file
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_SUFFIX = ".f32"  # numbers alone: what shape they have is known
 
 Caches = Mapping[str, np.ndarray]
 
@@ -40,8 +42,8 @@ class Prompts:
     """Caches of a bundle's language model after the start and a prompt's text, by the text's ids.
 
     They are of one runtime and its version, and of the very files of the networks. A file ends with
-    the SHA-256 of its numbers; one that is damaged is computed again. Of the files, and of what is
-    in memory, those used last stay, up to a number and a size.
+    the SHA-256 of its numbers; one that is damaged is computed again. Of the files those used last
+    stay, up to a number and a size; of what is in memory, up to the same number.
     """
 
     bundle: Bundle
@@ -68,23 +70,24 @@ class Prompts:
             digest.update(engine(variant.engine or self.runtime).version().encode())
             for file in variant.files:
                 digest.update(manifest.files[file].sha256.encode())
-        return place(self.bundle.folder) / f"{digest.hexdigest()[:24]}.npy"
+        return place(self.bundle.folder) / f"{digest.hexdigest()[:24]}{_SUFFIX}"
 
     def _read(self, ids: Sequence[int]) -> Caches | None:
         """Caches of a file, mapped and not read before they are needed; None if it is no use."""
         states = self.bundle.manifest.stages["speech_lm"].states
         path = self._path(ids)
+        shape = (len(states), *(n or 1 + len(ids) for n in states[0].shape))
+        size = prod(shape) * np.dtype(np.float32).itemsize
         try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            if path.stat().st_size != size + _DIGEST_BYTES:
+                return None
+            rows = np.memmap(path, np.float32, "r", 0, shape)
             with path.open("rb") as file:
-                file.seek(-_DIGEST_BYTES, os.SEEK_END)
+                file.seek(size)
                 digest = file.read()
-        except (OSError, ValueError, EOFError):
+        except OSError:
             return None
-        filled = tuple(n or 1 + len(ids) for n in states[0].shape)
-        if rows.shape != (len(states), *filled) or rows.dtype != np.float32:
-            return None
-        if hashlib.sha256(np.ascontiguousarray(rows).data).digest() != digest:
+        if hashlib.sha256(rows.data).digest() != digest:
             return None
         with suppress(OSError):
             os.utime(path)  # used now
@@ -110,7 +113,7 @@ def _write(path: Path, rows: np.ndarray) -> None:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            np.save(file, rows, allow_pickle=False)
+            file.write(rows.data)
             file.write(hashlib.sha256(rows.data).digest())
         temporary.replace(path)
     finally:
@@ -120,7 +123,7 @@ def _write(path: Path, rows: np.ndarray) -> None:
 
 def _prune(folder: Path) -> None:
     """Remove what was used longest ago, and what processes left that were killed."""
-    found = sorted(_ages(folder, "*.npy"), reverse=True)
+    found = sorted(_ages(folder, f"*{_SUFFIX}"), reverse=True)
     total = 0
     for number, (_, size, path) in enumerate(found):
         total += size

@@ -20,7 +20,7 @@ from edgepack.runtime.lexicon import Lexicon, is_holder, released
 from edgepack.runtime.lines import sentences, together
 from edgepack.runtime.normalization import Normalization, Refused
 from edgepack.runtime.plain import heard, plain
-from edgepack.runtime.tokenizer_parts import guarded, require_known
+from edgepack.tokenizer_file import guarded, parsed
 
 LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
 LONGEST_MARKED = 500  # tokens
@@ -63,7 +63,7 @@ class Frontend:
         """The same over the content of one; `where` is for the message."""
         from tokenizers import Tokenizer
 
-        require_known(data, where)
+        parsed(data, where)
         with guarded(where):
             tokenizer = Tokenizer.from_str(data.decode())
         return Frontend(tokenizer, end_of_prompt, normalize or Normalization({}))

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch_zip_writer as writer
+from bounded import refused_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,3 +219,18 @@ def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"data\.pkl' is compressed or encrypted"):
         torch_zip.load(path)
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """Each of many names with the same megabytes would be checked, which takes for ever."""
+    path = saved(tmp_path, {"a": np.zeros(1 << 18, np.float32)})
+    with zipfile.ZipFile(path, "a") as whole:
+        (data,) = (i for i in whole.infolist() if i.filename.endswith("data/0"))
+        for number in range(1, 2000):
+            other = zipfile.ZipInfo(data.filename.removesuffix("0") + str(number))
+            other.header_offset, other.CRC = data.header_offset, data.CRC
+            other.file_size = other.compress_size = data.file_size
+            whole.filelist.append(other)
+        whole._didModify = True  # type: ignore[attr-defined]
+    for read in (torch_zip.load, torch_zip.check):
+        refused_within(read, path, match="zip entries share their bytes")

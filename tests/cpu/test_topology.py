@@ -132,3 +132,9 @@ def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_instruction_sets(tmp_path: Path, text: str, sets: tuple[str, ...]) -> None:
     assert isa.read(grow(tmp_path, {"proc/cpuinfo": text})) == sets
+
+
+def test_a_list_that_names_every_cpu_again_and_again_is_refused() -> None:
+    with pytest.raises(ValueError, match="too many CPUs"):
+        lists.parse(",".join(["0-9999"] * 18_000))
+    assert len(lists.parse(",".join(str(n) for n in range(0, 8192, 2)))) == 4096

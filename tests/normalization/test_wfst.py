@@ -219,3 +219,22 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_normalisers_need_no_grammars() -> None:
     assert grammars("cldr", "de") == []
+
+
+@pytest.mark.parametrize("row", ["7", "1/", "1,", "٣", "3."])
+@pytest.mark.parametrize("code", ["zh", "en"])
+def test_rows_of_digits_are_read_in_little_time(
+    readers: dict[str, Normalize], code: str, row: str
+) -> None:
+    count = 20_000 // len(row)
+    readers[code]("1")
+    start = time.thread_time()
+    spoken = readers[code](row * count)
+    assert time.thread_time() - start < 20_000 * 40e-6
+    assert not re.search(r"\d", spoken)
+    assert len(spoken) >= count
+
+
+def test_digits_of_a_row_are_words(readers: dict[str, Normalize]) -> None:
+    assert readers["zh"]("号码" + "12" * 25 + "。") == "号码" + "一二" * 25 + "。"
+    assert readers["en"]("1" * 45).split() == ["one"] * 45

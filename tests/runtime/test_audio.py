@@ -236,3 +236,11 @@ def test_what_a_killed_stream_left_is_cleared_by_the_next(tmp_path: Path) -> Non
 def test_a_file_in_no_folder_cannot_grow(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         audio.Writer(tmp_path / "no" / "a.wav", 24000)
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.RAW", "\udcff.wav"])
+def test_what_has_no_header_or_no_name_is_one_of_our_errors(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(96000))
+    (tmp_path / "a.RAW").write_bytes(bytes(96000))
+    with pytest.raises(UsageError, match="not a readable sound file"):
+        audio.read(tmp_path / name)

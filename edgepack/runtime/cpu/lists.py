@@ -5,15 +5,22 @@ from collections.abc import Iterable
 
 _RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)  # Linux has 8192 CPUs at the most
 
+_MOST = 100_000  # numbers in a list, repetitions included
+
 
 def parse(text: str) -> tuple[int, ...]:
     """Sorted numbers of a list; raises ValueError if it is none."""
     found: set[int] = set()
+    named = 0
     for part in filter(None, text.strip().split(",")):
         match = _RANGE.fullmatch(part)
         if not match:
             raise ValueError(f"{part[:20]!r} is no number or range of CPUs")
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        cpus = range(int(match[1]), int(match[2] or match[1]) + 1)
+        named += 1 + len(cpus)
+        if named > _MOST:
+            raise ValueError(f"{text[:20]!r}… names too many CPUs")
+        found.update(cpus)
     return tuple(sorted(found))
 
 

@@ -7,6 +7,7 @@ are spoken in, and a verbaliser turns that into words.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -49,8 +50,9 @@ _BREAKS = tuple(
 )
 _WORD = re.compile(r"[^\s，。！？；、]+[\s，。！？；、]*|[\s，。！？；、]+")
 _SIGNS_AROUND = re.compile(r"([^\w$€£¥￥]*)(.*?)([^\w%]*)", re.DOTALL)
-# Signs in a row that rule a page off. They are no words, and grammars try every way to read them.
-_RULED_OFF = re.compile(r"((?:[^\w\s] ?){8,})")
+# Signs in a row that rule a page off, and digits that are no number: grammars try every way to
+# read them. The signs are no words, and of the digits each is one.
+_NOT_READ = re.compile(r"((?:[^\w\s] ?){8,}|(?:\d[^\w\s]?){40,})")
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -98,11 +100,20 @@ class Grammar:
 
     def __call__(self, text: str, refused: Refused = lambda words: None) -> str:
         """The text as it is spoken."""
-        parts = _RULED_OFF.split(text.strip())  # every second one is a row of signs
+        parts = _NOT_READ.split(text.strip())  # every second one is a row of signs or digits
         return "".join(
-            part if number % 2 else "".join(self._read(piece, refused) for piece in _pieces(part))
+            self._one_by_one(part)
+            if number % 2
+            else "".join(self._read(piece, refused) for piece in _pieces(part))
             for number, part in enumerate(parts)
         )
+
+    def _one_by_one(self, row: str) -> str:
+        """A row with each digit in words, and its signs as they are."""
+        digits = {digit: str(unicodedata.decimal(digit)) for digit in set(row) if digit.isdecimal()}
+        blank = "" if self.needs_digit else " "  # between words of a language that has blanks
+        words = {d: f"{blank}{self._spoken(plain) or plain}" for d, plain in digits.items()}
+        return "".join(words.get(sign, sign) for sign in row) + (blank if digits else "")
 
     def _read(self, text: str, refused: Refused) -> str:
         """The piece in words; what the grammar finds no way through is read word by word."""
