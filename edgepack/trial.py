@@ -24,7 +24,7 @@ from edgepack.target import RuntimeOptions, TargetProfile
 from edgepack.verification import exam, selftest
 from edgepack.verification.selftest import LANGUAGE_MODEL, Calls, answered
 
-_CALLS = 9  # of the language model in a self-test
+_CALLS = 5  # of the language model in a self-test
 _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
 
 

@@ -25,11 +25,14 @@ from edgepack.voices import Voice, from_arrays, to_arrays
 FILE = "exam.safetensors"
 # Next tokens of an exam: the 95 % interval of a share of 0.96 is ± 0.009 then, of 0.9 ± 0.013.
 POSITIONS = 2000
+# Sentences of an exam: how long networks speak freely differs by a sixth from sentence to sentence,
+# so the interval of the ratio of 64 is ± 0.04.
+SENTENCES = 64
 LONGEST = 75  # speech tokens of a sentence
 _SOUNDED = 4  # sentences with mel and audio; of the others there are only tokens
 _ATTEMPTS, _SILENT = 1000, 20  # sentences that are tried, and in a row without speech
 _SEED = 7
-_EVERY, _BEST = 30, 32  # positions of which all probabilities are kept; ids kept of the others
+_EVERY, _BEST = 60, 32  # positions of which all probabilities are kept; ids kept of the others
 _ARRAYS = ("text", "tokens", "mel", "audio")
 _EXPECTED = ("ids", "best", "at", "every", "seed")
 
@@ -70,6 +73,11 @@ class Question:
         """Whether it has mel and audio."""
         return len(self.spoken.audio) > 0
 
+    @property
+    def posed(self) -> bool:
+        """Whether next tokens are asked for, or only how long the sentence becomes."""
+        return len(self.ids) > 0
+
 
 Exam = Sequence[Question]
 
@@ -77,8 +85,8 @@ Exam = Sequence[Question]
 def record(loaded: Loaded, sentences: Sequence[str]) -> list[Question]:
     """The exam of a bundle that is the reference: sentences with any speech.
 
-    They are taken in turn, and again with other random numbers, until there are `POSITIONS`; fewer
-    if hardly any of them has speech.
+    They are taken in turn, and again with other random numbers, until there are `POSITIONS` and
+    `SENTENCES`; fewer if hardly any of them has speech.
     """
     questions: list[Question] = []
     silent = 0
@@ -90,15 +98,19 @@ def record(loaded: Loaded, sentences: Sequence[str]) -> list[Question]:
             continue
         if len(questions) < _SOUNDED:
             spoken = _sounded(loaded, spoken, len(questions))
-        questions.append(_posed(spoken, follow(loaded, spoken), number))
-        if positions(questions) >= POSITIONS:
+        if positions(questions) < POSITIONS:
+            expected = follow(loaded, spoken)
+        else:
+            expected = np.zeros((0, questions[0].every.shape[1]), np.float32)
+        questions.append(_posed(spoken, expected, number))
+        if positions(questions) >= POSITIONS and len(questions) >= SENTENCES:
             break
     return questions
 
 
 def positions(exam: Exam) -> int:
     """Next tokens that an exam asks for."""
-    return sum(len(question.spoken.tokens) + 1 for question in exam)
+    return sum(len(question.ids) for question in exam)
 
 
 def least_ratio(exam: Exam) -> float | None:
@@ -123,6 +135,12 @@ def to_bytes(exam: Exam) -> bytes:
         spoken = question.spoken
         arrays = {name: getattr(spoken, name) for name in _ARRAYS} | to_arrays(spoken.voice)
         arrays |= {name: getattr(question, name) for name in _EXPECTED}
+        small = np.int16 if question.every.shape[1] <= np.iinfo(np.int16).max else np.int32
+        arrays |= {
+            "audio": spoken.audio.astype(np.float16),  # 70 dB are more than is asked for
+            "best": question.best.astype(np.float16),
+            "ids": question.ids.astype(small),
+        }
         for name, value in arrays.items():
             entries[f"{number}/{name}"] = np.ascontiguousarray(value)
     return save(entries)
@@ -147,14 +165,14 @@ def of(bundle: Bundle) -> list[Question]:
         require_voice(bundle, question.spoken.voice, found, f"a voice of {path.name}")
         if problem := _problem(question, manifest, found.text_rows, logits):
             raise IntegrityError(f"{path}: not an exam of this bundle ({problem})")
-    if sum(question.sounded for question in exam) < 2:
+    if not any(question.posed for question in exam) or sum(q.sounded for q in exam) < 2:
         raise IntegrityError(f"{path}: not an exam of this bundle (too little of it has audio)")
     return exam
 
 
 def _problem(question: Question, manifest: Manifest, rows: int, logits: int) -> str:
     """Why networks cannot be asked a question, in words; empty if they can."""
-    spoken, count = question.spoken, question.spoken.tokens.size + 1
+    spoken, count = question.spoken, question.spoken.tokens.size + 1 if question.posed else 0
     parts = {name: getattr(spoken, name) for name in _ARRAYS}
     parts |= {name: getattr(question, name) for name in _EXPECTED}
     best, some = question.ids.shape[-1:][0] if question.ids.ndim else 0, question.at.size
@@ -180,7 +198,7 @@ def _problem(question: Question, manifest: Manifest, rows: int, logits: int) -> 
         and arrays.within(question.seed, _ATTEMPTS)
         and bool(spoken.mel.size) == bool(spoken.audio.size)  # sounded or not
     )
-    if not problem and not (inside and best and some):
+    if not problem and not (inside and best and bool(some) == question.posed):
         return "ids beyond those of the networks, or nothing in it"
     return problem
 

@@ -19,7 +19,7 @@ from edgepack.metrics import Limit, Limits, Measure, Metric, Values
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.solver import euler
 from edgepack.verification import intervals, quality
-from edgepack.verification.exam import Exam, again, condition, follow, vocode
+from edgepack.verification.exam import Exam, Question, again, condition, follow, vocode
 from edgepack.verification.intervals import Groups
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
@@ -51,18 +51,17 @@ _SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
 class Part:
     """What some networks of a bundle are judged by together.
 
-    `answer` observes `metrics` on the question of a number. `sounded` is whether only questions
-    with mel and audio are asked.
+    `answer` observes `metrics` on the question of a number, if it is of those that are `asked`.
     """
 
     stages: tuple[str, ...]
     metrics: tuple[Metric, ...]
     answer: Callable[[Loaded, Exam, int], Answers]
-    sounded: bool = True
+    asked: Callable[[Question], bool]
 
     def questions(self, exam: Exam) -> list[int]:
         """Numbers of the questions that are asked."""
-        return [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
+        return [n for n, question in enumerate(exam) if self.asked(question)]
 
 
 def _language_model(loaded: Loaded, exam: Exam, number: int) -> Answers:
@@ -137,14 +136,19 @@ _LM_STAGES = ("text_embedding", "speech_embedding", "speech_lm")
 _FLOW_STAGES = ("flow_encoder", "flow_time", "flow_estimator")
 _VOCODER_STAGES = ("hift_source", "hift")
 PARTS: Sequence[Part] = (
-    Part(_LM_STAGES, ("lm_top1", "lm_agreement", "lm_kld"), _language_model, sounded=False),
-    Part(_FLOW_STAGES, ("mel_l1", "mel_lsd"), _flow),
-    Part(_VOCODER_STAGES, ("si_sdr", "pesq"), _vocoder),
+    Part(
+        _LM_STAGES,
+        ("lm_top1", "lm_agreement", "lm_kld"),
+        _language_model,
+        lambda question: question.posed,
+    ),
+    Part(_FLOW_STAGES, ("mel_l1", "mel_lsd"), _flow, lambda question: question.sounded),
+    Part(_VOCODER_STAGES, ("si_sdr", "pesq"), _vocoder, lambda question: question.sounded),
     Part(
         (*_LM_STAGES, *_FLOW_STAGES, *_VOCODER_STAGES),
         ("duration_ratio", "mcd_dtw", "clipped", "silent", "broken"),
         _speech,
-        sounded=False,
+        lambda question: True,
     ),
 )
 STAGES = PARTS[-1].stages
