@@ -3,11 +3,11 @@
 import functools
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+
+from edgepack import atomic
 
 _DONE = "done"
 
@@ -27,14 +27,9 @@ def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
     target = cache_folder(kind, hashlib.sha256(f"{key} {_code()}".encode()).hexdigest())
     if (target / _DONE).is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".recording-") as temporary:
-        folder = Path(temporary, "recording")
-        folder.mkdir()
+    with atomic.replacing(target) as folder:
         record(folder)
         (folder / _DONE).touch()
-        shutil.rmtree(target, ignore_errors=True)
-        folder.rename(target)
     return target
 
 
