@@ -8,6 +8,7 @@ from types import FrameType
 
 _BOTH = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1
+_AGAIN_SECONDS = 0.01
 
 MESSAGE = "interrupted; nothing was left half-written"
 
@@ -17,20 +18,27 @@ _came = False
 def listen() -> None:
     """Make both signals raise KeyboardInterrupt in this program, unless it was told to ignore them.
 
-    An interrupt can come where Python or an engine turns it into another error, or drops it with a
-    traceback (in a destructor, a callback): `came` knows of it still.
+    An interrupt can come where it is turned into another error (while an engine is imported):
+    `came` knows of it still. Where Python would drop it with a traceback (in a destructor), it
+    comes again a moment later.
     """
     for number in _BOTH:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    shown = sys.unraisablehook
-    sys.unraisablehook = lambda lost: (
-        None if lost.exc_type and issubclass(lost.exc_type, KeyboardInterrupt) else shown(lost)
-    )
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _interrupt)
+        sys.unraisablehook = _dropped
+
+
+def _dropped(lost: "sys.UnraisableHookArgs") -> None:
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _came  # noqa: PLW0603 (there is one program in a process)
+    global _came
     _came = True
     raise KeyboardInterrupt
 
@@ -42,7 +50,7 @@ def came() -> bool:
 
 def over() -> None:
     """From now on neither signal does anything: the program has its result, and is ending."""
-    for number in _BOTH:
+    for number in (*_BOTH, *([signal.SIGALRM] if hasattr(signal, "setitimer") else [])):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -41,6 +41,8 @@ from edgepack.verification import exam, gates, intervals, trajectories
 from edgepack.verification.footprint import peak
 from edgepack.verification.readiness import require_ready
 
+_HUB = "hub"  # below the output: what is there only while it is built
+
 
 @dataclass
 class Lap:
@@ -77,6 +79,7 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     step("reading the checkpoint")
     source = open_source(request.model, request.llm)
     plans = plan(request, source)
+    _clear(request, plans)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
     for wanted in missing:
@@ -84,7 +87,7 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:
-        with atomic.temporary_folder(request.output / "hub") as folder:
+        with atomic.temporary_folder(request.output / _HUB) as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
             names = [stage.name for stage in contents.stages]
@@ -103,6 +106,14 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
                     request, source, contents, trial, wanted, seconds, step
                 )
     return [built[p.target] for p in plans]
+
+
+def _clear(request: BuildRequest, plans: Sequence[Plan]) -> None:
+    """Remove what killed builds left, also where nothing has to be built now."""
+    atomic.clear(request.output / _HUB)
+    for wanted in plans:
+        atomic.clear(wanted.folder)
+        atomic.clear(measurements.place(wanted.folder))
 
 
 def _existing(wanted: Plan, *, force: bool) -> Built | None:

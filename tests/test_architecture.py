@@ -140,8 +140,8 @@ PROCESS_WIDE = re.compile(
     r"|np\.seterr|setrecursionlimit|setlocale|redirect_std|set_start_method"
 )
 CHANGES = {
-    "cli", "interrupts", "isolation", "backend", "backends.tflite", "runtime.memory", "runtime.cpu.affinity",
-    "runtime.sessions.ort", "runtime.sessions.tflite",
+    "cli", "interrupts", "isolation", "backend", "backends.tflite", "runtime.memory",
+    "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite",
 }  # fmt: skip
 
 

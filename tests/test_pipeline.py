@@ -89,6 +89,20 @@ def test_an_intact_bundle_is_reused_untouched(built: Bundle, folder: Path, tmp_p
     assert {path: path.stat().st_mtime_ns for path in bundle.folder.rglob("*")} == times
 
 
+def test_what_killed_builds_left_goes_also_when_there_is_nothing_to_build(
+    built: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(built.folder.parent, output)
+    before = {path.name for path in output.iterdir()}
+    for left in (".hub.0a.tmp", f".{built.folder.name}.0b.tmp"):
+        (output / left / "new").mkdir(parents=True)
+        (output / left / "lock").touch()
+    (output / f".{built.folder.name}.build.json.0c.tmp").touch()
+    assert build(request(folder, output))[0].reused
+    assert {path.name for path in output.iterdir()} == before
+
+
 def test_a_damaged_bundle_is_not_reused_but_repaired_by_force(
     built: Bundle, folder: Path, tmp_path: Path
 ) -> None:
