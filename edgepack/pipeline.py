@@ -238,16 +238,17 @@ def _make(
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         bundle.open_bundle(folder)  # whether a device would
-    measured = Measurements(
-        build=wanted.key,
-        cpu=isa.model(),
-        threads=_threads(),
-        seconds=clock.seconds,
-        offers={r: {s: one.offers for s, one in of.items()} for r, of in made.items()},
-        errors={r: {s: one.error for s, one in of.items()} for r, of in made.items()},
-        peaks=peaks,
-    )
-    measurements.write(wanted.folder, measured)
+        measured = Measurements(
+            build=wanted.key,
+            cpu=isa.model(),
+            threads=_threads(),
+            seconds=clock.seconds,
+            offers={r: {s: one.offers for s, one in of.items()} for r, of in made.items()},
+            errors={r: {s: one.error for s, one in of.items()} for r, of in made.items()},
+            peaks=peaks,
+        )
+        # First: if they were missing, nothing would build a bundle again that is there.
+        measurements.write(wanted.folder, measured)
     return Built(wanted, Bundle(wanted.folder, manifest), False, measured, contents.warnings)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch_zip_writer as writer
 from support import DATA
 
+from edgepack import measurements
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
@@ -65,14 +66,21 @@ def copy_of(built: Bundle, output: Path) -> Bundle:
 
 
 def test_a_build_leaves_a_bundle_and_nothing_else(built: Bundle) -> None:
-    assert list(built.folder.parent.iterdir()) == [built.folder]
+    assert set(built.folder.parent.iterdir()) == {built.folder, measurements.place(built.folder)}
     assert open_bundle(built.folder) == built
     built.check(built.manifest.files)
     assert built.manifest.build == key(request(built.folder.parent.parent / "model", Path("x")))
 
 
-def test_the_same_inputs_give_the_same_bytes(built: Bundle, folder: Path, tmp_path: Path) -> None:
+def test_the_same_inputs_give_the_same_bytes(
+    built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, there = measurements.write, []
+    monkeypatch.setattr(
+        measurements, "write", lambda place, m: (there.append(place.exists()), write(place, m))
+    )
     (again,) = build(request(folder, tmp_path / "other"))
+    assert there == [False]  # a build that is killed between the two leaves no bundle without them
     wanted, found = contents(built.folder), contents(again.bundle.folder)
     assert wanted.keys() == found.keys()
     assert [name for name in wanted if wanted[name] != found[name]] == []
