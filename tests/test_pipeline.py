@@ -16,6 +16,7 @@ from edgepack import measurements
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.measurements import Measurements
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
 
@@ -75,10 +76,13 @@ def test_a_build_leaves_a_bundle_and_nothing_else(built: Bundle) -> None:
 def test_the_same_inputs_give_the_same_bytes(
     built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, there = measurements.write, []
-    monkeypatch.setattr(
-        measurements, "write", lambda place, m: (there.append(place.exists()), write(place, m))
-    )
+    write, there = measurements.write, list[bool]()
+
+    def watched(bundle: Path, measured: Measurements) -> None:
+        there.append(bundle.exists())
+        write(bundle, measured)
+
+    monkeypatch.setattr(measurements, "write", watched)
     (again,) = build(request(folder, tmp_path / "other"))
     assert there == [False]  # a build that is killed between the two leaves no bundle without them
     wanted, found = contents(built.folder), contents(again.bundle.folder)
