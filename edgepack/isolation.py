@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
+from edgepack import interrupts
 from edgepack.errors import EdgepackError, ResourceError
 from edgepack.report import Step
 
@@ -63,7 +64,8 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     heard, stderr = context.Pipe(duplex=False)
-    target = (sender, stderr, function, arguments)
+    work = pickle.dumps((function, arguments))  # read there once it is sure to end with us
+    target = (sender, stderr, os.getpid(), work)
     process = context.Process(target=_child, args=target, daemon=True)
     words = _Words(heard)
     try:
@@ -123,13 +125,13 @@ def _died(name: str, code: int | None, words: str) -> ResourceError:
     )
 
 
-def _child(
-    sender: Connection, stderr: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _child(sender: Connection, stderr: Connection, parent: int, work: bytes) -> None:
+    interrupts.end_with(parent)
     os.dup2(stderr.fileno(), _STDERR)
     stderr.close()
     with contextlib.suppress(BrokenPipeError):  # the parent has gone
         try:
+            function, arguments = pickle.loads(work)  # noqa: S301 (our own bytes)
             result = function(*arguments, lambda message: sender.send(("step", message)))
             sender.send(("result", result))
         except Exception as error:  # whatever it is, the parent raises it

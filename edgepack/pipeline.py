@@ -41,6 +41,8 @@ from edgepack.verification import exam, gates, intervals, trajectories
 from edgepack.verification.footprint import peak
 from edgepack.verification.readiness import require_ready
 
+_HUB = "hub"  # below the output: what is there only while it is built
+
 
 @dataclass
 class Lap:
@@ -76,12 +78,13 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
     source, plans = planned(request)
+    _clear(request, plans)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:
-        with atomic.temporary_folder(request.output / "hub") as folder:
+        with atomic.temporary_folder(request.output / _HUB) as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
             names = [stage.name for stage in contents.stages]
@@ -109,6 +112,14 @@ def planned(request: BuildRequest) -> tuple[Source, list[Plan]]:
     for wanted in plans:
         limits.check(wanted)
     return source, plans
+
+
+def _clear(request: BuildRequest, plans: Sequence[Plan]) -> None:
+    """Remove what killed builds left, also where nothing has to be built now."""
+    atomic.clear(request.output / _HUB)
+    for wanted in plans:
+        atomic.clear(wanted.folder)
+        atomic.clear(measurements.place(wanted.folder))
 
 
 def _existing(wanted: Plan, *, force: bool) -> Built | None:
@@ -235,16 +246,17 @@ def _make(
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         bundle.open_bundle(folder)  # whether a device would
-    measured = Measurements(
-        build=wanted.key,
-        cpu=isa.model(),
-        threads=_threads(),
-        seconds=clock.seconds,
-        offers={r: {s: one.offers for s, one in of.items()} for r, of in made.items()},
-        errors={r: {s: one.error for s, one in of.items()} for r, of in made.items()},
-        peaks=peaks,
-    )
-    measurements.write(wanted.folder, measured)
+        measured = Measurements(
+            build=wanted.key,
+            cpu=isa.model(),
+            threads=_threads(),
+            seconds=clock.seconds,
+            offers={r: {s: one.offers for s, one in of.items()} for r, of in made.items()},
+            errors={r: {s: one.error for s, one in of.items()} for r, of in made.items()},
+            peaks=peaks,
+        )
+        # First: if they were missing, nothing would build a bundle again that is there.
+        measurements.write(wanted.folder, measured)
     return Built(wanted, Bundle(wanted.folder, manifest), False, measured, contents.warnings)
 
 

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
-    "bundle", "arrays", "measurements", "tokenizer_file", "voices",
+    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
@@ -140,8 +140,8 @@ PROCESS_WIDE = re.compile(
     r"|np\.seterr|setrecursionlimit|setlocale|redirect_std|set_start_method"
 )
 CHANGES = {
-    "cli", "isolation", "backend", "backends.tflite", "runtime.memory", "runtime.cpu.affinity",
-    "runtime.sessions.ort", "runtime.sessions.tflite",
+    "cli", "interrupts", "isolation", "backend", "backends.tflite", "runtime.memory",
+    "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite",
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_the_wheel_asks_for_little_unless_told_to(wheel: Path) -> None:
     for package in ("onnx", "openvino", "yaml", "torch", "transformers", "ml_dtypes", "pytest"):
         assert package not in always
     assert {"ort", "openvino", "build", "dev"} <= set(metadata.get_all("Provides-Extra") or [])
-    assert "edgepack = edgepack.cli:entry" in scripts
+    assert "edgepack = edgepack.__main__:entry" in scripts
 
 
 def without(packages: Sequence[str], *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -68,7 +68,7 @@ def without(packages: Sequence[str], *arguments: object) -> "subprocess.Complete
 import sys
 for name in {list(packages)!r}:
     sys.modules[name] = None
-from edgepack.cli import entry
+from edgepack.__main__ import entry
 entry()
 """
     command = [sys.executable, "-c", script, *map(str, arguments)]

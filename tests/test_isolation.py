@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
 
+import psutil
 import pytest
 
 from edgepack.cli import main
@@ -93,6 +95,25 @@ def test_a_crash_says_what_was_written_last() -> None:
     with pytest.raises(ResourceError, match=wanted) as caught:
         isolated(crashes, step=silent)
     assert caught.value.details["stderr"] == "engine: bad address"
+
+
+def lingers(step: Step) -> None:
+    step(str(os.getpid()))
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
+def test_it_ends_with_a_parent_that_is_killed() -> None:
+    script = (
+        f"import sys; sys.path[:] = {sys.path!r}; import test_isolation, edgepack.isolation as i; "
+        "i.isolated(test_isolation.lingers, step=lambda said: print(said, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    gone, alive = psutil.wait_procs([child], timeout=5)
+    assert (gone, alive) == ([child], [])
 
 
 def killed(step: Step) -> None:

@@ -16,6 +16,7 @@ from edgepack import measurements
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.measurements import Measurements
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
 
@@ -66,15 +67,24 @@ def copy_of(built: Bundle, output: Path) -> Bundle:
 
 
 def test_a_build_leaves_a_bundle_and_nothing_else(built: Bundle) -> None:
-    measured = measurements.place(built.folder)
-    assert sorted(built.folder.parent.iterdir()) == [built.folder, measured]
+    assert set(built.folder.parent.iterdir()) == {built.folder, measurements.place(built.folder)}
     assert open_bundle(built.folder) == built
     built.check(built.manifest.files)
     assert built.manifest.build == key(request(built.folder.parent.parent / "model", Path("x")))
 
 
-def test_the_same_inputs_give_the_same_bytes(built: Bundle, folder: Path, tmp_path: Path) -> None:
+def test_the_same_inputs_give_the_same_bytes(
+    built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, there = measurements.write, list[bool]()
+
+    def watched(bundle: Path, measured: Measurements) -> None:
+        there.append(bundle.exists())
+        write(bundle, measured)
+
+    monkeypatch.setattr(measurements, "write", watched)
     (again,) = build(request(folder, tmp_path / "other"))
+    assert there == [False]  # a build that is killed between the two leaves no bundle without them
     wanted, found = contents(built.folder), contents(again.bundle.folder)
     assert wanted.keys() == found.keys()
     assert [name for name in wanted if wanted[name] != found[name]] == []
@@ -89,6 +99,20 @@ def test_an_intact_bundle_is_reused_untouched(built: Bundle, folder: Path, tmp_p
     assert again.bundle == bundle
     assert told == ["reading the checkpoint"]
     assert {path: path.stat().st_mtime_ns for path in bundle.folder.rglob("*")} == times
+
+
+def test_what_killed_builds_left_goes_also_when_there_is_nothing_to_build(
+    built: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(built.folder.parent, output)
+    before = {path.name for path in output.iterdir()}
+    for left in (".hub.0a.tmp", f".{built.folder.name}.0b.tmp"):
+        (output / left / "new").mkdir(parents=True)
+        (output / left / "lock").touch()
+    (output / f".{built.folder.name}.build.json.0c.tmp").touch()
+    assert build(request(folder, output))[0].reused
+    assert {path.name for path in output.iterdir()} == before
 
 
 def test_a_damaged_bundle_is_not_reused_but_repaired_by_force(

@@ -3,6 +3,7 @@
 Each subject has its own, so that memory is its own and thread pools do not meet.
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from edgepack import interrupts
 from edgepack.errors import EdgepackError
 from edgepack.runtime.cpu import affinity
 from edgepack.runtime.cpu.plan import CpuPlan
@@ -39,6 +41,8 @@ class Spec:
 
 def serve(pipe: Connection, spec: Spec) -> None:
     """Load, then answer requests (name, arguments) until there are no more."""
+    if parent := multiprocessing.parent_process():
+        interrupts.end_with(parent.pid or 0)
     with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone
         _serve(pipe, spec)
 

@@ -4,11 +4,12 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
+
+from edgepack import atomic
 
 _DONE = "done"
 
@@ -28,10 +29,7 @@ def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
     target = cache_folder(kind, hashlib.sha256(f"{key} {_code()}".encode()).hexdigest())
     if (target / _DONE).is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".recording-") as temporary:
-        folder = Path(temporary, "recording")
-        folder.mkdir()
+    with atomic.temporary_folder(target) as folder:
         record(folder)
         (folder / _DONE).touch()
         if not (target / _DONE).is_file():

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, cast
 import click
 
 import edgepack
-from edgepack import discovery
+from edgepack import discovery, interrupts
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 from edgepack.report import document
 from edgepack.runtime.memory import keep_few_kernels
@@ -58,15 +57,13 @@ def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> in
         return _report(_translated(error), as_json="--json" in arguments)
 
 
-def entry() -> None:
-    """The console script. It is ended by SIGTERM as by Ctrl-C: nothing half-made is left."""
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def program() -> int:
+    """Run the command line of this process, which is nothing else, and return its exit code."""
     keep_few_kernels()
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable
-    sys.exit(main(program=True))
+    return main(program=True)
 
 
 def _translated(error: BaseException) -> EdgepackError:
@@ -75,6 +72,8 @@ def _translated(error: BaseException) -> EdgepackError:
     With EDGEPACK_DEBUG=1 what is a bug stays visible, and what ended a process of a build.
     """
     debug = bool(os.environ.get("EDGEPACK_DEBUG"))
+    if interrupts.came() and not isinstance(error, ResourceError):
+        return ResourceError(interrupts.MESSAGE)  # whatever became of it in somebody's callback
     if isinstance(error, EdgepackError):
         if debug and error.__cause__:
             traceback.print_exception(error)
@@ -85,7 +84,7 @@ def _translated(error: BaseException) -> EdgepackError:
     if isinstance(error, click.ClickException):
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return ResourceError("interrupted; nothing was changed")
+        return ResourceError(interrupts.MESSAGE)
     if isinstance(error, MemoryError):
         return ResourceError("memory ran out; close other programs or use a smaller model")
     if isinstance(error, ModuleNotFoundError) and error.name:

@@ -219,6 +219,8 @@ def _parsed(data: bytes, where: Path) -> list[Question]:
 
 def _question(parts: dict[str, np.ndarray]) -> Question:
     asked, expected = ({name: parts.pop(name) for name in n} for n in (_ARRAYS, _EXPECTED))
+    asked["audio"] = asked["audio"].astype(np.float32)
+    expected["best"] = expected["best"].astype(np.float32)
     return Question(Spoken(from_arrays(parts), **asked), **expected)
 
 

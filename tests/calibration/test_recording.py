@@ -1,5 +1,7 @@
 """What is spoken for calibration, and what is kept of it."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgepack import language
+from edgepack.calibration import cache
 from edgepack.calibration.corpus import of_folder, of_languages
 from edgepack.calibration.observe import observe
 from edgepack.calibration.samples import Reservoir, read_calls
@@ -33,6 +36,21 @@ def test_many_calls_are_sampled_evenly_and_the_same_again(tmp_path: Path) -> Non
         assert kept(tmp_path / f"again {number}", f"stage {number}", 10, 50) == found
         counts.update(call // 10 for call in found)
     assert all(80 <= counts[decade] <= 160 for decade in range(5))
+
+
+def test_what_a_killed_build_recorded_is_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ended = (
+        "import os; from edgepack.calibration import cache; "
+        "cache.recorded('k', 'a', lambda folder: os._exit(9))"
+    )
+    subprocess.run([sys.executable, "-c", ended], check=False, stderr=subprocess.DEVNULL)
+    assert list((tmp_path / "edgepack" / "k").iterdir())
+    folder = cache.recorded("k", "a", lambda folder: (folder / "calls").touch())
+    assert list((tmp_path / "edgepack" / "k").iterdir()) == [folder]
+    assert {path.name for path in folder.iterdir()} == {"calls", "done"}
 
 
 def test_a_damaged_recording_is_refused(tmp_path: Path) -> None:

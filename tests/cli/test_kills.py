@@ -1,48 +1,20 @@
 """Programs that are killed while they write leave what was there before, or the new thing, whole.
 
-An audit hook in every process of a command counts changes below the output folder, and kills the
-whole process group at the one that is chosen.
+All processes of a command are killed, at changes of the output folder that are spread over the run.
 """
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import killing
 import pytest
 from support import GOLDEN, Build, Checkpoints
 
 from edgepack.bundle import open_bundle
 
-HOOK = """
-import os, signal, sys
-watched, counter = os.environ["KILL_WATCH"], os.environ["KILL_COUNT"]
-fatal = int(os.environ["KILL_AT"])
-tally = os.open(counter, os.O_WRONLY | os.O_APPEND)
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate",
-           "shutil.rmtree", "shutil.copyfile", "shutil.move"}
-WRITES = os.O_WRONLY | os.O_RDWR
-
-def hook(event, arguments):
-    if event == "open":
-        path, mode, flags = arguments
-        if isinstance(path, int) or not (flags or 0) & WRITES:
-            return
-    elif event not in CHANGES:
-        return
-    if not any(isinstance(a, (str, bytes, os.PathLike)) and
-               os.path.abspath(os.fsdecode(a)).startswith(watched) for a in arguments[:2]):
-        return
-    os.write(tally, b".")
-    if fatal and os.fstat(tally).st_size == fatal:
-        os.killpg(0, signal.SIGKILL)
-
-sys.addaudithook(hook)
-"""
 TEXT = "Good morning."
 
 
@@ -57,27 +29,15 @@ class Command:
 @pytest.fixture(scope="module")
 def hooked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hook")
-    (folder / "sitecustomize.py").write_text(HOOK)
+    (folder / "sitecustomize.py").write_text(killing.HOOK)
     return folder
 
 
 def run(hooked: Path, arguments: Sequence[object], watched: Path, fatal: int) -> int:
     """Run a command that is killed at a change; how many there were."""
-    counter = watched.with_name(f"{watched.name}.count")
-    counter.write_bytes(b"")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(hooked), os.environ.get("PYTHONPATH", "")]),
-        "KILL_WATCH": str(watched),
-        "KILL_COUNT": str(counter),
-        "KILL_AT": str(fatal),
-    }
-    command = [sys.executable, "-m", "edgepack", *map(str, arguments), "--quiet"]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, start_new_session=True, check=False
-    )
-    assert done.returncode == (-signal.SIGKILL if fatal else 0), done.stderr.decode()
-    return counter.stat().st_size
+    done = killing.run(hooked, arguments, watched, killing.Shot(change=fatal))
+    assert done.code == (-signal.SIGKILL if fatal else 0), done.lines
+    return done.changes
 
 
 def whole(folder: Path) -> str:

@@ -112,7 +112,7 @@ def test_an_interrupt_before_the_first_audio_keeps_the_old_file(
     process.send_signal(number)
     assert process.wait(timeout=20) == 5  # its standard input is still open
     _, err = process.communicate()
-    assert err.decode().splitlines()[-1] == "edgepack: interrupted; nothing was changed"
+    assert err.decode().splitlines()[-1] == "edgepack: interrupted; nothing was left half-written"
     assert out.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [out]
 

@@ -161,7 +161,7 @@ def test_an_interrupt_ends_a_build_in_one_line(
     code, seen = interrupted(build, moment, number, alone=alone)
     lines = [line for line in seen.splitlines() if line and not line.startswith("build: ")]
     assert code == 5
-    assert lines == ["edgepack: interrupted; nothing was changed"]
+    assert lines == ["edgepack: interrupted; nothing was left half-written"]
     assert not any(tmp_path.iterdir())
 
 
@@ -171,7 +171,7 @@ def test_an_interrupt_ends_a_benchmark_in_one_line(bundle: Build, tmp_path: Path
     code, seen = interrupted(bench, "importing", signal.SIGTERM, alone=False)
     lines = [line for line in seen.splitlines() if line and not line.startswith("bench: ")]
     assert code == 5
-    assert lines == ["edgepack: interrupted; nothing was changed"]
+    assert lines == ["edgepack: interrupted; nothing was left half-written"]
     assert not any(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ needs_two = pytest.mark.skipif(len(CPUS) < 2, reason="has one CPU")
 WATCHING = """
 import os, pathlib, sys
 {before}
-from edgepack.cli import entry
+from edgepack.__main__ import entry
 from edgepack.runtime import watch
 seen = set()
 inner = watch.Watched.run

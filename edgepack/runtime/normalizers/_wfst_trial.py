@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from edgepack import interrupts
 from edgepack.errors import IntegrityError
 
 _MEMORY_BYTES, _CPU_SECONDS, _WALL_SECONDS = 2 << 30, 10, 30
@@ -53,7 +54,7 @@ def _sha256(file: Path) -> str:
 
 def _failure(locale: str, files: Sequence[Path]) -> str | None:
     """How a process that opens the files and reads with them failed, or None."""
-    command = [sys.executable, "-m", __name__, locale, *map(str, files)]
+    command = [sys.executable, "-m", __name__, str(os.getpid()), locale, *map(str, files)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         tried = subprocess.run(  # noqa: S603 - this interpreter and this module
@@ -73,8 +74,9 @@ def _failure(locale: str, files: Sequence[Path]) -> str | None:
     return "".join(last) or "it failed" if tried.returncode else None
 
 
-def _main(locale: str, *files: str) -> None:
+def _main(parent: str, locale: str, *files: str) -> None:
     """Open the files and read with them, within limits of memory and time."""
+    interrupts.end_with(int(parent))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
