@@ -22,7 +22,7 @@ Read = Callable[[bytes], object]
 CORPUS = DATA / "fuzz"
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 QWEN = "CosyVoice-BlankEN"
-_MACHINE = "0" * 16
+MACHINE = "0" * 16  # stands for the machine of a tuned plan
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _tuned(folder: Path) -> Read:
     from edgepack.runtime.cpu import topology, tuned
 
     machine = topology.read()
-    tuned.fingerprint = lambda machine: _MACHINE
+    tuned.fingerprint = lambda machine: MACHINE
     (folder / "x").mkdir()
     return _at(folder, "x.tuned.json", lambda _: tuned.read(folder / "x", machine, "ort"))
 

@@ -31,11 +31,8 @@ from edgepack.checkpoint.folder import Checkpoint
 from edgepack.runtime.cpu.tuned import Tuned
 from edgepack.runtime.gpu.description import encode
 from edgepack.verification import exam, selftest, trajectories
+from fuzz.readers import CORPUS, MACHINE, QWEN, SOURCE
 
-CORPUS = DATA / "fuzz"
-SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
-QWEN = "CosyVoice-BlankEN"
-MACHINE = "0" * 16  # stands for the machine of a tuned plan
 SOLVER = {"steps": [{"time": 0.0, "guided": False, "conditional": [1.0], "free": []}]}
 RECIPE = "ort: {speech_lm: nbits8, default: fp16}\n"
 _FLOW_FRAMES = 4

@@ -117,7 +117,8 @@ def test_a_long_recording_is_refused_before_it_is_decoded(
     assert sum(decoded) <= 31 * 16000
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_samples_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
     soundfile.write(tmp_path / "a.wav", np.array([0, bad, 0], np.float32), 16000, subtype="FLOAT")
     with pytest.raises(UsageError, match="not finite"):
