@@ -28,13 +28,14 @@ from edgepack.isolation import isolated
 from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
 from edgepack.measurements import Measurements
 from edgepack.metrics import Limit, Limits, Quality, Values
-from edgepack.plan import BuildRequest, Plan, Source, open_source, plan, source_key
+from edgepack.plan import BuildRequest, Plan, Source, plan, source_key
 from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
 from edgepack.solving import Solving, solve
+from edgepack.survey import survey, writing
 from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare, require_speaker
 from edgepack.verification import exam, gates, intervals, trajectories
@@ -75,7 +76,7 @@ class Built:
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
-    source = open_source(request.model, request.llm)
+    source = survey(request.model, request.llm, step)
     plans = plan(request, source)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
@@ -150,7 +151,9 @@ def _contents(
     step("preparing text" if not request.languages else "trimming the text vocabulary")
     text = text_assets(request, source)
     clock.lap("text")
-    stages = isolated(author, source.checkpoint, text.rows, folder, step=step)
+    checkpoint = source.checkpoint
+    bounds = writing(checkpoint.folder)
+    stages = isolated(author, checkpoint, text.rows, folder, step=step, bounds=bounds)
     clock.lap("networks")
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")

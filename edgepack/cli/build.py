@@ -144,7 +144,8 @@ def command(
     run in their runtime and agree with the fp32 reference, or not at all.
     """
     from edgepack import language, pipeline, report
-    from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
+    from edgepack.plan import BuildRequest, VoiceRequest, plan
+    from edgepack.survey import survey
 
     request = BuildRequest(
         model,
@@ -164,7 +165,7 @@ def command(
         llm,
     )
     if dry_run:
-        plans = plan(request, open_source(model, llm))
+        plans = plan(request, survey(model, llm))
         if as_json:
             report.document({"plans": [_planned(planned) for planned in plans]})
         elif not quiet:

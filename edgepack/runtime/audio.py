@@ -47,8 +47,8 @@ def read(path: Path) -> Recording:
     """A sound file, its channels averaged.
 
     Raises UsageError if it is unreadable, if its rate, channels or length are beyond what can be
-    enrolled, or if a sample is not finite or huge. The header decides first, and no more is decoded than
-    is allowed, whatever it says.
+    enrolled, or if a sample is not finite or huge. The header decides first, and no more is
+    decoded than is allowed, whatever it says.
     """
     try:
         with soundfile.SoundFile(path) as file:
