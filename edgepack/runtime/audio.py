@@ -160,7 +160,7 @@ def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     the taps that are not zero are kept, so that the filter is as small for rates without a common
     divisor as for others.
     """
-    if old == new:
+    if old == new or not samples.size:
         return samples
     divisor = math.gcd(old, new)
     old, new = old // divisor, new // divisor

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from fuzz.readers import CORPUS, READERS
@@ -89,7 +89,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = options(arguments)
     passed = True
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for well, line in pool.map(lambda name: ran(name, asked), asked.readers):
+        for done in as_completed(pool.submit(ran, name, asked) for name in asked.readers):
+            well, line = done.result()
             print(line, flush=True)
             passed = passed and well
     return 0 if passed else 1

@@ -237,3 +237,8 @@ def test_what_a_killed_stream_left_is_cleared_by_the_next(tmp_path: Path) -> Non
 def test_a_file_in_no_folder_cannot_grow(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         audio.Writer(tmp_path / "no" / "a.wav", 24000)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_next_to_no_samples_are_resampled(count: int) -> None:
+    assert audio.resample(np.ones(count, np.float32), 48000, 16000).shape == (min(count, 1),)
