@@ -6,6 +6,7 @@ written in such a process too.
 
 from pathlib import Path
 
+from edgepack.checkpoint.folder import open_checkpoint
 from edgepack.inspection import CheckpointSummary, inspect_checkpoint
 from edgepack.isolation import Bounds, isolated
 from edgepack.plan import DEMO, Source, open_source
@@ -44,11 +45,13 @@ def survey(model: str, llm: str | None = None, step: Step = silent) -> Source:
     """
     if model == DEMO:
         return open_source(model, llm)
-    return isolated(_survey, model, llm, step=step, bounds=reading(Path(model)))
+    folder = open_checkpoint(Path(model)).folder
+    return isolated(_survey, model, llm, step=step, bounds=reading(folder))
 
 
 def summary(folder: Path) -> CheckpointSummary:
     """What `inspect_checkpoint` finds."""
+    folder = open_checkpoint(folder).folder
     return isolated(_summary, folder, step=silent, bounds=reading(folder))
 
 

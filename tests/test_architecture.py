@@ -61,7 +61,7 @@ LAYERS: dict[str, set[str]] = {
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
     "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
-    "survey": {"inspection", "isolation", "plan"},
+    "survey": {"checkpoint", "inspection", "isolation", "plan"},
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",

@@ -91,8 +91,15 @@ def test_the_process_finds_what_this_one_would() -> None:
     )  # fmt: skip
     assert there.checkpoint.folder == here.checkpoint.folder
     assert summary(SOURCE) == inspect_checkpoint(SOURCE)
-    with pytest.raises(UsageError, match="no such checkpoint folder"):
-        survey("nowhere")
+
+
+@pytest.mark.parametrize("model", ["nowhere", "no\0where", "/"])
+def test_what_is_no_checkpoint_is_not_measured(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepack.survey.reading", lambda folder: pytest.fail("measured"))
+    with pytest.raises(UsageError, match=r"no such checkpoint folder|not a CosyVoice checkpoint"):
+        survey(model)
+    with pytest.raises(UsageError, match=r"no such checkpoint folder|not a CosyVoice checkpoint"):
+        summary(Path(model))
 
 
 @pytest.mark.parametrize("command", ["inspect", "build"])
