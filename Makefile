@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-arm64 check format docs clean
+.PHONY: demo test test-slow test-arm64 check fuzz format docs clean
+SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
 demo: $(VENV)/installed-build
@@ -20,10 +21,14 @@ test-arm64: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m device tests/device
 	@cat .arm64/report.md
 
-check: $(VENV)/installed-dev
+check: $(VENV)/installed-dev fuzz
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every reader of files from outside over changed files, for so long in all.
+fuzz: $(VENV)/installed-fuzz
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -33,7 +38,7 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference.py > docs/cli.md
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output fuzz-found
 
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

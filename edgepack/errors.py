@@ -19,9 +19,8 @@ _LONGEST = 2000  # characters of a message: it may quote a file
 def _one_line(message: str) -> str:
     """Without line breaks, without what a terminal would obey, and not without end."""
     folded = " ".join(message.split())
-    if len(folded) > _LONGEST:
-        folded = f"{folded[: _LONGEST - 400]} … {folded[-300:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in folded)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in folded)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 400]} … {shown[-300:]}"
 
 
 class EdgepackError(Exception):

@@ -1,20 +1,24 @@
 """Run a function in a fresh process: its memory is given back, its output owes nothing to ours."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from edgepack import interrupts
-from edgepack.errors import EdgepackError, ResourceError
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError
 from edgepack.report import Step
 
 T = TypeVar("T")
@@ -24,6 +28,69 @@ _STDERR = 2
 _KEPT_BYTES = 8192  # the end of what a process wrote to stderr
 _LINE = 200  # characters of it in a message
 _WAIT_SECONDS = 1.0  # for the end of stderr: a process of that process may still have it open
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a process may use that reads `what`, files from outside.
+
+    `memory` is bytes of address space more than it has at its start (files that are mapped count),
+    `seconds` of processor time, `written` the largest file in bytes. Each is at least what sound
+    files of the same size need.
+    """
+
+    what: object
+    memory: int
+    seconds: int
+    written: int = 0
+
+    def enter(self) -> None:
+        """Hold this process to them, for good."""
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + self.memory)
+        used = sum(os.times()[:2])
+        _lower(resource.RLIMIT_CPU, int(used) + self.seconds)
+        _lower(resource.RLIMIT_FSIZE, self.written)
+        _lower(resource.RLIMIT_CORE, 0)
+
+    def translated(self, error: Exception) -> Exception:
+        """An error of the process: what no reader expects is taken for a fault of the files."""
+        if isinstance(error, MemoryError):
+            return self._beyond(f"{self.memory >> 20} MiB of memory")
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            return self._beyond(f"{self.written >> 20} MiB in a file")
+        if isinstance(error, EdgepackError | ModuleNotFoundError | OSError):
+            return error
+        return IntegrityError(
+            f"{self.what}: cannot be read ({type(error).__name__}: {error}); download it again"
+        )
+
+    def died(self, code: int | None) -> EdgepackError:
+        """The error for a process that ended without an answer."""
+        if code == -signal.SIGXCPU:
+            return self._beyond(f"{self.seconds} s of processor time")
+        if code == -signal.SIGKILL:
+            return ResourceError(f"{self.what}: memory ran out while it was read")
+        return IntegrityError(
+            f"{self.what}: what reads it crashed (code {code}); corrupt or hostile, download it "
+            "again"
+        )
+
+    def _beyond(self, limit: str) -> ResourceError:
+        return ResourceError(
+            f"{self.what}: what reads it took more than {limit}, which no sound checkpoint of this "
+            "size needs; download it again"
+        )
+
+
+def _lower(kind: int, most: int) -> None:
+    """Lower a limit of this process; it is never raised."""
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    # A process that is over its hard limit of time is killed, over the soft one it is told so.
+    beyond = most + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else most
+    resource.setrlimit(kind, (most, beyond))
 
 
 class _ChildError(Exception):
@@ -53,19 +120,22 @@ class _Words:
         return self._end.decode("utf-8", "replace").strip()
 
 
-def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
+def isolated(
+    function: Callable[..., T], *arguments: Any, step: Step, bounds: Bounds | None = None
+) -> T:
     """`function(*arguments, step)` in a new interpreter; its steps and its error come back here.
 
     Function and arguments have to be picklable. The error has the traceback of the other process as
     its cause, and the end of what was written to stderr there as a note (and `stderr` in the
     details of an EdgepackError). A process that dies is a ResourceError. An interrupt reaches only
-    this process, which then ends the other one.
+    this process, which then ends the other one. With `bounds` it cannot take more than those, and
+    every error is one of ours.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     heard, stderr = context.Pipe(duplex=False)
     work = pickle.dumps((function, arguments))  # read there once it is sure to end with us
-    target = (sender, stderr, os.getpid(), work)
+    target = (sender, stderr, os.getpid(), bounds, work)
     process = context.Process(target=_child, args=target, daemon=True)
     words = _Words(heard)
     try:
@@ -82,11 +152,15 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
             elif kind == "error":
                 error, trace = value
                 process.join()
+                error = bounds.translated(error) if bounds else error
                 raise _explained(error, trace, words.text())
             else:
                 return cast(T, value)
     except EOFError:
         process.join()
+        if bounds:
+            error = bounds.died(process.exitcode)
+            raise _explained(error, f"code {process.exitcode}", words.text()) from None
         raise _died(function.__name__, process.exitcode, words.text()) from None
     finally:
         if process.pid is not None:
@@ -125,13 +199,17 @@ def _died(name: str, code: int | None, words: str) -> ResourceError:
     )
 
 
-def _child(sender: Connection, stderr: Connection, parent: int, work: bytes) -> None:
+def _child(
+    sender: Connection, stderr: Connection, parent: int, bounds: Bounds | None, work: bytes
+) -> None:
     interrupts.end_with(parent)
     os.dup2(stderr.fileno(), _STDERR)
     stderr.close()
     with contextlib.suppress(BrokenPipeError):  # the parent has gone
         try:
             function, arguments = pickle.loads(work)  # noqa: S301 (our own bytes)
+            if bounds:
+                bounds.enter()
             result = function(*arguments, lambda message: sender.send(("step", message)))
             sender.send(("result", result))
         except Exception as error:  # whatever it is, the parent raises it

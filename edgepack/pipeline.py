@@ -28,13 +28,14 @@ from edgepack.isolation import isolated
 from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
 from edgepack.measurements import Measurements
 from edgepack.metrics import Limit, Limits, Quality, Values
-from edgepack.plan import BuildRequest, Plan, Source, open_source, plan, source_key
+from edgepack.plan import BuildRequest, Plan, Source, plan, source_key
 from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
 from edgepack.solving import Solving, solve
+from edgepack.survey import survey, writing
 from edgepack.text_assets import text_assets
 from edgepack.trial import Trial, prepare, require_speaker
 from edgepack.verification import exam, gates, intervals, trajectories
@@ -77,7 +78,7 @@ class Built:
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
     step("reading the checkpoint")
-    source, plans = planned(request)
+    source, plans = planned(request, step)
     _clear(request, plans)
     built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
     missing = [p for p in plans if p.target not in built]
@@ -105,9 +106,9 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     return [built[p.target] for p in plans]
 
 
-def planned(request: BuildRequest) -> tuple[Source, list[Plan]]:
+def planned(request: BuildRequest, step: Step = silent) -> tuple[Source, list[Plan]]:
     """The checkpoint, and what would be made of it; raises UsageError for what cannot be."""
-    source = open_source(request.model, request.llm)
+    source = survey(request.model, request.llm, step)
     plans = plan(request, source)
     for wanted in plans:
         limits.check(wanted)
@@ -170,7 +171,9 @@ def _contents(
     step("preparing text" if not request.languages else "trimming the text vocabulary")
     text = text_assets(request, source)
     clock.lap("text")
-    stages = isolated(author, source.checkpoint, text.rows, folder, step=step)
+    checkpoint = source.checkpoint
+    bounds = writing(checkpoint.folder)
+    stages = isolated(author, checkpoint, text.rows, folder, step=step, bounds=bounds)
     clock.lap("networks")
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")

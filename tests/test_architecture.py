@@ -61,6 +61,7 @@ LAYERS: dict[str, set[str]] = {
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
     "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
+    "survey": {"checkpoint", "inspection", "isolation", "plan"},
     "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
     "assembly": {
         "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
@@ -69,10 +70,10 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
         "verification", "recipe", "auction", "conversion", "trial", "budget", "calibration",
-        "limits", "solving",
+        "limits", "solving", "survey",
     },
     "cli": {
-        "target", "language", "runtime", "verification", "inspection", "plan", "pipeline", "bench",
+        "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "survey",
     },
     "__main__": {"cli"},
 }  # fmt: skip

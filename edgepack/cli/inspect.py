@@ -47,17 +47,17 @@ def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
     from edgepack import report
-    from edgepack.inspection import inspect_checkpoint
+    from edgepack.survey import summary
 
-    summary = inspect_checkpoint(path)
+    found = summary(path)
     if as_json:
-        report.document({"kind": "checkpoint", "path": str(path), **asdict(summary)})
+        report.document({"kind": "checkpoint", "path": str(path), **asdict(found)})
     elif not quiet:
         rows = [
             [p.file, str(p.tensors), f"{p.parameters:,}", report.size(p.bytes), ", ".join(p.dtypes)]
-            for p in summary.parts
+            for p in found.parts
         ]
         columns = ["part", "tensors", "parameters", "size", "dtype"]
-        report.table(f"{summary.family} checkpoint {path}", columns, rows)
-        report.line(f"voices: {', '.join(summary.voices) or 'none'}")
-        report.line(f"enrolment: {', '.join(summary.enrolment) or 'none'}")
+        report.table(f"{found.family} checkpoint {path}", columns, rows)
+        report.line(f"voices: {', '.join(found.voices) or 'none'}")
+        report.line(f"enrolment: {', '.join(found.enrolment) or 'none'}")

@@ -22,6 +22,7 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 30.0  # the speech tokenizer hears no m
 _BLOCK_SECONDS = 1
 _RESAMPLED_AT_ONCE = 1 << 14
 _INT16 = 32767
+_LOUDEST = 1e6  # of a sample, whose scale is 1; what is computed with larger ones overflows
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def read(path: Path) -> Recording:
     """A sound file, its channels averaged.
 
     Raises UsageError if it is unreadable, if its rate, channels or length are beyond what can be
-    enrolled, or if a sample is not finite. The header decides first, and no more is decoded than
-    is allowed, whatever it says.
+    enrolled, or if a sample is not finite or huge. The header decides first, and no more is
+    decoded than is allowed, whatever it says.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -58,12 +59,13 @@ def read(path: Path) -> Recording:
                 known += len(block)
                 if known > longest:
                     raise wrong_length(str(path), known / rate)
-                blocks.append(block.mean(1))
+                with np.errstate(invalid="ignore", over="ignore"):
+                    blocks.append(block.mean(1))
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:  # raw, no UTF-8
         raise UsageError(f"{path}: not a readable sound file ({error})") from None
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-    if not np.isfinite(samples).all():
-        raise UsageError(f"{path}: has samples that are not finite; record it again")
+    if not (np.abs(samples) <= _LOUDEST).all():  # NaN is not
+        raise UsageError(f"{path}: has samples that are not finite or beyond all use; record again")
     return Recording(str(path), samples, rate)
 
 
@@ -158,7 +160,7 @@ def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     the taps that are not zero are kept, so that the filter is as small for rates without a common
     divisor as for others.
     """
-    if old == new:
+    if old == new or not samples.size:
         return samples
     divisor = math.gcd(old, new)
     old, new = old // divisor, new // divisor

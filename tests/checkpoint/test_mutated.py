@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch_zip_writer as writer
+from fuzz.mutation import as_json, mutated, paths
+from fuzz.readers import QWEN
+from fuzz.seeds import pickled, small_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
-from support import DATA
 
 from edgepack.checkpoint import pickle_program, safetensors, tokenizer, torch_zip
 from edgepack.checkpoint.config import Config
@@ -21,10 +21,6 @@ from edgepack.checkpoint.folder import Checkpoint
 from edgepack.choices import read_choices, read_solvers
 from edgepack.errors import EdgepackError
 from edgepack.families.cosyvoice2 import FAMILY
-
-SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
-QWEN = "CosyVoice-BlankEN"
-SOLVER = {"steps": [{"time": 0.0, "guided": False, "conditional": [1.0], "free": []}]}
 
 EXAMPLES = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -35,26 +31,7 @@ EXAMPLES = settings(
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small valid file of each kind, under the names of a checkpoint."""
     folder = tmp_path_factory.mktemp("small")
-    rng = np.random.default_rng(0)
-    weights = {f"w.{i}": rng.random((2, 3)).astype(np.float32) for i in range(3)}
-    writer.save(folder / "llm.pt", weights)
-    writer.save(folder / "spk2info.pt", {"a": {"embedding": weights["w.0"]}, "n": [1, (2.5, "x")]})
-    save_file(weights, folder / "flow.safetensors")
-    (folder / "cosyvoice2.yaml").write_bytes((SOURCE / "cosyvoice2.yaml").read_bytes())
-    (folder / "recipe.yaml").write_text("ort: {speech_lm: nbits8, default: fp16}\n")
-    (folder / "solver.json").write_text(json.dumps(SOLVER))
-    (folder / QWEN).mkdir()
-    vocabulary = {chr(97 + i): i for i in range(26)} | {"ab": 26, "abc": 27}
-    (folder / QWEN / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / QWEN / "merges.txt").write_text("#version: 0.2\na b\nab c\n")
-    added = {"28": {"content": "<x>"}}
-    (folder / QWEN / "tokenizer_config.json").write_text(
-        json.dumps({"added_tokens_decoder": added})
-    )
-    (folder / QWEN / "config.json").write_bytes((SOURCE / QWEN / "config.json").read_bytes())
-    whole = tokenizer.build(Checkpoint(folder, "cosyvoice2.yaml"), QWEN, ["<y>"], 64)
-    (folder / "whole" / QWEN).mkdir(parents=True)
-    (folder / "whole" / QWEN / "tokenizer.json").write_text(whole)
+    small_checkpoint(folder)
     return folder
 
 
@@ -92,29 +69,6 @@ READERS: dict[str, Callable[[Path], object]] = {
     f"{QWEN}/config.json": rows,
     f"whole/{QWEN}/tokenizer.json": text,
 }
-TOKENS = [
-    b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!ref <a>", b"<<: ", b"? ", b"- ", b": ", b"\n", b"\0",
-    b"\xff", b'"', b"'", b"99999999999999999999", b"1e999", b"-1", b"null", b".nan", b"0x1f", b"a",
-    b"!new:torch.x ", b"!!int ", b"\\ud800", b"(", b")", b".", b"t", b"R", b"b", b"Q", b"h\x00",
-    b"q\x00", b"\x80\x04", b"\x8a\x08", b"\x88", b"ccopyreg\n_reconstructor\n", b"PK\x01\x02",
-]  # fmt: skip
-
-
-def mutated(data: bytes, seed: int) -> bytes:
-    """A few bytes flipped, cut out, repeated or replaced by something that means something."""
-    rng = random.Random(seed)
-    changed = bytearray(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
-        start = rng.randrange(len(changed) + 1)
-        length = rng.choice((0, 1, 1, 2, 4, 16, len(changed) // 2))
-        piece = bytes(changed[start : start + length])
-        other = bytes(
-            changed[(at := rng.randrange(len(changed) + 1)) : at + rng.choice((1, 4, 32))]
-        )
-        changed[start : start + length] = rng.choice(
-            (b"", piece * 2, rng.randbytes(length or 1), rng.choice(TOKENS), other)
-        )
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -142,12 +96,6 @@ def test_a_changed_pickle_is_a_value_or_an_error_of_ours(small: Path, seed: int)
 
     with suppress(EdgepackError):
         pickle_program.run(mutated(program, seed), read)
-
-
-def pickled(path: Path) -> bytes:
-    data = path.read_bytes()
-    start = data.index(b"\x80\x02")
-    return data[start : data.index(b"PK", start)]
 
 
 VALUES = st.recursive(
@@ -180,17 +128,6 @@ def test_an_entry_has_its_type_or_is_an_error_of_ours(value: Any, kind: type[Any
             read()
 
 
-def paths(tree: Any) -> list[list[Any]]:
-    """Where every value of a tree is."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    found: list[list[Any]] = []
-    for key, value in items:
-        found.append([key])
-        if isinstance(value, dict | list):
-            found += [[key, *path] for path in paths(value)]
-    return found
-
-
 @pytest.mark.parametrize("name", [n for n in READERS if n.endswith(".json")])
 @given(seed=st.integers(0, 1 << 32), value=VALUES)
 @EXAMPLES
@@ -210,17 +147,6 @@ def test_another_value_anywhere_is_a_value_or_an_error_of_ours(
             READERS[name](path)
     finally:
         path.write_bytes(data)
-
-
-def as_json(tree: Any) -> str:
-    """Whatever its numbers are: Python limits the digits that it writes."""
-    if isinstance(tree, int) and abs(tree) > 1 << 64:
-        return ("-" if tree < 0 else "") + "9" * (abs(tree).bit_length() // 3)
-    if isinstance(tree, dict):
-        return "{" + ",".join(f"{json.dumps(k)}:{as_json(v)}" for k, v in tree.items()) + "}"
-    if isinstance(tree, list):
-        return "[" + ",".join(map(as_json, tree)) + "]"
-    return json.dumps(tree)
 
 
 def test_the_files_that_are_changed_are_read(small: Path) -> None:

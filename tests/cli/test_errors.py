@@ -57,6 +57,15 @@ def test_a_message_quotes_nothing_that_a_terminal_obeys_or_without_end() -> None
     assert len(found) < 2000
 
 
+@pytest.mark.parametrize("character", ["x", "\x7f", "\U000e0001", "\n x"])
+def test_a_message_that_quotes_a_file_has_an_end(character: str) -> None:
+    """Counted as it is shown: a control character takes four, one beyond Unicode's first ten."""
+    message = str(IntegrityError(f"a: {character * 1999}; refused"))
+    assert len(message) < 2000
+    assert message.isprintable()
+    assert message.endswith("; refused")
+
+
 @pytest.mark.parametrize(("error", "code", "kind", "text"), FAILURES)
 def test_every_error_is_one_line_and_an_exit_code(
     cli: Cli,

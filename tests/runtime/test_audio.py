@@ -117,7 +117,8 @@ def test_a_long_recording_is_refused_before_it_is_decoded(
     assert sum(decoded) <= 31 * 16000
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
 def test_samples_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
     soundfile.write(tmp_path / "a.wav", np.array([0, bad, 0], np.float32), 16000, subtype="FLOAT")
     with pytest.raises(UsageError, match="not finite"):
@@ -244,3 +245,8 @@ def test_what_has_no_header_or_no_name_is_one_of_our_errors(tmp_path: Path, name
     (tmp_path / "a.RAW").write_bytes(bytes(96000))
     with pytest.raises(UsageError, match="not a readable sound file"):
         audio.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_next_to_no_samples_are_resampled(count: int) -> None:
+    assert audio.resample(np.ones(count, np.float32), 48000, 16000).shape == (min(count, 1),)
