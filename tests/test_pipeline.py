@@ -107,10 +107,10 @@ def test_what_killed_builds_left_goes_also_when_there_is_nothing_to_build(
     output = tmp_path / "out"
     shutil.copytree(built.folder.parent, output)
     before = {path.name for path in output.iterdir()}
-    for left in (".hub.0a.tmp", f".{built.folder.name}.0b.tmp"):
+    for left in (".hub.0000000a.tmp", f".{built.folder.name}.0000000b.tmp"):
         (output / left / "new").mkdir(parents=True)
         (output / left / "lock").touch()
-    (output / f".{built.folder.name}.build.json.0c.tmp").touch()
+    (output / f".{built.folder.name}.build.json.0000000c.tmp").touch()
     assert build(request(folder, output))[0].reused
     assert {path.name for path in output.iterdir()} == before
 

@@ -87,6 +87,7 @@ def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildRequest:
     return request(tmp_path, ALONE, formats=["ort"], solver="reference")
 
 
+@pytest.mark.slow
 def test_a_failed_gate_leaves_no_bundle(gated: BuildRequest) -> None:
     with pytest.raises(GateError, match=r"ort: lm_agreement is .*at least 1\.5"):
         build(gated)

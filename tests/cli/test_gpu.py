@@ -19,6 +19,7 @@ def test_a_fallback_is_in_the_report_of_a_run(cli: Cli, bundle: Build) -> None:
     assert any("tensorrt is not in this ONNX Runtime" in w for w in ran.document["warnings"])
 
 
+@pytest.mark.slow
 def test_verify_on_the_cpu(cli: Cli, bundle: Build) -> None:
     ran = cli("verify", bundle("demo", "jetson-nano"), "--provider", "cpu", "--json")
     assert ran.code == 0

@@ -90,7 +90,9 @@ def heard(folder: Path) -> str:
     return str(hash((folder / "out.wav").read_bytes()))
 
 
-@pytest.mark.parametrize("stream", [[], ["--stream"]], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    "stream", [pytest.param([], marks=pytest.mark.slow), ["--stream"]], ids=["whole", "stream"]
+)
 def test_run(hooked: Path, tmp_path: Path, bundle: Build, stream: list[str]) -> None:
     before = tmp_path / "before"
     before.mkdir()
@@ -103,6 +105,7 @@ def test_run(hooked: Path, tmp_path: Path, bundle: Build, stream: list[str]) -> 
     survives(hooked, tmp_path, before, command, 6)
 
 
+@pytest.mark.slow
 def test_voice_add(hooked: Path, tmp_path: Path, bundle: Build) -> None:
     recording = GOLDEN / "common" / "prompt_24k.wav"
     command = Command(
@@ -113,7 +116,7 @@ def test_voice_add(hooked: Path, tmp_path: Path, bundle: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "points", [3, pytest.param(40, marks=pytest.mark.slow)], ids=["some", "many"]
+    "points", [pytest.param(n, marks=pytest.mark.slow) for n in (3, 40)], ids=["some", "many"]
 )
 def test_build(
     hooked: Path, tmp_path: Path, bundle: Build, checkpoints: Checkpoints, points: int

@@ -55,6 +55,7 @@ def test_a_bundle_without_a_table_says_so(bundle: Build, cli: Cli) -> None:
     assert "has no calibrated solver for ort" in ran.err
 
 
+@pytest.mark.slow
 def test_vectors_of_the_original_are_of_its_solver(bundle: Build, cli: Cli) -> None:
     folder = bundle("cosyvoice2-s1")
     options = ("--format", "ort", "--against", GOLDEN / "cosyvoice2-s1")

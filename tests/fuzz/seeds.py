@@ -133,7 +133,7 @@ def _short_exam(bundle: Bundle) -> bytes:
         question, spoken=short, ids=question.ids[:2], best=question.best[:2],
         at=question.at[:1], every=question.every[:1],
     )  # fmt: skip
-    return exam.to_bytes([cut])
+    return exam.to_bytes([cut, cut])
 
 
 def _short_trajectories(bundle: Bundle) -> bytes:

@@ -26,7 +26,10 @@ KNOWN = {
     "trt_timing_cache_enable", "trt_timing_cache_path",
 }  # fmt: skip
 
-EACH = pytest.mark.parametrize("name", TARGETS)
+FIRST = "jetson-orin"  # in the default suite
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == FIRST else [pytest.mark.slow]) for n in TARGETS]
+)
 
 
 def described(folder: Path) -> description.Description:
@@ -110,6 +113,7 @@ def test_shapes_are_ordered_and_of_the_graph(bundle: Build) -> None:
     assert estimator["x"] == [1, 80, 3000]
 
 
+@pytest.mark.slow
 def test_the_nano_gets_an_opset_that_it_knows(bundle: Build) -> None:
     for path in (bundle("demo", "jetson-nano") / "ort").glob("*.onnx"):
         model = onnx.load(path, load_external_data=False)
@@ -136,7 +140,9 @@ def test_it_passed_its_exam_and_does_again(bundle: Build, name: str) -> None:
     assert not gates.failures(found, quality.limits["ort"])
 
 
-@pytest.mark.parametrize("name", ["jetson-orin", "nvidia-gpu"])
+@pytest.mark.parametrize(
+    "name", ["jetson-orin", pytest.param("nvidia-gpu", marks=pytest.mark.slow)]
+)
 def test_without_its_gpu_it_says_what_to_do(bundle: Build, name: str) -> None:
     with pytest.raises(UnsupportedError, match="--allow-fallback or --provider cpu"):
         Synthesizer.load(bundle("demo", name))
@@ -147,6 +153,7 @@ def recipes(folder: Path) -> dict[str, str]:
     return {name: stage.variants["ort"].recipe for name, stage in stages.items()}
 
 
+@pytest.mark.slow
 def test_int8_is_for_what_multiplies_it(bundle: Build) -> None:
     found = recipes(bundle("demo", "jetson-orin", "int8"))
     assert found["flow_estimator"] == "qdq-gpu"

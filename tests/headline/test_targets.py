@@ -7,13 +7,10 @@ import pytest
 from edgepack import target
 from headline import edgepack
 
-FIRST = "android-arm64"  # of two runtimes at int8; in the default suite
-EACH = [
-    pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in target.names()
-]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", target.names())
 def test_a_target_is_built_verified_and_speaks(
     name: str, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,7 +46,6 @@ def test_a_target_is_built_verified_and_speaks(
     assert again[0]["reused"] is True
 
 
-@pytest.mark.slow
 def test_int8_for_one_runtime_takes_two_and_a_half_minutes_at_most(tmp_path: Path) -> None:
     """With nothing recorded before; the limit is for two idle cores."""
     cache = tmp_path / "cache"

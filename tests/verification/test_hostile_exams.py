@@ -48,7 +48,7 @@ def asked() -> Arrays:
     )
     ids = np.zeros((7, 32), np.int32)
     question = Question(spoken, ids, floats(7, 32), np.arange(2), floats(2, logits), np.array([0]))
-    return load(exam.to_bytes([question]))
+    return load(exam.to_bytes([question, question]))
 
 
 def followed() -> Arrays:
