@@ -14,12 +14,15 @@ from edgepack.verification.gates import in_words
 K = TypeVar("K", bound=str)
 
 
-def bundle_tables(title: str, manifest: Manifest, measured: Measurements | None) -> None:
+def bundle_tables(
+    title: str, manifest: Manifest, measured: Measurements | None, *, errors: bool = False
+) -> None:
     """Everything about a bundle's networks, what was tried, its exam, and its languages.
 
-    What was measured when it was built is shown where it is known.
+    What was measured when it was built is shown where it is known, with `errors` also those of the
+    self-test.
     """
-    _stage_table(title, manifest, measured)
+    _stage_table(title, manifest, measured, errors=errors)
     if measured:
         _offer_table(measured)
     _quality_table(manifest)
@@ -27,12 +30,16 @@ def bundle_tables(title: str, manifest: Manifest, measured: Measurements | None)
     _trim_table(manifest)
 
 
-def _stage_table(title: str, manifest: Manifest, measured: Measurements | None) -> None:
+def _stage_table(
+    title: str, manifest: Manifest, measured: Measurements | None, *, errors: bool
+) -> None:
     """Every stage, and by runtime its recipe, size, speed to fp32 and self-test error."""
     runtimes = list(next(iter(manifest.stages.values())).variants)
+    timed = bool(measured and any(o for of in measured.offers.values() for o in of.values()))
+    more = ["speed"] * timed + ["error"] * bool(measured and errors)
     columns = ["stage", "parameters"]
     for runtime in runtimes:
-        columns += [runtime, "size", *(["speed", "error"] if measured else [])]
+        columns += [runtime, "size", *more]
     rows = []
     for name, stage in manifest.stages.items():
         row = [name, f"{stage.parameters:,}"]
@@ -44,7 +51,8 @@ def _stage_table(title: str, manifest: Manifest, measured: Measurements | None) 
                 offers = measured.offers.get(runtime, {}).get(name, ())
                 speed = next((o.speed for o in offers if o.recipe == variant.recipe), None)
                 error = measured.errors.get(runtime, {}).get(name)
-                row += [_times(speed), "" if error is None else f"{error:.0e}"]
+                told = {"speed": _times(speed), "error": "" if error is None else f"{error:.0e}"}
+                row += [told[column] for column in more]
         rows.append(row)
     report.table(title, columns, rows)
     for runtime, needed in engines_needed(manifest).items():

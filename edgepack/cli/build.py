@@ -245,7 +245,9 @@ def _show(built: "Built") -> None:
 
     manifest, measured = built.bundle.manifest, built.measured
     total = report.size(sum(f.bytes for f in manifest.files.values()))
-    bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
+    bundle_tables(
+        f"{manifest.name} for {manifest.target}, {total}", manifest, measured, errors=True
+    )
     smoke = _smoke_test(built)
     for runtime, peak in (measured.peaks if measured else {}).items():
         if smoke:

@@ -58,7 +58,7 @@ def followed() -> Arrays:
 
 
 def test_what_fits_is_taken(tiny: Bundle) -> None:
-    assert len(exam.of(put(tiny, exam.FILE, asked()))) == 1
+    assert len(exam.of(put(tiny, exam.FILE, asked()))) == 2
     assert len(trajectories.of(put(tiny, trajectories.FILE, followed()))) == 1
     assert exam.of(tiny) == []
 
