@@ -37,6 +37,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> House:
         house.run("run", "BUNDLE", "今天天气很好，我们去公园散步。", "-o", "speech.wav")
         shutil.copy(folder / "speech.wav", folder / "anna.wav")
         said = "今天天气很好，我们去公园散步。"
+        (folder / "words.txt").write_text("天气 => 气候\n", "utf-8")
         house.run("voice", "add", "BUNDLE", "anna", "anna.wav", "--text", said)
         return house
 
@@ -93,6 +94,7 @@ ROWS: dict[str, Sequence[Callable[[House], None]] | str] = {
     "take other weights of the language model": "tests/cli/test_build.py",
     "speak with a voice of your own": [speaks("--voice", "anna")],
     "speak in a style": [speaks("--voice", "anna", "--instruct", "用四川话说这句话")],
+    "say how words are spoken": [speaks("--lexicon", "words.txt")],
     "say a recording in another voice": [
         does("run", "BUNDLE", "--convert", "speech.wav", "--voice", "anna", "-o", "other.wav",
              leaves="other.wav"),

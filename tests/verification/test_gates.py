@@ -1,6 +1,7 @@
 """Limits are kept by the worse end of an interval, and by what was measured."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -47,3 +48,23 @@ def test_every_network_and_metric_has_a_part() -> None:
     for stage in gates.STAGES:
         assert stage in gates.part_of(stage).stages
         assert gates.part_of(stage) is not gates.PARTS[-1]
+
+
+def test_what_is_close_to_a_limit_is_asked_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two good sentences are no proof; a network that is far from its limits needs no more."""
+
+    def answers(of_later: float) -> Callable[..., gates.Answers]:
+        def answer(loaded: object, exam: object, number: int) -> gates.Answers:
+            good = round(20 * (1.0 if number < 2 else of_later))
+            return {"lm_agreement": [1.0] * good + [0.0] * (20 - good)}
+
+        return answer
+
+    limit = {"lm_agreement": Limit(low=0.9)}
+    for of_later, asked, passes in ((0.9, 50, False), (1.0, 4, True)):
+        part = gates.Part(("net",), ("lm_agreement",), answers(of_later), lambda question: True)
+        monkeypatch.setattr(gates, "PARTS", (part,))
+        values, failed = gates.judge(None, [None] * 50, "net", limit)  # type: ignore[arg-type,list-item]
+        assert bool(failed) != passes
+        assert values["lm_agreement"].count <= 20 * asked
+        assert (values["lm_agreement"].count == 1000) != passes
