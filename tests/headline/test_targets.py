@@ -21,6 +21,15 @@ def test_a_target_is_built_verified_and_speaks(
     folder = tmp_path / built["path"]
     assert not built["reused"]
     wanted = [r for r, options in profile.runtimes.items() if not options.on_request]
+    offers = [
+        offer
+        for stage in built["stages"].values()
+        for of_runtime in stage["runtimes"].values()
+        for offer in of_runtime["offers"]
+    ]
+    # A recipe that an engine fails at loses, and must not do so without anybody seeing it.
+    assert [o for o in offers if "cannot run it" in o["verdict"]] == []
+    assert [o for o in offers if "cannot load it" in o["verdict"]] == []
     quality = built["quality"]
     if set(profile.precision.values()) != {"fp32"}:
         assert not quality["failed"]

@@ -108,7 +108,7 @@ def test_changed_weights_are_found(
     stages, calls = hub
     (whole,) = (one for one in stages if one.name == stage)
     if fault == "of another layer" and "embedding" in stage:
-        return  # a table is all there is
+        pytest.skip("a table is all there is: no other layer")
     made, planted = tmp_path / "made", tmp_path / "planted"
     made.mkdir()
     planted.mkdir()
