@@ -37,6 +37,16 @@ class Bundle:
         stages = list(self.manifest.stages.values())
         return [r for r in stages[0].variants if all(r in stage.variants for stage in stages)]
 
+    def engines(self, runtime: str) -> list[str]:
+        """The engines that run the stages of a runtime: its own, and guests that run some."""
+        guests = {stage.variants[runtime].engine for stage in self.manifest.stages.values()}
+        return [runtime, *sorted(guests - {"", runtime})]
+
+    def guested(self, runtime: str, guest: str) -> list[str]:
+        """The stages of a runtime that a guest runs."""
+        stages = self.manifest.stages.items()
+        return [name for name, stage in stages if stage.variants[runtime].engine == guest]
+
     def path(self, name: str) -> Path:
         """The path of a listed file, inside the folder also after following links."""
         if name not in self.manifest.files:

@@ -1,9 +1,11 @@
 """Plug-ins are modules found by their file name; there is no list of them anywhere else."""
 
+import ast
 import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 
 from edgepack.errors import UsageError
 
@@ -20,6 +22,19 @@ def load(package: str, name: str, attribute: str) -> object:
     if name not in known:
         raise UsageError(unknown(package.rsplit(".", 1)[-1].rstrip("s"), name, known))
     return getattr(importlib.import_module(f"{package}.{name}"), attribute)
+
+
+def constant(package: str, name: str, attribute: str) -> str:
+    """A string that a plug-in begins with, `ATTRIBUTE = "..."`, without importing the plug-in."""
+    (file,) = (
+        found
+        for folder in importlib.import_module(package).__path__
+        if (found := Path(folder, f"{name}.py")).is_file()
+    )
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
+            return str(ast.literal_eval(node.value))
+    raise AttributeError(f"{package}.{name} has no {attribute}")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

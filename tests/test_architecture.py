@@ -131,7 +131,7 @@ def test_plugins_do_not_know_each_other(path: Path) -> None:
 
 # Calls that change the process for everybody in it, and who may make them: programs at their start
 # (`runtime.memory`, `runtime.cpu.affinity`, `hush` of an engine), processes of our own, and blocks
-# that put back what they changed; and `telemetry`, which has to come before any import of an engine.
+# that put back what they changed; and `telemetry`, which has to come before an engine is imported.
 PROCESS_WIDE = re.compile(
     r"os\.(dup2|putenv|unsetenv|chdir|umask|sched_setaffinity|close(range)?\(2)"
     r"|os\.environ(\[[^]]*\] =|\.(update|setdefault|pop|clear))"

@@ -9,8 +9,9 @@ from edgepack.manifest import Device
 from edgepack.runtime import energy
 from edgepack.runtime.cpu import lists, plan, quota, topology
 from edgepack.runtime.gpu import placement, stack
+from edgepack.runtime.installed import engines
 from edgepack.runtime.meter import Machine, UnusableError, names
-from edgepack.runtime.session import engine, engines
+from edgepack.runtime.session import engine
 
 
 def examine() -> dict[str, Any]:

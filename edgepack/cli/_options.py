@@ -27,7 +27,10 @@ def engine_options(command: Decorated) -> Decorated:
         help="Compute threads.  [default: the CPUs this process may use]",
     )(command)
     return click.option(
-        "--format", "runtime", metavar="NAME", help="Runtime.  [default: the bundle's first]"
+        "--format",
+        "runtime",
+        metavar="NAME",
+        help="Runtime.  [default: the bundle's first that is installed]",
     )(command)
 
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure speed, latency, memory and energy of bundles.")
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--format", "formats", multiple=True, metavar="NAME", help="Runtime.  [default: all of each]"
+    "--format",
+    "formats",
+    multiple=True,
+    metavar="NAME",
+    help="Runtime.  [default: all of each that are installed]",
 )
 @click.option("--file", "-f", "file", type=PATH, help="Speak these lines, not the languages' own.")
 @measuring_options(sentences=8)
@@ -69,17 +73,19 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     """Speak with BUNDLES in turns and compare them, in every runtime they have."""
     from edgepack import report
     from edgepack.bundle import open_bundle
+    from edgepack.runtime import installed
 
     opened = [open_bundle(bundle) for bundle in bundles]
     subjects = [
         (bundle.folder, runtime)
         for bundle in opened
-        for runtime in options["formats"] or bundle.runtimes()
+        for runtime in options["formats"] or installed.usable(bundle)
     ]
     for folder, runtime in subjects:
         known = next(bundle for bundle in opened if bundle.folder == folder).runtimes()
         if runtime not in known:
             raise UsageError(f"{folder}: no {runtime} in it; it has {', '.join(known)}")
+        installed.require(next(b for b in opened if b.folder == folder), runtime)
     for path in filter(None, (options["output"], options["page"])):
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
@@ -88,10 +94,10 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     from edgepack.atomic import write_atomically
     from edgepack.bench import measure
     from edgepack.runtime.meter import Machine
-    from edgepack.runtime.session import engine
 
-    for _, runtime in subjects:
-        engine(runtime)
+    for bundle in opened if not options["formats"] else ():
+        for runtime, reason in installed.skipped(bundle).items():
+            report.warn(f"{bundle.folder}: {runtime} is skipped: {reason}")
     texts = _lines(options["file"]) if options["file"] else ()
     shown = not options["quiet"] and not options["as_json"]
     request = measure.Request(

@@ -114,7 +114,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     plan = placed(opened, options)  # before anything that has threads is imported
 
     from edgepack.cli import _spoken
-    from edgepack.runtime import energy
+    from edgepack.runtime import energy, installed
     from edgepack.runtime.cpu import affinity
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
@@ -124,7 +124,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.runtime.watch import Recorder
 
     return_large_blocks()
-    hush(opened, options["runtime"] or opened.runtimes()[0])
+    hush(opened, options["runtime"] or installed.usable(opened)[0])
     settings = Settings(
         voice=options["voice"],
         mode=options["mode"],

@@ -63,7 +63,7 @@ class Synthesizer:
         wanted: Wanted = AS_PROMISED,
         on_stage: Callable[[str], None] = lambda stage: None,
     ) -> "Synthesizer":
-        """Check and load a bundle for one of its runtimes, by default its first.
+        """Check and load a bundle for one of its runtimes, or the first that is installed.
 
         `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
         networks are loaded when they are needed and released after. `wanted` is a provider of
