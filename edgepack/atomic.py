@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from edgepack.errors import UsageError
+
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
 _LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
 
@@ -28,12 +30,14 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         """Open it for reading and writing; its folder has to exist."""
+        self._path = path
         self._place = _place(path)
         clear(self._place)
         while True:
             self._temporary = _hidden(self._place)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            descriptor = os.open(self._temporary, flags, 0o666)
+            with naming(path):
+                descriptor = os.open(self._temporary, flags, 0o666)
             if _held(descriptor):
                 break
             os.close(descriptor)  # somebody is clearing it away
@@ -42,24 +46,57 @@ class NewFile:
     def commit(self) -> None:
         """Bring the content to the disk, then give it its name in one step."""
         try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self._temporary.replace(self._place)
-            _sync(self._place.parent)
+            with naming(self._path):
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self._temporary.replace(self._place)
+                _sync(self._place.parent)
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Close it, and remove it if it has no name yet."""
         self._temporary.unlink(missing_ok=True)
-        self.file.close()
+        with contextlib.suppress(OSError):  # what is still in its buffer, for a full disk
+            self.file.close()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system in the block are about `path`, not about a hidden name beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def require_writable(path: Path) -> None:
+    """Raise UsageError or OSError if no file could be written there, by beginning one."""
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+        raise UsageError(f"{path}: not a file name in a folder that exists")
+    NewFile(path).discard()
+
+
+def require_writable_folder(folder: Path) -> None:
+    """The same for a folder that may have to be made, with those above it."""
+    place = _place(folder)
+    above = next(p for p in (place, *place.parents) if p.exists())
+    if not above.is_dir():
+        raise UsageError(f"{folder}: {above} is in the way; give another folder")
+    with naming(folder):
+        hidden = _hidden(above / "folder")
+        hidden.mkdir()
+        hidden.rmdir()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: there is the old one or the new one, whole."""
     new = NewFile(path)
     try:
-        new.file.write(data)
+        with naming(path):
+            new.file.write(data)
         new.commit()
     finally:
         new.discard()
@@ -69,6 +106,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def temporary_folder(beside: Path) -> Iterator[Path]:
     """A folder in a hidden one next to `beside` that is gone after the block."""
     place = _place(beside)
+    made = [above for above in place.parents if not above.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     clear(place)
     hidden, lock = _begun(place)
@@ -78,6 +116,9 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             _remove(hidden, place)
         os.close(lock)
+        with contextlib.suppress(OSError):  # something is in them
+            for above in made:
+                above.rmdir()
 
 
 @contextlib.contextmanager

@@ -143,8 +143,8 @@ def command(
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
-    from edgepack import language, pipeline, report
-    from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
+    from edgepack import language, report
+    from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan, require_possible
 
     request = BuildRequest(
         model,
@@ -163,6 +163,7 @@ def command(
         force,
         llm,
     )
+    require_possible(request)
     if dry_run:
         plans = plan(request, open_source(model, llm))
         if as_json:
@@ -171,6 +172,8 @@ def command(
             for planned in plans:
                 report.line(f"{planned.folder}: {', '.join(planned.profile.runtimes)}")
         return
+    from edgepack import pipeline
+
     with report.progress("build", shown=not quiet) as step:
         built = pipeline.build(request, step)
     for warning in dict.fromkeys(w for b in built for w in b.warnings) if not quiet else ():

@@ -21,8 +21,11 @@ from edgepack.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.report import Step
+    from edgepack.runtime.audio import Recording
     from edgepack.runtime.speech import Speech
     from edgepack.runtime.synthesizer import Settings, Synthesizer
+
+    Given = str | Iterator[str] | list[int] | Recording
 
 
 @click.command(short_help="Speak with a bundle.")
@@ -114,7 +117,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     plan = placed(opened, options)  # before anything that has threads is imported
 
     from edgepack.cli import _spoken
-    from edgepack.runtime import energy, installed
+    from edgepack.runtime import asking, energy, installed
     from edgepack.runtime.cpu import affinity
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
@@ -124,7 +127,6 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     from edgepack.runtime.watch import Recorder
 
     return_large_blocks()
-    hush(opened, options["runtime"] or installed.usable(opened)[0])
     settings = Settings(
         voice=options["voice"],
         mode=options["mode"],
@@ -136,10 +138,15 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         strict=options["guard"] == "error",
         strict_language=options["strict_language"],
     )
+    runtime = options["runtime"] or installed.usable(opened)[0]
+    asking.require(opened, runtime, settings)
+    spoken = _given(text, file, options)
+    machine = Machine()
+    meters = energy.select(options["energy"], machine, opened.manifest.device)
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
     to_stdout = str(options["output"]) == "-"
-    machine = Machine()
+    hush(opened, runtime)
     with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
         step("loading")
         start = time.perf_counter()
@@ -152,10 +159,9 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             wanted=Wanted(options["provider"], options["allow_fallback"], step),
         )
         loaded = time.perf_counter() - start
-        meters = energy.select(options["energy"], machine, opened.manifest.device)
         step("speaking")
         with energy.measuring(meters, machine) as readings:
-            speech = _speak(synthesizer, text, file, settings, options, step)
+            speech = _speak(synthesizer, spoken, settings, options, step)
     if recorder:
         recorder.save(options["dump"])
         _spoken.dump(options["dump"], speech)
@@ -188,7 +194,9 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
 
 
 def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
-    """Refuse options that contradict each other, before anything is loaded."""
+    """Refuse what contradicts itself or cannot be written, before anything is loaded."""
+    from edgepack.atomic import require_writable, require_writable_folder
+
     given = [text, file, options["convert"], options["speech_tokens"]]
     if sum(value is not None for value in given) != 1:
         raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
@@ -198,16 +206,30 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
     if str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")
-    elif output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{output}: not a file name in a folder that exists")
+    else:
+        require_writable(output)
+    if options["dump"]:
+        require_writable_folder(options["dump"])
     if options["stream"] and text is None and file is None:
         raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
 
 
+def _given(text: str | None, file: Path | None, options: dict[str, Any]) -> "Given":
+    """What is to be spoken, read before anything is loaded; a stream reads its text as it comes."""
+    from edgepack.runtime import audio
+
+    if options["convert"]:
+        return audio.read(options["convert"])
+    if options["speech_tokens"]:
+        return _tokens(options["speech_tokens"])
+    if options["stream"] and text == "-":
+        return _arriving()
+    return _text(text, file)
+
+
 def _speak(
     synthesizer: "Synthesizer",
-    text: str | None,
-    file: Path | None,
+    given: "Given",
     settings: "Settings",
     options: dict[str, Any],
     step: "Step",
@@ -216,15 +238,14 @@ def _speak(
     from edgepack.runtime import audio
 
     output: Path = options["output"]
-    if options["stream"]:
-        pieces = _arriving() if text == "-" else _text(text, file)
-        return _stream(synthesizer, pieces, settings, output, step)
-    if options["convert"]:
-        speech = synthesizer.convert(options["convert"], settings)
-    elif options["speech_tokens"]:
-        speech = synthesizer.speak_tokens(_tokens(options["speech_tokens"]), settings)
+    if isinstance(given, audio.Recording):
+        speech = synthesizer.convert(given, settings)
+    elif isinstance(given, list):
+        speech = synthesizer.speak_tokens(given, settings)
+    elif options["stream"] or not isinstance(given, str):
+        return _stream(synthesizer, given, settings, output, step)
     else:
-        speech = synthesizer.speak(_text(text, file), settings)
+        speech = synthesizer.speak(given, settings)
     audio.write(output, speech.audio, speech.sample_rate)
     return speech
 

@@ -13,6 +13,7 @@ from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import Solver
 from edgepack.runtime import installed
+from edgepack.runtime import solver as solvers
 from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
@@ -25,7 +26,7 @@ from edgepack.runtime.normalization import Normalization, Reader, normalizers
 from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
 from edgepack.runtime.session import Options, Session, engine
-from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
+from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
 from edgepack.runtime.vocoder import WINDOW, Vocoder
@@ -111,15 +112,8 @@ class Loaded:
 
         A number of steps is one of the reference solver's.
         """
-        if name not in NAMES:
-            raise UsageError(discovery.unknown("solver", name, NAMES))
-        if name == CALIBRATED and self.flow.table is None:
-            raise UsageError(
-                f"{self.bundle.folder}: has no calibrated solver for {self.host.runtime}; build it "
-                "with --solver calibrated, or use --solver reference"
-            )
-        if name == CALIBRATED and steps:
-            raise UsageError("--steps are of the reference solver; leave out one of both")
+        has = self.flow.table is not None
+        solvers.require(name, steps, has, self.host.runtime, self.bundle.folder)
         own = name == REFERENCE or steps
         return euler(self.flow.settings, steps) if own else self.flow.solver
 

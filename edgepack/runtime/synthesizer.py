@@ -108,9 +108,9 @@ class Synthesizer:
         with self._speaker() as speaker:
             return speaker.sound([decoded], manner)
 
-    def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
+    def convert(self, recording: Path | audio.Recording, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
-        heard = audio.read(recording)
+        heard = audio.read(recording) if isinstance(recording, Path) else recording
         with self._listening:
             tokens = self.enroller.tokens(heard)
         return self.speak_tokens(tokens.tolist(), settings)
