@@ -130,7 +130,11 @@ def open_bundle(folder: Path) -> Bundle:
     if not path.is_file():
         clear(folder)  # a process may have been killed while it replaced the bundle
     if not path.is_file():
-        raise UsageError(f"{folder}: no bundle there ({MANIFEST} is missing)")
+        raise UsageError(f"{folder}: no bundle there ({MANIFEST} is missing){_instead(folder)}")
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{folder}: not a UTF-8 name, which engines need; rename it") from None
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise IntegrityError(f"{path}: larger than {_MAX_MANIFEST_BYTES >> 20} MiB; refused")
     data = path.read_bytes()
@@ -153,6 +157,17 @@ def open_bundle(folder: Path) -> Bundle:
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
     return Bundle(folder, manifest)
+
+
+def _instead(folder: Path) -> str:
+    """What is meant, perhaps, where there is no bundle."""
+    build = f"; 'edgepack build {folder} --target NAME' makes one"
+    if not folder.exists():
+        return build if folder.name == "demo" else ""
+    if any(folder.glob("cosyvoice*.yaml")):
+        return f"; it is a checkpoint{build}"
+    inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return f"; did you mean {inside[0]}?" if inside else ""
 
 
 def _no_number(text: str) -> NoReturn:

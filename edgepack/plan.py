@@ -147,12 +147,17 @@ class Plan:
         return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
 
 
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a checkpoint, or of the embedded one for "demo"."""
+    return Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
+
+
 def open_source(model: str, llm: str | None = None) -> Source:
     """The checkpoint to build, recognised and hashed; `llm` is a file of it to take as that part.
 
     Only files that a bundle is made of are read.
     """
-    folder = Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
+    folder = checkpoint_folder(model)
     checkpoint = open_checkpoint(folder)
     if llm is not None:
         checkpoint = checkpoint.with_part("llm", llm)

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
     "", "errors", "discovery", "report", "ranges", "manifest", "consistency", "atomic", "bundle",
-    "arrays", "measurements", "voices", "telemetry",
+    "arrays", "measurements", "voices", "telemetry", "utf8",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.

@@ -33,7 +33,8 @@ def examine() -> dict[str, Any]:
     if not any(of["usable"] for of in meters.values()):
         advice.append(
             "no energy meter on this machine; a wall meter's log works (--energy "
-            "external:LOG.csv), and --energy model gives an estimate that is called one"
+            "external:LOG.csv), and with a bundle whose target has figures for it, --energy model "
+            "gives an estimate that is called one"
         )
     group = quota.cpuset()
     return {

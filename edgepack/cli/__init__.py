@@ -86,6 +86,8 @@ def _translated(error: BaseException) -> EdgepackError:
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return ResourceError("interrupted; nothing was changed")
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return UsageError(f"{error.object!r}: not a UTF-8 name; rename it")
     if isinstance(error, MemoryError):
         return ResourceError("memory ran out; close other programs or use a smaller model")
     if isinstance(error, ModuleNotFoundError) and error.name:

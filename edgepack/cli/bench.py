@@ -171,10 +171,9 @@ def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> No
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        found = tuple(filter(str.strip, path.read_text("utf-8").splitlines()))
-    except UnicodeError:
-        raise UsageError(f"{path}: not UTF-8 text") from None
+    from edgepack import utf8
+
+    found = tuple(filter(str.strip, utf8.read(path).splitlines()))
     if not found:
         raise UsageError(f"{path}: no lines to speak")
     return found

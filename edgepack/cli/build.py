@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.cli._options import PATH, output_options
+from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.measurements import Measurements
@@ -33,9 +34,8 @@ _GREETINGS = {
     "-t",
     "targets",
     multiple=True,
-    required=True,
     metavar="NAME",
-    help="Device profile; may be repeated. See 'edgepack targets'.",
+    help="Device profile; may be repeated. See 'edgepack targets'.  [required]",
 )
 @click.option(
     "--format",
@@ -143,6 +143,8 @@ def command(
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
+    if not targets:
+        raise _no_target()
     from edgepack import language, report
     from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan, require_possible
 
@@ -183,6 +185,18 @@ def command(
     elif not quiet:
         for b in built:
             _show(b)
+
+
+def _no_target() -> UsageError:
+    """The error for a build without a target, with the one for this machine."""
+    import platform
+
+    from edgepack import target
+    from edgepack.runtime.cpu import isa
+
+    fitting = target.general(platform.machine(), isa.read())
+    here = f"; for this machine: --target {fitting}" if fitting else ""
+    return UsageError(f"Missing option '--target'; 'edgepack targets' lists the devices{here}")
 
 
 def _planned(planned: "Plan") -> dict[str, Any]:

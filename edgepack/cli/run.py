@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack import utf8
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -284,7 +285,7 @@ def _arriving() -> Iterator[str]:
     try:
         yield from sys.stdin or ()
     except UnicodeError:
-        raise UsageError("standard input: not UTF-8 text") from None
+        raise utf8.refused("standard input") from None
 
 
 def _text(text: str | None, file: Path | None) -> str:
@@ -296,7 +297,7 @@ def _text(text: str | None, file: Path | None) -> str:
             text = sys.stdin.read() if sys.stdin else ""
         (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
     except UnicodeError:
-        raise UsageError(f"{name}: not UTF-8 text") from None
+        raise utf8.refused(name) from None
     return text or ""
 
 

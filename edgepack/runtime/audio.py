@@ -58,7 +58,8 @@ def read(path: Path) -> Recording:
                     raise wrong_length(str(path), known / rate)
                 blocks.append(block.mean(1))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise UsageError(f"{path}: not a readable sound file ({error})") from None
+        how = f"; convert it: ffmpeg -i {path} {path.stem}.wav" if path.is_file() else ""
+        raise UsageError(f"{path}: not a readable sound file ({error}){how}") from None
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     if not np.isfinite(samples).all():
         raise UsageError(f"{path}: has samples that are not finite; record it again")
