@@ -23,6 +23,7 @@ _EXTRAS = {
     "ai_edge_litert": "tflite",
     "matplotlib": "report",
     "jinja2": "report",
+    "sounddevice": "play",
 }
 
 

@@ -95,8 +95,10 @@ def show(found: Mapping[str, Any]) -> None:
     """The same in a few lines."""
     from edgepack.runtime.energy import sentence
 
+    count = len(found["files"])
+    where = f"{found['output'] or 'played'}{f', {count} files' if count > 1 else ''}"
     report.line(
-        f"{found['output']}: {found['audio_seconds']:.2f} s of audio in "
+        f"{where}: {found['audio_seconds']:.2f} s of audio in "
         f"{found['synthesis_seconds']:.2f} s, RTF {found['rtf']:.3f}, "
         f"first audio after {found['first_audio_seconds']:.2f} s"
     )

@@ -1,13 +1,11 @@
 """`edgepack run`."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from edgepack import utf8
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -18,15 +16,7 @@ from edgepack.cli._options import (
     seed_option,
     solver_option,
 )
-from edgepack.errors import ResourceError, UsageError
-
-if TYPE_CHECKING:
-    from edgepack.report import Step
-    from edgepack.runtime.audio import Recording
-    from edgepack.runtime.speech import Speech
-    from edgepack.runtime.synthesizer import Settings, Synthesizer
-
-    Given = str | Iterator[str] | list[int] | Recording
+from edgepack.errors import UsageError
 
 
 @click.command(short_help="Speak with a bundle.")
@@ -37,9 +27,8 @@ if TYPE_CHECKING:
     "--output",
     "-o",
     type=PATH,
-    default=Path("out.wav"),
-    show_default=True,
-    help="Sound file to write.",
+    help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
+    "folder, for a file a line.  [default: out.wav, none with --play]",
 )
 @click.option("--voice", metavar="NAME", help="Voice.  [default: the bundle's first]")
 @click.option(
@@ -88,6 +77,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Refuse text that is not in the bundle's languages, instead of a warning.",
 )
+@click.option("--play", is_flag=True, help="Play it on the default output (extra 'play').")
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
 @click.option(
     "--stream",
@@ -107,7 +97,7 @@ if TYPE_CHECKING:
 @engine_options
 @output_options
 def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -> None:
-    """Speak TEXT (or "-" for standard input) with BUNDLE and write a wav file."""
+    """Speak TEXT (or "-" for standard input) with BUNDLE and write a sound file."""
     import time
 
     from edgepack import report
@@ -117,12 +107,13 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     opened = open_bundle(bundle)
     plan = placed(opened, options)  # before anything that has threads is imported
 
-    from edgepack.cli import _spoken
+    from edgepack.cli import _sounding, _spoken
     from edgepack.runtime import asking, energy, installed
     from edgepack.runtime.cpu import affinity
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
     from edgepack.runtime.meter import Machine
+    from edgepack.runtime.playing import Player
     from edgepack.runtime.quiet import hush
     from edgepack.runtime.synthesizer import Settings, Synthesizer
     from edgepack.runtime.watch import Recorder
@@ -141,7 +132,8 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     )
     runtime = options["runtime"] or installed.usable(opened)[0]
     asking.require(opened, runtime, settings)
-    spoken = _given(text, file, options)
+    given = _sounding.given(text, file, options)
+    player = Player(opened.manifest.sample_rate) if options["play"] else None
     machine = Machine()
     meters = energy.select(options["energy"], machine, opened.manifest.device)
     recorder = Recorder() if options["dump"] else None
@@ -162,7 +154,8 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         loaded = time.perf_counter() - start
         step("speaking")
         with energy.measuring(meters, machine) as readings:
-            speech = _speak(synthesizer, spoken, settings, options, step)
+            files = _sounding.speak(synthesizer, given, settings, options, player, step)
+    speech = _sounding.joined(files)
     if recorder:
         recorder.save(options["dump"])
         _spoken.dump(options["dump"], speech)
@@ -178,7 +171,12 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             audio_seconds=speech.audio_seconds,
         ),
         {
-            "output": str(options["output"]),
+            "output": str(options["output"]) if options["output"] else None,
+            "files": [
+                {"path": str(path), "audio_seconds": one.audio_seconds}
+                for path, one in files
+                if path
+            ],
             "stream": options["stream"],
             "seed": options["seed"],
             "solver": _spoken.solver_record(synthesizer, settings),
@@ -196,6 +194,8 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
 
 def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
     """Refuse what contradicts itself or cannot be written, before anything is loaded."""
+    from importlib.util import find_spec
+
     from edgepack.atomic import require_writable, require_writable_folder
 
     given = [text, file, options["convert"], options["speech_tokens"]]
@@ -203,111 +203,23 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
         raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
     if options["instruct"] and text is None and file is None:
         raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
-    output: Path = options["output"]
-    if str(output) == "-":
+    if options["play"] and find_spec("sounddevice") is None:
+        raise ModuleNotFoundError(name="sounddevice")
+    if options["output"] is None and not options["play"]:
+        options["output"] = Path("out.wav")
+    output: Path | None = options["output"]
+    if output and str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")
-    else:
+    elif output and file and (output.is_dir() or not output.suffix):
+        if options["stream"]:
+            raise UsageError(
+                f"{output}: a stream is one file; give its name, or leave out --stream"
+            )
+        require_writable_folder(output)
+    elif output:
         require_writable(output)
     if options["dump"]:
         require_writable_folder(options["dump"])
     if options["stream"] and text is None and file is None:
         raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
-
-
-def _given(text: str | None, file: Path | None, options: dict[str, Any]) -> "Given":
-    """What is to be spoken, read before anything is loaded; a stream reads its text as it comes."""
-    from edgepack.runtime import audio
-
-    if options["convert"]:
-        return audio.read(options["convert"])
-    if options["speech_tokens"]:
-        return _tokens(options["speech_tokens"])
-    if options["stream"] and text == "-":
-        return _arriving()
-    return _text(text, file)
-
-
-def _speak(
-    synthesizer: "Synthesizer",
-    given: "Given",
-    settings: "Settings",
-    options: dict[str, Any],
-    step: "Step",
-) -> "Speech":
-    """Speak what was asked for and write it."""
-    from edgepack.runtime import audio
-
-    output: Path = options["output"]
-    if isinstance(given, audio.Recording):
-        speech = synthesizer.convert(given, settings)
-    elif isinstance(given, list):
-        speech = synthesizer.speak_tokens(given, settings)
-    elif options["stream"] or not isinstance(given, str):
-        return _stream(synthesizer, given, settings, output, step)
-    else:
-        speech = synthesizer.speak(given, settings)
-    audio.write(output, speech.audio, speech.sample_rate)
-    return speech
-
-
-def _stream(
-    synthesizer: "Synthesizer",
-    text: str | Iterator[str],
-    settings: "Settings",
-    output: Path,
-    step: "Step",
-) -> "Speech":
-    """Write chunks as they are made. After an interrupt the file has what was spoken until then."""
-    from edgepack.runtime import audio
-
-    seconds = 0.0
-    try:
-        with (
-            synthesizer.stream(text, settings) as stream,
-            audio.Writer(output, synthesizer.sample_rate) as writer,
-        ):
-            for chunk in stream:
-                seconds += len(chunk) / synthesizer.sample_rate
-                writer.write(chunk)
-                step(f"{seconds:.1f} s spoken")
-    except KeyboardInterrupt:
-        if not seconds:
-            raise
-        raise ResourceError(
-            f"interrupted; {output} has the {seconds:.2f} s that were spoken"
-        ) from None
-    return stream.speech
-
-
-def _arriving() -> Iterator[str]:
-    """Standard input as it arrives, line by line; every line is a piece of one text."""
-    try:
-        yield from sys.stdin or ()
-    except UnicodeError:
-        raise utf8.refused("standard input") from None
-
-
-def _text(text: str | None, file: Path | None) -> str:
-    name = str(file or ("standard input" if text == "-" else "the text"))
-    try:
-        if file is not None:
-            return file.read_text("utf-8")
-        if text == "-":
-            text = sys.stdin.read() if sys.stdin else ""
-        (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
-    except UnicodeError:
-        raise utf8.refused(name) from None
-    return text or ""
-
-
-def _tokens(path: Path) -> list[int]:
-    import json
-
-    try:
-        tokens = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a JSON list of speech tokens ({error})") from None
-    if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
-        raise UsageError(f"{path}: not a JSON list of whole numbers")
-    return tokens

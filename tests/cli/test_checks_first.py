@@ -12,6 +12,7 @@ from cli import Cli, contents
 from edgepack import plan
 from edgepack.bench import measure, page
 from edgepack.checkpoint.folder import Checkpoint
+from edgepack.errors import UsageError
 from edgepack.runtime import loading
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
@@ -81,7 +82,7 @@ def test_building(
 def test_a_disk_that_is_too_small_for_a_build(
     cli: Cli, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)  # type: ignore[attr-defined]
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     ran = cli("build", checkpoints("tiny"), "-t", "intel-cpu", "-o", "a/b")
     assert ran.code == 5
@@ -140,5 +141,5 @@ def test_what_was_measured_outlives_its_page(
 
 def test_names_are_checked_before_a_checkpoint_is_opened() -> None:
     request = plan.BuildRequest("nowhere", ["intel-cpux"], Path("out"))
-    with pytest.raises(plan.UsageError, match="did you mean 'intel-cpu'"):
+    with pytest.raises(UsageError, match="did you mean 'intel-cpu'"):
         plan.require_possible(request)

@@ -112,7 +112,7 @@ REFUSED = {
     "build demo -t intel-cpu --format openvin": "did you mean 'openvino'",
     "build demo -t intel-cpu --precision fp31": "unknown precision 'fp31'; did you mean 'fp32'",
     "build nowhere -t intel-cpu": "nowhere: no such checkpoint folder",
-    "build demo -t raspberrypi": "did you mean 'linux-arm64-rpi4', 'linux-arm64-rpi5' or 'linux-arm64'?",
+    "build demo -t raspberrypi": "did you mean 'linux-arm64-rpi4', 'linux-arm64-rpi5' or ",
     "build demo -t GPU": "did you mean 'nvidia-gpu'?",
     "build demo -t intel-cpu --precision INT8": "did you mean 'int8'?",
     "build demo -t intel-cpu --language chinese": "unknown language 'chinese'; did you mean 'zh'?",
