@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-arm64 check format docs clean
+PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
 demo: $(VENV)/installed-build
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) --dist load -m slow
 
 test-arm64: $(VENV)/installed-dev
 	tests/device/arm64_env.sh .arm64

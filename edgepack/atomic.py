@@ -8,13 +8,17 @@ can be locked was left behind, and whoever writes to the same place next clears 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # no such locks: nothing is ever taken to have been left behind
+    fcntl = None  # type: ignore[assignment]
 
 from edgepack.errors import UsageError
 
@@ -35,13 +39,11 @@ class NewFile:
         clear(self._place)
         while True:
             self._temporary = _hidden(self._place)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with naming(path):
-                descriptor = os.open(self._temporary, flags, 0o666)
-            if _held(descriptor):
+                self.file: BinaryIO = self._temporary.open("x+b")
+            if _held(self.file):
                 break
-            os.close(descriptor)  # somebody is clearing it away
-        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+            self.file.close()  # somebody is clearing it away
 
     def commit(self) -> None:
         """Bring the content to the disk, then give it its name in one step."""
@@ -115,7 +117,7 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             _remove(hidden, place)
-        os.close(lock)
+        lock.close()
         with contextlib.suppress(OSError):  # something is in them
             for above in made:
                 above.rmdir()
@@ -156,19 +158,16 @@ def clear(place: Path) -> None:
 
 
 def _clear(hidden: Path, place: Path) -> None:
-    folder = hidden.is_dir() and not hidden.is_symlink()
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    target, flags = (hidden / _LOCK, flags | os.O_CREAT) if folder else (hidden, flags)
-    lock = os.open(target, flags, 0o666)
-    try:
+    if hidden.is_symlink():
+        return  # we make none
+    folder = hidden.is_dir()
+    with (hidden / _LOCK).open("a+b") if folder else hidden.open("r+b") as lock:
         if not _locked(lock):
             return
         if folder:
             _remove(hidden, place)
         else:
             hidden.unlink(missing_ok=True)
-    finally:
-        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -176,7 +175,8 @@ def exclusive(path: Path) -> Iterator[None]:
     """Wait until no other process is in such a block for this file, which may be replaced in it."""
     while True:
         with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 yield
                 return
@@ -184,7 +184,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 def _place(path: Path) -> Path:
     """Where a path leads: links are written through."""
-    return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _stem(place: Path) -> str:
@@ -196,33 +196,34 @@ def _hidden(place: Path) -> Path:
     return place.with_name(f"{_stem(place)}{secrets.token_hex(4)}.tmp")
 
 
-def _begun(place: Path) -> tuple[Path, int]:
+def _begun(place: Path) -> tuple[Path, IO[bytes]]:
     """A new hidden folder with an empty one in it, and its lock, held until it is closed."""
     while True:
         hidden = _hidden(place)
         hidden.mkdir()
         with contextlib.suppress(FileNotFoundError):  # somebody is clearing it away
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            lock = os.open(hidden / _LOCK, flags, 0o666)
+            lock = (hidden / _LOCK).open("a+b")
             if _held(lock) and (hidden / _LOCK).exists():
                 (hidden / _NEW).mkdir()
                 return hidden, lock
-            os.close(lock)
+            lock.close()
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(file: IO[bytes]) -> bool:
     """Take the lock of an open file; False if another process has it."""
+    if not fcntl:
+        raise OSError(errno.ENOTSUP, "no locks")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _held(descriptor: int) -> bool:
+def _held(file: IO[bytes]) -> bool:
     """The same for a writer: where there are no locks, nobody can clear its work away."""
     try:
-        return _locked(descriptor)
+        return _locked(file)
     except OSError:
         return True
 
@@ -237,7 +238,10 @@ def _remove(hidden: Path, place: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to but not listed
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -18,8 +18,8 @@ import msgspec
 from edgepack.backend import Job, converted
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import GateError, UnsupportedError
-from edgepack.manifest import Limits, Values
 from edgepack.measurements import Offer
+from edgepack.metrics import Limits, Values
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.loading import Host, Loaded, with_session

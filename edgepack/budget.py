@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgepack.errors import GateError, ResourceError
-from edgepack.manifest import Manifest, Precision
+from edgepack.manifest import Manifest
+from edgepack.ranges import Precision
 from edgepack.target import TargetProfile
 
 _MEGA = 1_000_000

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edgepack.bundle import MANIFEST, open_bundle
+from edgepack.consistency import solver_problems
 from edgepack.documents import read_bytes, read_yaml
 from edgepack.errors import UsageError
 from edgepack.manifest import Accuracy, Manifest, Solver
@@ -76,16 +77,13 @@ def read_solvers(path: Path, runtimes: Iterable[str]) -> dict[str, Solver | None
         return {runtime: _table(manifest, runtime) for runtime in runtimes}
     try:
         table = msgspec.json.decode(read_bytes(path, _MAX_SOLVER_BYTES), type=Solver)
-    except (UsageError, msgspec.DecodeError, UnicodeError) as error:
+    except (UsageError, ValueError, RecursionError) as error:  # msgspec's, and no UTF-8
         raise UsageError(
             f"solver {str(path)!r}: not auto, reference, calibrated, a bundle or a JSON file with "
             f"steps ({error})"
         ) from None
-    times = [step.time for step in table.steps]
-    if not times or times[0] != 0.0 or times != sorted(set(times)) or times[-1] >= 1.0:
-        raise UsageError(f"{path}: times have to rise from 0 and stay below 1")
-    if any(not step.conditional or (step.guided and not step.free) for step in table.steps):
-        raise UsageError(f"{path}: a step lacks the weight of a velocity that it computes")
+    for problem in solver_problems(table):
+        raise UsageError(f"{path}: {problem}")
     return dict.fromkeys(runtimes, table)
 
 

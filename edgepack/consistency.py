@@ -45,9 +45,13 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         found = {role: len(model.inputs) for role, model in manifest.enrolment.items()}
         if found != _ENROLMENT:
             yield f"enrolment: not {' and '.join(_ENROLMENT)} with their inputs"
+    if quality := manifest.quality:
+        parts = (quality.limits, quality.values, quality.not_measured)
+        if any(part.keys() != quality.values.keys() for part in parts):
+            yield "quality: its parts are of different runtimes"
     yield from _host(manifest)
     for runtime, calibrated in manifest.solvers.items():
-        yield from (f"solvers.{runtime}: {p}" for p in _solver(calibrated.solver))
+        yield from (f"solvers.{runtime}: {p}" for p in solver_problems(calibrated.solver))
 
 
 def _used(manifest: Manifest) -> Iterable[str]:
@@ -112,15 +116,15 @@ def _host(manifest: Manifest) -> Iterator[str]:
     )
 
 
-def _solver(solver: Solver) -> Iterator[str]:
-    """Steps go forward in time, and back to no more velocities than there are."""
-    guided, before = 0, -1.0
+def solver_problems(solver: Solver) -> Iterator[str]:
+    """What a table of steps cannot be: back in time, or about velocities that there are not."""
+    times = [step.time for step in solver.steps]
+    if times[0] != 0.0 or times != sorted(set(times)) or times[-1] >= 1.0:
+        yield "times have to rise from 0 and stay below 1"
+    guided = 0
     for number, step in enumerate(solver.steps, 1):
         guided += step.guided
-        if not before < step.time < 1.0:
-            yield "times do not rise from 0 to below 1"
         if len(step.conditional) > number or len(step.free) > guided:
             yield "a step has weights for more velocities than were computed"
         if step.guided and not step.free:
-            yield "a guided step has no weight for the unconditional velocity"
-        before = step.time
+            yield "a guided step lacks the weight of the unconditional velocity"

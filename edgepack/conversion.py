@@ -8,8 +8,9 @@ from edgepack.auction import Judge, Lot, hold, reason
 from edgepack.backend import backend, converted
 from edgepack.bundle import open_bundle
 from edgepack.errors import GateError
-from edgepack.manifest import Values, Variant
+from edgepack.manifest import Variant
 from edgepack.measurements import Offer
+from edgepack.metrics import Values
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.gpu.placement import ON_CPU

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
-from edgepack.manifest import Limits, Precision, Variant
+from edgepack.manifest import Variant
+from edgepack.metrics import Limits
 from edgepack.plan import Plan
+from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS, QUANTIZED, named
 from edgepack.target import TargetProfile
 from edgepack.verification import gates

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from edgepack.metrics import Quality
 from edgepack.ranges import (
     Alphabet,
     Amount,
@@ -20,7 +21,7 @@ from edgepack.ranges import (
     Length,
     Line,
     Name,
-    Number,
+    Precision,
     Rate,
     Ratio,
     Schedule,
@@ -29,6 +30,7 @@ from edgepack.ranges import (
     Share,
     Size,
     Some,
+    Struct,
     Text,
     Threads,
     Weight,
@@ -36,18 +38,6 @@ from edgepack.ranges import (
 )  # fmt: skip
 
 FORMAT = 3
-
-Precision = Literal["fp32", "fp16", "int8", "int4"]  # from the finest to the coarsest
-
-# What an examination measures; `verification.gates` says how.
-Metric = Literal[
-    "lm_top1", "lm_agreement", "lm_kld", "mel_l1", "mel_lsd", "si_sdr", "pesq",
-    "duration_ratio", "mcd_dtw", "clipped", "silent", "broken",
-]  # fmt: skip
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A record of the manifest: immutable, and closed to unknown fields."""
 
 
 class StoredFile(Struct, frozen=True):
@@ -138,46 +128,6 @@ class Normalizer(Struct, frozen=True):
     name: Name
     locale: Name
     files: tuple[FileName, ...]
-
-
-class Limit(Struct, frozen=True):
-    """The range a metric has to be in; None is no end.
-
-    An `optional` one is not asked for where the metric cannot be measured.
-    """
-
-    low: Number | None = None
-    high: Number | None = None
-    optional: bool = False
-
-
-class Measure(Struct, frozen=True):
-    """A metric over `count` observations, with its 95 % confidence interval `low` to `high`."""
-
-    value: Number
-    low: Number
-    high: Number
-    count: Count
-
-
-Values = dict[Metric, Measure]
-Limits = dict[Metric, Limit]
-
-
-class Quality(Struct, frozen=True):
-    """How the bundle did in its exam when it was built, by runtime.
-
-    `limits` are those of the target for the precisions that the networks of a runtime have.
-    `not_measured` are metrics that could not be, such as PESQ without its package. `failed` lists
-    what was not reached: such a bundle exists only because it was asked for with
-    --allow-failed-gate.
-    """
-
-    exam: FileName
-    limits: dict[Name, Limits]
-    values: dict[Name, Values]
-    not_measured: dict[Name, tuple[Metric, ...]]
-    failed: tuple[Line, ...]
 
 
 class Sampling(Struct, frozen=True):

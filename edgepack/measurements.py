@@ -9,7 +9,8 @@ import msgspec
 
 from edgepack.atomic import write_atomically
 from edgepack.bundle import Bundle
-from edgepack.manifest import Struct, Values
+from edgepack.metrics import Values
+from edgepack.ranges import Struct
 
 _MOST_BYTES = 16 << 20
 

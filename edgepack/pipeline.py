@@ -25,18 +25,9 @@ from edgepack.conversion import Conversion, Converted, convert, examine
 from edgepack.errors import GateError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
-from edgepack.manifest import (
-    Calibrated,
-    Limit,
-    Limits,
-    Manifest,
-    Quality,
-    Solver,
-    Values,
-    Variant,
-    encode,
-)
+from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
 from edgepack.measurements import Measurements
+from edgepack.metrics import Limit, Limits, Quality, Values
 from edgepack.plan import (
     BuildRequest,
     Plan,
@@ -251,6 +242,7 @@ def _make(
                 )
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
+        bundle.open_bundle(folder)  # whether a device would
     measured = Measurements(
         build=wanted.key,
         cpu=isa.model(),

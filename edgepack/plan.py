@@ -20,7 +20,8 @@ from edgepack.choices import Choices, read_choices, read_solvers
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.family import Family, recognise
-from edgepack.manifest import Precision, Solver
+from edgepack.manifest import Solver
+from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS
 from edgepack.runtime import audio, prompting
 from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE

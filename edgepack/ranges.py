@@ -4,8 +4,9 @@ Sizes are bounded by what a sound bundle could ever need, so that none makes a d
 memory or time. NaN and infinity are in no range.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 _PRINTED = r"^[^\x00-\x1f\x7f]*\Z"
@@ -41,3 +42,8 @@ Alphabet = Annotated[str, Meta(max_length=1 << 20, pattern=_HEX)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Schedule = Annotated[str, Meta(pattern=r"^(linear|cosine)\Z")]
 Cpus = Annotated[str, Meta(pattern=r"^(all|performance|efficiency)\Z")]
+Precision = Literal["fp32", "fp16", "int8", "int4"]  # from the finest to the coarsest
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A record of the manifest: immutable, and closed to unknown fields."""

@@ -10,7 +10,7 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
-from edgepack.manifest import Precision
+from edgepack.ranges import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 QUANTIZED: tuple[Precision, ...] = ("int8", "int4")

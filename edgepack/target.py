@@ -12,7 +12,9 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
-from edgepack.manifest import Device, Limit, Limits, Precision, Release, Sensor, Watts
+from edgepack.manifest import Device, Release, Sensor, Watts
+from edgepack.metrics import Limit, Limits
+from edgepack.ranges import Precision
 from edgepack.recipe import QUANTIZED
 
 

@@ -1,7 +1,7 @@
 """Trees of JSON with one wrong value each, for every kind of field."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 Tree = dict[str, Any]
@@ -28,8 +28,8 @@ def places(tree: Any, kind: str = "", *path: Any) -> Iterator[tuple[str, tuple[A
     if path:
         yield kind, path
     by_name = path[-1:] and path[-1] in NAMED
-    items: Iterable[tuple[Any, Any]] = tree.items() if isinstance(tree, dict) else ()
-    items = enumerate(tree) if isinstance(tree, list) else items
+    items = [*tree.items()] if isinstance(tree, dict) else []
+    items = [*enumerate(tree)] if isinstance(tree, list) else items
     for key, value in items:
         name = "*" if by_name or isinstance(key, int) else key
         yield from places(value, f"{kind}.{name}", *path, key)

@@ -18,8 +18,8 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
-    "", "errors", "discovery", "report", "ranges", "manifest", "consistency", "atomic", "bundle",
-    "arrays", "measurements", "voices", "telemetry", "utf8",
+    "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
+    "bundle", "arrays", "measurements", "voices", "telemetry", "utf8",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.

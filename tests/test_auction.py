@@ -14,8 +14,8 @@ from edgepack import auction, backend, language
 from edgepack.auction import Judge, Lot, hold, ranking
 from edgepack.backend import Job, require_quantized
 from edgepack.errors import UnsupportedError
-from edgepack.manifest import Limit, Limits
 from edgepack.measurements import Offer
+from edgepack.metrics import Limit, Limits
 from edgepack.recipe import Recipe, named
 from edgepack.report import silent
 from edgepack.runtime.loading import Host, load, session_of

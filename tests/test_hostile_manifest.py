@@ -60,13 +60,10 @@ def whole(bundle: Build) -> Tree:
 def put(folder: Path, tree: Tree) -> Path:
     """Write a manifest as it has to be, with its hash."""
 
-    def canonical(tree: Tree) -> bytes:
-        text = json.dumps(tree, indent=1, ensure_ascii=False)
-        return f"{text}\n".encode(errors="surrogatepass")
-
     rest = {key: value for key, value in tree.items() if key != "sha256"}
-    digest = hashlib.sha256(canonical(rest)).hexdigest()
-    (folder / MANIFEST).write_bytes(canonical({"sha256": digest, **rest}))
+    text = (json.dumps(rest, indent=1, ensure_ascii=False) + "\n").encode(errors="surrogatepass")
+    head = f'{{\n "sha256": "{hashlib.sha256(text).hexdigest()}",'.encode()
+    (folder / MANIFEST).write_bytes(head + text[1:])
     return folder
 
 

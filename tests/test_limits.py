@@ -9,8 +9,10 @@ import pytest
 from edgepack import limits, plan, target
 from edgepack.choices import Choices
 from edgepack.errors import UsageError
-from edgepack.manifest import Limit, Precision, Variant
+from edgepack.manifest import Variant
+from edgepack.metrics import Limit
 from edgepack.plan import BuildRequest, Plan, open_source
+from edgepack.ranges import Precision
 from edgepack.recipe import QUANTIZED
 from edgepack.target import TargetProfile
 from edgepack.verification import gates

@@ -78,7 +78,9 @@ def test_a_rebuild_repeats_the_table_and_may_have_another(small: Bundle, tmp_pat
     ("content", "problem"),
     [
         ("[]", "a JSON file with steps"),
-        ('{"steps": []}', "rise from 0"),
+        ("\xff", "a JSON file with steps"),
+        ("[" * 100_000, "a JSON file with steps"),
+        ('{"steps": []}', "length >= 1"),
         (
             '{"steps": [{"time": 0.5, "guided": false, "conditional": [1], "free": []}]}',
             "rise from 0",
@@ -93,7 +95,7 @@ def test_a_table_that_is_none_is_a_usage_error(
     small: Bundle, tmp_path: Path, content: str, problem: str
 ) -> None:
     table = tmp_path / "table.json"
-    table.write_text(content)
+    table.write_text(content, "latin-1")
     with pytest.raises(UsageError, match=problem):
         build(request(small, tmp_path, solver=str(table)))
 

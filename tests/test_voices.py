@@ -1,5 +1,6 @@
 """Voices in a bundle: added, replaced, read back, and files that are none."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,25 @@ def test_a_changed_voice_is_found_before_it_is_read(tiny: Bundle) -> None:
     other = changed(tiny, name, VOICE.to_bytes())
     with pytest.raises(IntegrityError, match="not the bytes that were built"):
         voices.read(other, "random")
+
+
+def test_what_a_killed_process_left_is_cleared_away(tiny: Bundle) -> None:
+    for name in ("lost-0123456789ab.safetensors", ".lost-0123456789ab.safetensors.99.tmp"):
+        (tiny.folder / "voices" / name).write_bytes(VOICE.to_bytes())
+    added = voices.add(tiny, "me", VOICE)
+    assert voice_files(added) == set(added.manifest.voices.values())
+    assert set(added.manifest.voices) == {"random", "me"}
+
+
+def test_voices_that_are_added_at_once_are_all_there(tiny: Bundle) -> None:
+    """Whoever adds one need not know of the others: the manifest is read again under a lock."""
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda n: voices.add(tiny, f"v{n}", VOICE), range(8)):
+            pass
+    opened = open_bundle(tiny.folder)
+    assert set(opened.manifest.voices) == {"random", *(f"v{n}" for n in range(8))}
+    opened.check(opened.manifest.files)
+    assert voice_files(opened) == set(opened.manifest.voices.values())
 
 
 def test_a_voice_has_one_way_to_be_written() -> None:

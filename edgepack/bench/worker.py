@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +39,11 @@ class Spec:
 
 def serve(pipe: Connection, spec: Spec) -> None:
     """Load, then answer requests (name, arguments) until there are no more."""
+    with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone
+        _serve(pipe, spec)
+
+
+def _serve(pipe: Connection, spec: Spec) -> None:
     affinity.enter(spec.plan)  # before anything that has threads is imported
     try:
         subject = _Subject(spec)

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgepack import report
-from edgepack.manifest import Limit, Manifest, Measure, Saving
+from edgepack.manifest import Manifest, Saving
 from edgepack.measurements import Measurements
+from edgepack.metrics import Limit, Measure
 from edgepack.verification.gates import in_words
 
 K = TypeVar("K", bound=str)

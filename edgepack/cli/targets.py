@@ -8,7 +8,7 @@ import click
 from edgepack.cli._options import output_options
 
 if TYPE_CHECKING:
-    from edgepack.manifest import Limit
+    from edgepack.metrics import Limit
     from edgepack.target import Gpu, TargetProfile
 
 

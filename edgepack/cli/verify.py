@@ -12,7 +12,7 @@ from edgepack.errors import GateError
 
 if TYPE_CHECKING:
     from edgepack.bundle import Bundle
-    from edgepack.manifest import Measure, Values
+    from edgepack.metrics import Measure, Values
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import Host
     from edgepack.verification.reference import Row

@@ -38,6 +38,7 @@ def add(
     from edgepack import report, voices
     from edgepack.bundle import open_bundle
     from edgepack.runtime import audio
+    from edgepack.runtime.fit import recorded, require_voice, widths
     from edgepack.runtime.loading import choose, open_enroller, open_frontend
 
     opened = open_bundle(bundle)
@@ -45,6 +46,7 @@ def add(
     enroller = open_enroller(opened, choose(opened, runtime, threads))
     heard = audio.read(recording)
     made = enroller.voice(heard, frontend.ids(frontend.clean(text)))
+    require_voice(opened, made, widths(opened, recorded(opened)), "what was heard")
     voices.add(opened, name, made, replace=force)
     if as_json:
         tokens = len(made.prompt.tokens) if made.prompt else 0

@@ -11,6 +11,8 @@ from edgepack.errors import UsageError
 
 _ZEROS, _ROLLOFF = 6, 0.99
 _LOWEST_RATE, _HIGHEST_RATE = 16000, 192_000  # below, speech lacks a part; above, nobody records
+# What devices record at has a large divisor in common with 16 and 24 kHz, and a small filter.
+_COMMON_MULTIPLE, _LEAST_DIVISOR = 48_000, 25
 _MOST_CHANNELS = 8
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 30.0  # the speech tokenizer hears no more
 _BLOCK_SECONDS = 1
@@ -69,6 +71,10 @@ def _check(path: Path, rate: int, channels: int, frames: int) -> None:
     if rate > _HIGHEST_RATE:
         raise UsageError(
             f"{path}: {rate} Hz is too high; use a recording of {_HIGHEST_RATE} Hz or less"
+        )
+    if math.gcd(rate, _COMMON_MULTIPLE) < _LEAST_DIVISOR:
+        raise UsageError(
+            f"{path}: {rate} Hz is a rate that nothing records at; convert it to 24000 or 48000 Hz"
         )
     if channels > _MOST_CHANNELS:
         raise UsageError(f"{path}: {channels} channels; use a recording of one or two")

@@ -122,18 +122,22 @@ def require_fit(bundle: Bundle, tokenizer: Any) -> None:
             f"{bundle.manifest.end_of_prompt!r}; build the bundle again"
         )
     for name in bundle.manifest.voices:
-        require_voice(bundle, voices.read(bundle, name)[1], found)
+        require_voice(bundle, voices.read(bundle, name)[1], found, f"voice {name!r}")
 
 
-def require_voice(bundle: Bundle, voice: Voice, found: Widths) -> None:
-    """Raise IntegrityError if the networks cannot be given a voice."""
-    if voice.speaker.shape[0] != found.speaker:
-        problem = f"a speaker embedding of {voice.speaker.shape[0]}, not {found.speaker} values"
-    elif voice.prompt and not arrays.within(voice.prompt.text, found.text_rows):
-        problem = f"ids of text beyond the {found.text_rows} of the text embedding"
-    else:
-        return
-    raise IntegrityError(f"{bundle.folder}: a voice has {problem}; add it again")
+def require_voice(bundle: Bundle, voice: Voice, found: Widths, what: str) -> None:
+    """Raise IntegrityError if the networks of a bundle cannot be given a voice."""
+    problem = ""
+    try:
+        voices.fitting(voice, bundle.manifest)
+    except ValueError as error:
+        problem = str(error)
+    if not problem and voice.speaker.shape[0] != found.speaker:
+        problem = f"has a speaker embedding of {voice.speaker.shape[0]}, not {found.speaker} values"
+    if not problem and voice.prompt and not arrays.within(voice.prompt.text, found.text_rows):
+        problem = f"has ids of text beyond the {found.text_rows} of the text embedding"
+    if problem:
+        raise IntegrityError(f"{bundle.folder}: {what} does not fit its networks: {problem}")
 
 
 def require_shapes(stage: str, network: Shapes, calls: Calls, where: object) -> None:

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -21,6 +20,8 @@ def peak_rss_bytes() -> int:
         found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
+    import resource  # which not every system has
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

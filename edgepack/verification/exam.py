@@ -23,13 +23,13 @@ from edgepack.runtime.session import Feeds
 from edgepack.voices import Voice, from_arrays, to_arrays
 
 FILE = "exam.safetensors"
-# Positions of an exam: the 95 % interval of a share of 0.9 among them is ± 0.02, of 0.96 ± 0.013.
-POSITIONS = 900
+# Next tokens of an exam: the 95 % interval of a share of 0.96 is ± 0.009 then, of 0.9 ± 0.013.
+POSITIONS = 2000
 LONGEST = 75  # speech tokens of a sentence
 _SOUNDED = 4  # sentences with mel and audio; of the others there are only tokens
 _ATTEMPTS = 60  # sentences that are tried
 _SEED = 7
-_EVERY, _BEST = 6, 32  # positions of which all probabilities are kept; ids kept of the others
+_EVERY, _BEST = 12, 32  # positions of which all probabilities are kept; ids kept of the others
 _ARRAYS = ("text", "tokens", "mel", "audio")
 _EXPECTED = ("ids", "best", "at", "every", "seed")
 
@@ -134,12 +134,8 @@ def of(bundle: Bundle) -> list[Question]:
     found = widths(bundle, calls)
     logits = calls["speech_lm"][0][1]["logits"].shape[1]
     for question in exam:
-        try:
-            require_voice(bundle, voices.fitting(question.spoken.voice, manifest), found)
-            problem = _problem(question, manifest, found.text_rows, logits)
-        except ValueError as error:
-            problem = str(error)
-        if problem:
+        require_voice(bundle, question.spoken.voice, found, f"a voice of {path.name}")
+        if problem := _problem(question, manifest, found.text_rows, logits):
             raise IntegrityError(f"{path}: not an exam of this bundle ({problem})")
     if not any(question.sounded for question in exam):
         raise IntegrityError(f"{path}: not an exam of this bundle (nothing in it has audio)")

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from edgepack.manifest import Limit, Limits, Manifest, Measure, Metric, Values
+from edgepack.manifest import Manifest
+from edgepack.metrics import Limit, Limits, Measure, Metric, Values
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.solver import euler
 from edgepack.verification import intervals, quality
@@ -23,6 +24,7 @@ from edgepack.verification.intervals import Groups
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
 _CLIPPED = 0.999
+_FREE = 12  # sentences that are spoken freely
 _FEWEST = 2  # questions before a network by itself is decided on
 SOLVER_ERROR = "solver_error"  # dB, see `verification.trajectories`
 
@@ -50,17 +52,19 @@ class Part:
     """What some networks of a bundle are judged by together.
 
     `answer` observes `metrics` on the question of a number. `sounded` is whether only questions
-    with mel and audio are asked.
+    with mel and audio are asked, `most` how many are.
     """
 
     stages: tuple[str, ...]
     metrics: tuple[Metric, ...]
     answer: Callable[[Loaded, Exam, int], Answers]
     sounded: bool = True
+    most: int | None = None
 
     def questions(self, exam: Exam) -> list[int]:
         """Numbers of the questions that are asked."""
-        return [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
+        asked = [n for n, question in enumerate(exam) if question.sounded or not self.sounded]
+        return asked[: self.most]
 
 
 def _language_model(loaded: Loaded, exam: Exam, number: int) -> Answers:
@@ -140,6 +144,7 @@ PARTS: Sequence[Part] = (
         ("duration_ratio", "mcd_dtw", "clipped", "silent", "broken"),
         _speech,
         sounded=False,
+        most=_FREE,
     ),
 )
 STAGES = PARTS[-1].stages

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgepack.manifest import Measure
+from edgepack.metrics import Measure
 
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 _RESAMPLES, _SEED, _TAILS = 1000, 0, (2.5, 97.5)

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from edgepack.bundle import Bundle
-from edgepack.runtime.fit import recorded, widths
-from edgepack.runtime.loading import Host, open_stage
+from edgepack.runtime.fit import recorded, require_fit, widths
+from edgepack.runtime.loading import Host, open_frontend, open_stage
 from edgepack.runtime.session import Session
 
 Arrays = Mapping[str, np.ndarray]
@@ -114,9 +114,10 @@ class Outcome:
 
 
 def run(bundle: Bundle, host: Host) -> list[Outcome]:
-    """Check every file, then load and exercise each network of a bundle in one runtime."""
+    """Check every file and what has to fit, then exercise each network in one runtime."""
     manifest = bundle.manifest
     bundle.check(manifest.files)
+    require_fit(bundle, open_frontend(bundle).tokenizer)
     calls = read(bundle)
     outcomes = []
     for name, stage in manifest.stages.items():

@@ -105,6 +105,7 @@ def survives(
     old = command.state(fresh())
     count = run(hooked, command.arguments(watched), watched, 0)
     new = command.state(watched)
+    left = names(watched)
     assert new != old
     assert count >= 2
     chosen = sorted({1 + (count - 1) * n // max(points - 1, 1) for n in range(points)})
@@ -118,6 +119,11 @@ def survives(
     assert old in seen
     run(hooked, command.arguments(watched), watched, 0)
     assert command.state(watched) == new  # and what the last kill left is no hindrance
+    assert names(watched) == left  # nor there any more
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def heard(folder: Path) -> str:

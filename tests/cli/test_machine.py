@@ -82,6 +82,8 @@ def test_an_interrupted_stream_leaves_what_was_spoken(demo: Path, tmp_path: Path
         (["--stream", "--speed", "2"], "leave out --speed or --stream"),
         (["--stream", "--memory", "low"], "leave out --memory low or --stream"),
         (["--cpus", "9999"], "--cpus 9999: CPU 9999 is not there"),
+        (["--cpus", "0-99999999999"], "--cpus 0-99999999999: not one of all"),
+        (["--cpus", "\udcff"], "not one of all"),
         (["--cpus", "quick"], "--cpus quick: not one of all"),
         (["--energy", "rappl"], "did you mean 'rapl'"),
     ],
@@ -93,8 +95,12 @@ def test_what_cannot_be_asked_for(cli: Cli, demo: Path, arguments: list[str], wo
     assert not list(Path().iterdir())
 
 
-def test_an_interrupt_while_text_is_awaited_ends_at_once(demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_before_the_first_audio_keeps_the_old_file(
+    demo: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     out = tmp_path / "out.wav"
+    out.write_bytes(b"what was there")
     command = [*EDGEPACK, "run", str(demo), "-", "--stream", "-o", str(out)]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -103,10 +109,12 @@ def test_an_interrupt_while_text_is_awaited_ends_at_once(demo: Path, tmp_path: P
     while not list(tmp_path.glob(".out.wav.*.tmp")):
         time.sleep(0.02)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(timeout=20) == 5  # its standard input is still open
-    process.communicate()
-    assert soundfile.info(out).frames == 0
+    _, err = process.communicate()
+    assert err.decode().splitlines()[-1] == "edgepack: interrupted; nothing was changed"
+    assert out.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_meter_that_is_not_there_is_unsupported(cli: Cli, demo: Path) -> None:

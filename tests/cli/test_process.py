@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,13 @@ def test_the_library_leaves_the_process_as_it_is(
     assert (dict(os.environ), logging.root.manager.disable, list(warnings.filters)) == before
 
 
-def interrupted(arguments: Sequence[str], moment: str) -> tuple[int, str]:
-    """Press ^C when the first child process is there, or when a line of progress has come."""
+def interrupted(
+    arguments: Sequence[str], moment: str, number: signal.Signals, *, alone: bool
+) -> tuple[int, str]:
+    """Interrupt when the first child process is there, or when a line of progress has come.
+
+    ^C and a service that is stopped reach every process, `kill` the first one `alone`.
+    """
     command = [*EDGEPACK, *arguments]
     process = subprocess.Popen(
         command,
@@ -124,19 +130,49 @@ def interrupted(arguments: Sequence[str], moment: str) -> tuple[int, str]:
     else:
         while moment not in seen:
             seen += process.stderr.readline()
-    os.killpg(process.pid, signal.SIGINT)
+    started = psutil.Process(process.pid).children(recursive=True)
+    (os.kill if alone else os.killpg)(process.pid, number)
     seen += process.stderr.read()
-    return process.wait(), seen
+    code = process.wait()
+    _, orphans = psutil.wait_procs(started, timeout=5)
+    assert not orphans
+    return code, seen
 
 
 def command_lines(parent: int) -> list[list[str]]:
-    return [child.cmdline() for child in psutil.Process(parent).children()]
+    found = []
+    for child in psutil.Process(parent).children():
+        with suppress(psutil.Error):  # it has ended since
+            found.append(child.cmdline())
+    return found
 
 
-@pytest.mark.parametrize("moment", ["importing", "writing speech_lm"])
-def test_an_interrupt_ends_a_build_in_one_line(tmp_path: Path, moment: str) -> None:
-    code, seen = interrupted(["build", "demo", "-t", "intel-cpu", "-o", str(tmp_path)], moment)
+@pytest.mark.parametrize(
+    ("number", "alone", "moment"),
+    [
+        (signal.SIGINT, False, "importing"),
+        (signal.SIGINT, False, "writing speech_lm"),
+        (signal.SIGTERM, False, "writing speech_lm"),
+        (signal.SIGTERM, True, "importing"),
+    ],
+    ids=["^C early", "^C", "stopped", "kill early"],
+)
+def test_an_interrupt_ends_a_build_in_one_line(
+    tmp_path: Path, number: signal.Signals, moment: str, *, alone: bool
+) -> None:
+    build = ["build", "demo", "-t", "intel-cpu", "-o", str(tmp_path)]
+    code, seen = interrupted(build, moment, number, alone=alone)
     lines = [line for line in seen.splitlines() if line and not line.startswith("build: ")]
+    assert code == 5
+    assert lines == ["edgepack: interrupted; nothing was changed"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_interrupt_ends_a_benchmark_in_one_line(bundle: Build, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    bench = ["bench", str(bundle("demo")), "-o", str(out), "--energy", "none"]
+    code, seen = interrupted(bench, "importing", signal.SIGTERM, alone=False)
+    lines = [line for line in seen.splitlines() if line and not line.startswith("bench: ")]
     assert code == 5
     assert lines == ["edgepack: interrupted; nothing was changed"]
     assert not any(tmp_path.iterdir())

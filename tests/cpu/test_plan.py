@@ -127,6 +127,41 @@ def test_what_was_tuned_is_for_this_machine_and_runtime(tmp_path: Path) -> None:
         tuned.read(bundle, here, "ort")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_threads_that_no_engine_could_have_are_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match="give a number from 1 to 1024"):
+        make(PLAIN, range(4), None, Wish(threads=threads))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cpus", b'"0-99999999999"'),
+        ("cpus", b'"9999"'),
+        ("cpus", b'"\xff"'),
+        ("cpus", b'""'),
+        ("threads", b"1000000"),
+        ("threads", b"0"),
+        ("threads", b"1e999"),
+        ("threads", b"NaN"),
+        ("spin", b"["),
+        ("spin", b"[" * 100_000),
+    ],
+)
+def test_a_tuned_plan_that_cannot_be_is_no_plan(tmp_path: Path, field: str, value: bytes) -> None:
+    here = topology.read()
+    bundle = tmp_path / "bundle"
+    path = tuned.write(bundle, here, "ort", Wish("all"), 1)
+    whole = {"cpus": b'"all"', "threads": b"1", "spin": b"false"}
+    old = b'"%s": %s' % (field.encode(), whole[field])
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, b'"%s": %s' % (field.encode(), value)))
+    with pytest.raises(IntegrityError, match="not a plan of 'edgepack tune'"):
+        tuned.read(bundle, here, "ort")
+    tuned.write(bundle, here, "ort", Wish("all"), 1)  # is replaced all the same
+    assert tuned.read(bundle, here, "ort") == Wish("all", 1)
+
+
 def test_decoding_ahead_is_for_threads_that_sleep() -> None:
     assert make(PLAIN, range(4), None, Wish(threads=2)).overlap
     assert not make(PLAIN, range(4), None, Wish(threads=1)).overlap

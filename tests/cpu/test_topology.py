@@ -22,6 +22,14 @@ def test_lists_are_shown_short() -> None:
         lists.parse("0,x")
 
 
+@pytest.mark.parametrize(
+    "text", ["0-99999999999", "0-99999", "-1", "1-", "1--2", "٣", "1_0", "+1", "9" * 5000, "\udcff"]
+)
+def test_what_is_no_list_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ValueError, match="no number or range of CPUs"):
+        lists.parse(text)
+
+
 def siblings(number: int) -> str:
     """Two P cores of two threads each, then four E cores."""
     return f"{number - number % 2}-{number - number % 2 + 1}" if number < 4 else str(number)

@@ -69,6 +69,19 @@ def test_a_low_rate_is_refused(tmp_path: Path) -> None:
         audio.read(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("rate", [16000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000])
+def test_rates_of_devices_are_read(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(300, rate), rate)
+    assert audio.read(tmp_path / "a.wav").rate == rate
+
+
+@pytest.mark.parametrize("rate", [47_999, 96_001, 44_056])
+def test_a_rate_without_a_small_ratio_is_refused(tmp_path: Path, rate: int) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(300, rate), rate)
+    with pytest.raises(UsageError, match=f"{rate} Hz is a rate that nothing records at"):
+        audio.read(tmp_path / "a.wav")
+
+
 def test_a_rate_that_nobody_records_at_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(200, 192001), 192001)
     with pytest.raises(UsageError, match="192001 Hz is too high"):
@@ -200,6 +213,24 @@ def test_an_interrupt_keeps_what_was_written_and_a_fault_does_not(tmp_path: Path
     with pytest.raises(UsageError, match="broke"):
         write(0.1, UsageError("broke"))
     assert audio.read(path).seconds == 0.01
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_before_anything_was_written_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), sound_file.Writer(path, 24000):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_stream_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for name in (".a.wav.4711.tmp", ".a.wav.01234567.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    with sound_file.Writer(path, 24000) as writer:
+        writer.write(sine(440, 24000))
     assert list(tmp_path.iterdir()) == [path]
 
 

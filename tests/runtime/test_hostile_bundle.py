@@ -220,7 +220,7 @@ def test_a_self_test_that_does_not_fit_is_found(tiny: Bundle, name: str) -> None
     recorded = arrays_of((tiny.folder / tiny.manifest.self_test).read_bytes())
     SELF_TESTS[name](recorded)
     other = changed(tiny, tiny.manifest.self_test, save(recorded), listed=True)
-    with pytest.raises(IntegrityError, match=r"selftest\.safetensors|a voice has a speaker"):
+    with pytest.raises(IntegrityError, match=r"selftest\.safetensors|has a speaker embedding"):
         load(other.folder, "ort")
 
 
@@ -307,7 +307,6 @@ def test_a_cache_that_a_network_does_not_have_is_one_of_our_errors(
 def test_errors_of_engines_have_a_kind(error: Exception, kind: type[Exception]) -> None:
     with pytest.raises(kind) as caught, translated("a.onnx", "ONNX Runtime cannot run"):
         raise error
-    assert type(caught.value).__mro__[-4] is not Exception
     assert "\n" not in str(caught.value)
 
 

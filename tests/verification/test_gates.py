@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from edgepack.manifest import Limit, Measure
+from edgepack.metrics import Limit, Measure
 from edgepack.verification import gates
 
 

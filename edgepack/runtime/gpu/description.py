@@ -18,8 +18,8 @@ from msgspec import Meta
 
 from edgepack.bundle import Bundle
 from edgepack.errors import IntegrityError
-from edgepack.manifest import Precision, Release, Struct
-from edgepack.ranges import Count, FileName, Line, Name, Sha256
+from edgepack.manifest import Release
+from edgepack.ranges import Count, FileName, Line, Name, Precision, Sha256, Struct
 
 FILE = "trt.json"
 SCHEMA = "edgepack.trt/1"

@@ -46,6 +46,8 @@ class _Network:
         cached = {state.output for state in states}
         found = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self.rows = {s.input: found.pop(s.output) for s in states}
+        if lacking := self.empty.keys() - self.inputs.keys():
+            raise ValueError(f"there is no cache {min(lacking)}")
         self.outputs = {taps.get(n, n): i for n, i in found.items() if n not in cached}
         self.shapes: Shapes = {}
         self.slots = _FEWEST_SLOTS

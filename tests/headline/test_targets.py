@@ -1,0 +1,63 @@
+"""`edgepack build demo --target T` for every target, `verify` and `run` of what it gives."""
+
+from pathlib import Path
+
+import pytest
+
+from edgepack import target
+from headline import edgepack
+
+FIRST = "android-arm64"  # of two runtimes at int8; in the default suite
+EACH = [
+    pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in target.names()
+]
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_target_is_built_verified_and_speaks(
+    name: str, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+    profile = target.load(name)
+    on_cpu = ["--provider", "cpu"] if profile.gpu else []
+    (built,) = edgepack("build", "demo", "--target", name, cwd=tmp_path)["bundles"]
+    folder = tmp_path / built["path"]
+    assert not built["reused"]
+    wanted = [r for r, options in profile.runtimes.items() if not options.on_request]
+    quality = built["quality"]
+    if set(profile.precision.values()) != {"fp32"}:
+        assert not quality["failed"]
+        assert set(quality["values"]) == set(wanted)
+    verified = edgepack("verify", folder, *on_cpu, cwd=tmp_path)
+    assert verified["passed"] is True
+    assert list(verified["runtimes"]) == wanted
+    for runtime in wanted:
+        spoken = edgepack(
+            "run",
+            folder,
+            "你好，世界。",
+            "--format",
+            runtime,
+            *on_cpu,
+            "-o",
+            "out.wav",
+            cwd=tmp_path,
+        )
+        assert 0.5 < spoken["audio_seconds"] < 10
+        assert (tmp_path / "out.wav").stat().st_size > 24000
+    again = edgepack("build", "demo", "--target", name, cwd=tmp_path)["bundles"]
+    assert again[0]["reused"] is True
+
+
+@pytest.mark.slow
+def test_int8_for_one_runtime_takes_two_and_a_half_minutes_at_most(tmp_path: Path) -> None:
+    """With nothing recorded before; the limit is for two idle cores."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        (built,) = edgepack(
+            "build", "demo", "-t", "intel-cpu", "--precision", "int8", "--format", "ort",
+            cwd=tmp_path,
+        )["bundles"]  # fmt: skip
+    assert sum(built["seconds"].values()) <= 150
