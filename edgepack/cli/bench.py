@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Sentences that do not count.",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
+@click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's own]")
 @seed_option
 @solver_option
 @click.option(

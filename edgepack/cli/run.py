@@ -30,7 +30,7 @@ from edgepack.errors import UsageError
     help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
     "folder, for a file a line.  [default: out.wav, none with --play]",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: the bundle's first]")
+@click.option("--voice", metavar="NAME", help="Voice.  [default: the bundle's own]")
 @click.option(
     "--mode",
     default="auto",

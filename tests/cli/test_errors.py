@@ -99,7 +99,7 @@ def test_what_the_user_did_wrong_is_one_line_in_debug_too(
 
 REFUSED = {
     "": "no command; give one of bench, build, doctor, inspect, report, run",
-    "voice": "no command; give one of add, list",
+    "voice": "no command; give one of add, default, list, remove",
     "vioce": "did you mean 'voice'",
     "voice ad": "Did you mean 'add'",
     "--jsn": "No such option",
