@@ -20,9 +20,10 @@ try:
 except ImportError:  # no such locks: nothing is ever taken to have been left behind
     fcntl = None  # type: ignore[assignment]
 
-from edgepack.errors import UsageError
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
+_FULL = 1 << 16  # bytes that are free on a disk that is full: a few may not be used
 _LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
 
 
@@ -106,7 +107,17 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder in a hidden one next to `beside` that is gone after the block."""
+    """A folder in a hidden one next to `beside` that is gone after the block.
+
+    Errors do not name it, and a disk that is full is a ResourceError, whatever it was called.
+    """
+    with _hidden_folder(beside, beside.parent) as new:
+        yield new
+
+
+@contextlib.contextmanager
+def _hidden_folder(beside: Path, shown: Path) -> Iterator[Path]:
+    """A temporary folder; errors in the block are about the path `shown`."""
     place = _place(beside)
     made = [above for above in place.parents if not above.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +125,9 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     hidden, lock = _begun(place)
     try:
         yield hidden / _NEW
+    except Exception as error:
+        _tell(error, hidden, shown)
+        raise
     finally:
         with contextlib.suppress(OSError):
             _remove(hidden, place)
@@ -121,6 +135,20 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # something is in them
             for above in made:
                 above.rmdir()
+
+
+def _tell(error: Exception, hidden: Path, shown: Path) -> None:
+    """Raise an error in other words if its own name a hidden folder, or its disk is full."""
+    known = isinstance(error, EdgepackError) and not isinstance(error, IntegrityError)
+    # numpy has no number for a write that the system took a part of.
+    part = isinstance(error, OSError) and error.errno is None and "written" in str(error)
+    if part or (not known and shutil.disk_usage(hidden).free < _FULL):
+        raise ResourceError(f"{shown}: no space left on its disk; free some") from error
+    if isinstance(error, OSError) and str(hidden) in f"{error.filename} {error.filename2}":
+        raise OSError(error.errno, error.strerror, str(shown)) from error
+    if isinstance(error, EdgepackError) and str(hidden) in str(error):
+        words = str(error).replace(str(hidden / _NEW), str(shown)).replace(str(hidden), str(shown))
+        raise type(error)(words, error.details) from error
 
 
 @contextlib.contextmanager
@@ -131,7 +159,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     a moment; if the process is killed then, `clear` puts it back.
     """
     place = _place(folder)
-    with temporary_folder(place) as new:
+    with _hidden_folder(place, folder) as new:
         yield new
         for path in [*new.rglob("*"), new]:
             if not path.is_symlink():

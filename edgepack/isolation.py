@@ -80,7 +80,7 @@ def isolated(function: Callable[..., T], *arguments: Any, step: Step) -> T:
             elif kind == "error":
                 error, trace = value
                 process.join()
-                raise _explained(error, trace, words.text())
+                raise explained(error, trace, words.text())
             else:
                 return cast(T, value)
     except EOFError:
@@ -104,7 +104,8 @@ def sheltered() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _explained(error: Exception, trace: str, words: str) -> Exception:
+def explained(error: Exception, trace: str, words: str = "") -> Exception:
+    """An error of another process, with where it arose there and what was written to stderr."""
     error.__cause__ = _ChildError(trace)
     if words:
         error.add_note(f"The process had written to stderr:\n{words}")
@@ -134,11 +135,11 @@ def _child(
             sender.send(("result", result))
         except Exception as error:  # whatever it is, the parent raises it
             trace = traceback.format_exc()
-            sender.send(("error", (_portable(error), trace)))
+            sender.send(("error", (portable(error), trace)))
         sys.stderr.flush()
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or one that says the same if it cannot be sent to another process."""
     error.__traceback__ = None
     try:

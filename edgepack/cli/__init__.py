@@ -95,7 +95,7 @@ def _translated(error: BaseException) -> EdgepackError:
         package = error.name.split(".")[0]
         extra = _EXTRAS.get(package, "build")
         return UnsupportedError(f"{package} is not installed; pip install 'edgepack[{extra}]'")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
     if isinstance(error, OSError) and error.filename:
         return UsageError(f"{error.filename}: {error.strerror}")

@@ -30,6 +30,7 @@ FAILURES = [
     (KeyboardInterrupt(), 5, "resources", "interrupted"),
     (MemoryError(), 5, "resources", "memory ran out"),
     (OSError(errno.ENOSPC, "No space left on device", "a.wav"), 5, "resources", "a.wav: no space"),
+    (OSError(errno.EFBIG, "File too large", "a.wav"), 5, "resources", "a.wav: no space"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), 5, "resources", "no space left"),
     (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "usage", "a.txt: No such file"),
     (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "usage", "x: Permission denied"),
