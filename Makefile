@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow test-arm64 check format docs clean
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
-demo: $(VENV)/installed-build
+demo: $(VENV)/installed-build,report
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev
