@@ -227,7 +227,7 @@ def general(architecture: str, isa: Collection[str]) -> str | None:
         name
         for name, profile in profiles.items()
         if profile.architecture == architecture
-        and profile.os.get("family") == "linux"
+        and "linux" in profile.os.values()
         and not profile.gpu
         and set(profile.isa) <= set(isa)
     ]

@@ -25,8 +25,8 @@ def package(name: str) -> str:
 
 def missing(bundle: Bundle, runtime: str) -> list[str]:
     """Engines that a runtime of a bundle needs and that are not here."""
-    needed = bundle.engines(runtime)
-    return [n for n in needed if n not in engines() or find_spec(package(n)) is None]
+    known = engines()
+    return [n for n in bundle.engines(runtime) if n not in known or not _importable(package(n))]
 
 
 def usable(bundle: Bundle) -> list[str]:
@@ -71,6 +71,13 @@ def skipped(bundle: Bundle) -> dict[str, str]:
 def advice(names: Iterable[str]) -> str:
     """How to install engines."""
     return f"pip install 'edgepack[{','.join(names)}]'"
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # a finder that blocks it
+        return False
 
 
 def _packages(names: list[str]) -> str:
