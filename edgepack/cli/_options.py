@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from edgepack.cli import _complete
+
 Decorated = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
@@ -29,6 +31,7 @@ def engine_options(command: Decorated) -> Decorated:
     return click.option(
         "--format",
         "runtime",
+        shell_complete=_complete.formats,
         metavar="NAME",
         help="Runtime.  [default: the bundle's first that is installed]",
     )(command)

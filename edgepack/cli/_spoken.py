@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack import report
 
 if TYPE_CHECKING:
+    from edgepack.bundle import Bundle
     from edgepack.runtime.cpu.affinity import Observed
     from edgepack.runtime.cpu.plan import CpuPlan
     from edgepack.runtime.speech import Speech
@@ -78,6 +79,20 @@ def record(
         "unread": list(speech.unread),
         "warnings": warnings,
     }
+
+
+def versions(bundle: "Bundle", runtime: str) -> str:
+    """Which bundle spoke, what it was built by, and the engines that ran it."""
+    import edgepack
+    from edgepack.runtime.session import engine
+
+    manifest = bundle.manifest
+    engines = ", ".join(f"{name} {engine(name).version()}" for name in bundle.engines(runtime))
+    return (
+        f"{bundle.folder}: {manifest.name} for {manifest.target}, format {manifest.format}, built "
+        f"by edgepack {manifest.edgepack}, {manifest.build[:12]}; this is edgepack "
+        f"{edgepack.__version__} with {engines}"
+    )
 
 
 def solver_record(synthesizer: "Synthesizer", settings: "Settings") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
+    shell_complete=_complete.formats,
     multiple=True,
     metavar="NAME",
     help="Runtime.  [default: all of each that are installed]",
@@ -39,7 +41,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Sentences that do not count.",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's own]")
+@click.option(
+    "--voice",
+    metavar="NAME",
+    shell_complete=_complete.voices,
+    help="Voice.  [default: each bundle's own]",
+)
 @seed_option
 @solver_option
 @click.option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, output_options
 from edgepack.errors import UsageError
 
@@ -33,6 +34,7 @@ _GREETINGS = {
     "--target",
     "-t",
     "targets",
+    shell_complete=_complete.targets,
     multiple=True,
     metavar="NAME",
     help="Device profile; may be repeated. See 'edgepack targets'.  [required]",
@@ -40,12 +42,14 @@ _GREETINGS = {
 @click.option(
     "--format",
     "formats",
+    shell_complete=_complete.formats,
     multiple=True,
     metavar="NAME",
     help="Only this runtime of the target; may be repeated.",
 )
 @click.option(
     "--precision",
+    shell_complete=_complete.precisions,
     default="auto",
     show_default=True,
     metavar="NAME",
@@ -84,6 +88,7 @@ _GREETINGS = {
 @click.option(
     "--language",
     "languages",
+    shell_complete=_complete.languages,
     default="all",
     show_default=True,
     metavar="CODES",

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -30,7 +31,12 @@ from edgepack.errors import UsageError
     help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
     "folder, for a file a line.  [default: out.wav, none with --play]",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: the bundle's own]")
+@click.option(
+    "--voice",
+    metavar="NAME",
+    shell_complete=_complete.voices,
+    help="Voice.  [default: the bundle's own]",
+)
 @click.option(
     "--mode",
     default="auto",
@@ -77,6 +83,7 @@ from edgepack.errors import UsageError
     is_flag=True,
     help="Refuse text that is not in the bundle's languages, instead of a warning.",
 )
+@click.option("--verbose", "-v", is_flag=True, help="Also tell versions of bundle and engines.")
 @click.option("--play", is_flag=True, help="Play it on the default output (extra 'play').")
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
 @click.option(
@@ -190,6 +197,8 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             report.warn(warning)
         if shown and not to_stdout:
             _spoken.show(found)
+        if options["verbose"]:
+            report.note(_spoken.versions(opened, runtime))
 
 
 def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, energy_option, measuring_options, output_options
 from edgepack.errors import UsageError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "runtime",
+    shell_complete=_complete.formats,
     metavar="NAME",
     help="Runtime.  [default: the bundle's first that is installed]",
 )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, engine_options, output_options
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
 
 @command.command("default", short_help="Choose the voice that speaks if none is asked for.")
 @click.argument("bundle", type=PATH)
-@click.argument("name")
+@click.argument("name", shell_complete=_complete.voices)
 @output_options
 def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Let voice NAME of BUNDLE speak where none is asked for."""
@@ -105,7 +106,7 @@ def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
 
 @command.command(short_help="Remove a voice.")
 @click.argument("bundle", type=PATH)
-@click.argument("name")
+@click.argument("name", shell_complete=_complete.voices)
 @output_options
 def remove(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Remove voice NAME from BUNDLE. If it was the default, the first by name becomes it."""
