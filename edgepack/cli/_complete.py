@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -37,9 +38,9 @@ def _targets(ctx: click.Context) -> Iterable[str]:
 
 
 def _precisions(ctx: click.Context) -> Iterable[str]:
-    from edgepack.recipe import PRECISIONS
+    from edgepack.ranges import Precision
 
-    return ["auto", *PRECISIONS]
+    return ["auto", *get_args(Precision)]
 
 
 def _formats(ctx: click.Context) -> Iterable[str]:
