@@ -166,6 +166,7 @@ def describe(
         solvers=dict(solvers),
         tokenizer=_TOKENIZER,
         voices=speakers,
+        default_voice=_default(speakers, source.family.voices(checkpoint)),
         self_test=selftest.FILE,
         documents=documents,
         source=dict(source.hashes),
@@ -194,6 +195,12 @@ def _stage(stage: HubStage, variants: dict[str, Variant]) -> Stage:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+
+
+def _default(speakers: Iterable[str], own: Iterable[str]) -> str:
+    """Who speaks if none is asked for: the checkpoint's first by name, or the request's first."""
+    known = list(speakers)
+    return min(set(own) & set(known), default=known[0] if known else "")
 
 
 def _voice(name: str, voice: Voice, folder: Path) -> str:

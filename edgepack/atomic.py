@@ -22,7 +22,10 @@ try:
 except ImportError:  # no such locks: nothing is ever taken to have been left behind
     fcntl = None  # type: ignore[assignment]
 
+from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
+
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
+_FULL = 1 << 16  # bytes that are free on a disk that is full: a few may not be used
 _LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
 
 
@@ -34,11 +37,13 @@ class NewFile:
 
     def __init__(self, path: Path) -> None:
         """Open it for reading and writing; its folder has to exist."""
+        self._path = path
         self._place = _place(path)
         clear(self._place)
         while True:
             self._temporary = _hidden(self._place)
-            self.file: BinaryIO = self._temporary.open("x+b")
+            with naming(path):
+                self.file: BinaryIO = self._temporary.open("x+b")
             if _held(self.file):
                 break
             self.file.close()  # somebody is clearing it away
@@ -46,24 +51,57 @@ class NewFile:
     def commit(self) -> None:
         """Bring the content to the disk, then give it its name in one step."""
         try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self._temporary.replace(self._place)
-            _sync(self._place.parent)
+            with naming(self._path):
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self._temporary.replace(self._place)
+                _sync(self._place.parent)
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Close it, and remove it if it has no name yet."""
         self._temporary.unlink(missing_ok=True)
-        self.file.close()
+        with contextlib.suppress(OSError):  # what is still in its buffer, for a full disk
+            self.file.close()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system in the block are about `path`, not about a hidden name beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def require_writable(path: Path) -> None:
+    """Raise UsageError or OSError if no file could be written there, by beginning one."""
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+        raise UsageError(f"{path}: not a file name in a folder that exists")
+    NewFile(path).discard()
+
+
+def require_writable_folder(folder: Path) -> None:
+    """The same for a folder that may have to be made, with those above it."""
+    place = _place(folder)
+    above = next(p for p in (place, *place.parents) if p.exists())
+    if not above.is_dir():
+        raise UsageError(f"{folder}: {above} is in the way; give another folder")
+    with naming(folder):
+        hidden = _hidden(above / "folder")
+        hidden.mkdir()
+        hidden.rmdir()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step: there is the old one or the new one, whole."""
     new = NewFile(path)
     try:
-        new.file.write(data)
+        with naming(path):
+            new.file.write(data)
         new.commit()
     finally:
         new.discard()
@@ -71,17 +109,48 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder in a hidden one next to `beside` that is gone after the block."""
+    """A folder in a hidden one next to `beside` that is gone after the block.
+
+    Errors do not name it, and a disk that is full is a ResourceError, whatever it was called.
+    """
+    with _hidden_folder(beside, beside.parent) as new:
+        yield new
+
+
+@contextlib.contextmanager
+def _hidden_folder(beside: Path, shown: Path) -> Iterator[Path]:
+    """A temporary folder; errors in the block are about the path `shown`."""
     place = _place(beside)
+    made = [above for above in place.parents if not above.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     clear(place)
     hidden, lock = _begun(place)
     try:
         yield hidden / _NEW
+    except Exception as error:
+        _tell(error, hidden, shown)
+        raise
     finally:
         with contextlib.suppress(OSError):
             _remove(hidden, place)
         lock.close()
+        with contextlib.suppress(OSError):  # something is in them
+            for above in made:
+                above.rmdir()
+
+
+def _tell(error: Exception, hidden: Path, shown: Path) -> None:
+    """Raise an error in other words if its own name a hidden folder, or its disk is full."""
+    known = isinstance(error, EdgepackError) and not isinstance(error, IntegrityError)
+    # numpy has no number for a write that the system took a part of.
+    part = isinstance(error, OSError) and error.errno is None and "written" in str(error)
+    if part or (not known and shutil.disk_usage(hidden).free < _FULL):
+        raise ResourceError(f"{shown}: no space left on its disk; free some") from error
+    if isinstance(error, OSError) and str(hidden) in f"{error.filename} {error.filename2}":
+        raise OSError(error.errno, error.strerror, str(shown)) from error
+    if isinstance(error, EdgepackError) and str(hidden) in str(error):
+        words = str(error).replace(str(hidden / _NEW), str(shown)).replace(str(hidden), str(shown))
+        raise type(error)(words, error.details) from error
 
 
 @contextlib.contextmanager
@@ -92,7 +161,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     a moment; if the process is killed then, `clear` puts it back.
     """
     place = _place(folder)
-    with temporary_folder(place) as new:
+    with _hidden_folder(place, folder) as new:
         yield new
         for path in [*new.rglob("*"), new]:
             if not path.is_symlink():

@@ -1,12 +1,16 @@
 """Whether a bundle fits its device: bytes of files, and the peak memory of speaking with it."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from edgepack.errors import GateError
+from edgepack.errors import GateError, ResourceError
 from edgepack.manifest import Manifest
+from edgepack.ranges import Precision
 from edgepack.target import TargetProfile
 
 _MEGA = 1_000_000
+_SHARES: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "int4": 0.125}
 
 
 def runtime_bytes(manifest: Manifest, runtime: str) -> int:
@@ -18,6 +22,21 @@ def runtime_bytes(manifest: Manifest, runtime: str) -> int:
     others = {f for name, files in of_runtime.items() if name != runtime for f in files}
     others -= of_runtime.get(runtime, set())
     return sum(file.bytes for name, file in manifest.files.items() if name not in others)
+
+
+def require_disk(folder: Path, checkpoint: int, profiles: Iterable[TargetProfile]) -> None:
+    """Raise ResourceError if a disk has not even the least that a build writes.
+
+    `checkpoint` is in bytes: the fp32 networks take as much, every runtime its share of it.
+    """
+    shares = [_SHARES[p.precision["default"]] for p in profiles for _ in p.runtimes]
+    needed = round(checkpoint * (1 + sum(shares)))
+    free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
+    if free.free < needed:
+        raise ResourceError(
+            f"{folder}: {free.free / _MEGA:.0f} MB are free on its disk, this build needs "
+            f"{needed / _MEGA:.0f} MB or more; free some, or give another -o"
+        )
 
 
 def require_size(manifest: Manifest, profile: TargetProfile) -> None:

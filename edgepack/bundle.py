@@ -34,6 +34,16 @@ class Bundle:
         stages = list(self.manifest.stages.values())
         return [r for r in stages[0].variants if all(r in stage.variants for stage in stages)]
 
+    def engines(self, runtime: str) -> list[str]:
+        """The engines that run the stages of a runtime: its own, and guests that run some."""
+        guests = {stage.variants[runtime].engine for stage in self.manifest.stages.values()}
+        return [runtime, *sorted(guests - {"", runtime})]
+
+    def guested(self, runtime: str, guest: str) -> list[str]:
+        """The stages of a runtime that a guest runs."""
+        stages = self.manifest.stages.items()
+        return [name for name, stage in stages if stage.variants[runtime].engine == guest]
+
     def path(self, name: str) -> Path:
         """The path of a listed file, inside the folder also after following links."""
         if name not in self.manifest.files:
@@ -129,7 +139,11 @@ def open_bundle(folder: Path) -> Bundle:
     if not path.is_file():
         clear(folder)  # a process may have been killed while it replaced the bundle
     if not path.is_file():
-        raise UsageError(f"{folder}: no bundle there ({MANIFEST} is missing)")
+        raise UsageError(f"{folder}: no bundle there ({MANIFEST} is missing){_instead(folder)}")
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{folder}: not a UTF-8 name, which engines need; rename it") from None
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise IntegrityError(f"{path}: larger than {_MAX_MANIFEST_BYTES >> 20} MiB; refused")
     data = path.read_bytes()
@@ -151,6 +165,17 @@ def open_bundle(folder: Path) -> Bundle:
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
     return Bundle(folder, manifest)
+
+
+def _instead(folder: Path) -> str:
+    """What is meant, perhaps, where there is no bundle."""
+    build = f"; 'edgepack build {folder} --target NAME' makes one"
+    if not folder.exists():
+        return build if folder.name == "demo" else ""
+    if any(folder.glob("cosyvoice*.yaml")):
+        return f"; it is a checkpoint{build}"
+    inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return f"; did you mean {inside[0]}?" if inside else ""
 
 
 def stored(path: Path) -> StoredFile:

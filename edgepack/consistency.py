@@ -49,6 +49,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         parts = (quality.limits, quality.values, quality.not_measured)
         if any(part.keys() != quality.values.keys() for part in parts):
             yield "quality: its parts are of different runtimes"
+    if manifest.default_voice and manifest.default_voice not in manifest.voices:
+        yield "default_voice: not one of the voices"
     yield from _host(manifest)
     for runtime, calibrated in manifest.solvers.items():
         yield from (f"solvers.{runtime}: {p}" for p in solver_problems(calibrated.solver))

@@ -1,11 +1,15 @@
 """Plug-ins are modules found by their file name; there is no list of them anywhere else."""
 
+import ast
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from edgepack.errors import UsageError
+
+_SHORTEST = 3  # letters of a name that is looked for in others
 
 
 def names(package: str) -> list[str]:
@@ -22,9 +26,46 @@ def load(package: str, name: str, attribute: str) -> object:
     return getattr(importlib.import_module(f"{package}.{name}"), attribute)
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One line for a name that does not exist, with the closest one that does."""
+def constant(package: str, name: str, attribute: str) -> str:
+    """A string that a plug-in begins with, `ATTRIBUTE = "..."`, without importing the plug-in."""
+    (file,) = (
+        found
+        for folder in importlib.import_module(package).__path__
+        if (found := Path(folder, f"{name}.py")).is_file()
+    )
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
+            return str(ast.literal_eval(node.value))
+    raise AttributeError(f"{package}.{name} has no {attribute}")
+
+
+def unknown(
+    what: str, name: str, known: Iterable[str], described: Mapping[str, str] | None = None
+) -> str:
+    """One line for a name that does not exist, with the closest ones that do.
+
+    `described` has known names with words about them, which may be what was meant.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+    close = _close(name, known, described or {})
+    *others, last = [repr(one) for one in close] or [""]
+    meant = f"{', '.join(others)} or {last}" if others else last
+    hint = f"did you mean {meant}?" if close else f"known: {', '.join(known) or 'none'}"
     return f"unknown {what} {name!r}; {hint}"
+
+
+def _close(name: str, known: Sequence[str], described: Mapping[str, str]) -> list[str]:
+    """Names that are meant, whatever their case: similar ones, ones with it inside or in words."""
+    plain = {one: _plain(one) for one in known}
+    meant = _plain(name)
+    similar = difflib.get_close_matches(meant, plain.values(), n=1)
+    found = [one for one in known if plain[one] in similar]
+    if found or len(meant) < _SHORTEST:
+        return found[:1]
+    within = [one for one in known if meant in plain[one]]
+    return within or [one for one, words in described.items() if meant in _plain(words)]
+
+
+def _plain(text: str) -> str:
+    """Letters and digits of a text, in one case."""
+    return "".join(c for c in text.casefold() if c.isalnum())

@@ -153,14 +153,14 @@ def isolated(
                 error, trace = value
                 process.join()
                 error = bounds.translated(error) if bounds else error
-                raise _explained(error, trace, words.text())
+                raise explained(error, trace, words.text())
             else:
                 return cast(T, value)
     except EOFError:
         process.join()
         if bounds:
             error = bounds.died(process.exitcode)
-            raise _explained(error, f"code {process.exitcode}", words.text()) from None
+            raise explained(error, f"code {process.exitcode}", words.text()) from None
         raise _died(function.__name__, process.exitcode, words.text()) from None
     finally:
         if process.pid is not None:
@@ -180,7 +180,8 @@ def sheltered() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _explained(error: Exception, trace: str, words: str) -> Exception:
+def explained(error: Exception, trace: str, words: str = "") -> Exception:
+    """An error of another process, with where it arose there and what was written to stderr."""
     error.__cause__ = _ChildError(trace)
     if words:
         error.add_note(f"The process had written to stderr:\n{words}")
@@ -214,11 +215,11 @@ def _child(
             sender.send(("result", result))
         except Exception as error:  # whatever it is, the parent raises it
             trace = traceback.format_exc()
-            sender.send(("error", (_portable(error), trace)))
+            sender.send(("error", (portable(error), trace)))
         sys.stderr.flush()
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or one that says the same if it cannot be sent to another process."""
     error.__traceback__ = None
     try:

@@ -41,7 +41,8 @@ def load(code: str) -> Language:
     import yaml  # a device has sentences and no YAML
 
     if code not in codes():
-        raise UsageError(discovery.unknown("language", code, [*codes(), ALL]))
+        names = {known: load(known).name for known in codes()}
+        raise UsageError(discovery.unknown("language", code, [*codes(), ALL], names))
     text = (_folder("languages") / f"{code}.yaml").read_text("utf-8")
     return msgspec.convert(yaml.safe_load(text), Language)
 

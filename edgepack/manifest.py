@@ -312,7 +312,8 @@ class Manifest(Struct, frozen=True):
     """Everything a device needs to know about a bundle.
 
     `languages` are codes in order of preference, those of every language unless `trim` is there.
-    `solvers` are by runtime; one without has the checkpoint's own.
+    `solvers` are by runtime; one without has the checkpoint's own. `default_voice` speaks where
+    none is asked for, "" for the first of `voices` by name.
     """
 
     format: Some
@@ -338,6 +339,7 @@ class Manifest(Struct, frozen=True):
     stream: Stream
     prompt_mel: MelSpectrogram
     voices: dict[Word, FileName]
+    default_voice: Line
     self_test: FileName
     documents: tuple[FileName, ...]
     source: dict[Line, Line]

@@ -28,9 +28,10 @@ from edgepack.isolation import isolated
 from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
 from edgepack.measurements import Measurements
 from edgepack.metrics import Limit, Limits, Quality, Values
-from edgepack.plan import BuildRequest, Plan, Source, plan, source_key
+from edgepack.plan import BuildRequest, Plan, Source, plan, require_possible, source_key
 from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
+from edgepack.runtime import audio, prompting
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
@@ -77,6 +78,7 @@ class Built:
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     """Build every target. If one fails, its folder is left as it was."""
+    require_possible(request)
     step("reading the checkpoint")
     source, plans = planned(request, step)
     _clear(request, plans)
@@ -85,6 +87,8 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:
+        size = sum(source.checkpoint.file(name).stat().st_size for name in source.hashes)
+        budget.require_disk(request.output, size, [p.profile for p in missing])
         with atomic.temporary_folder(request.output / _HUB) as folder:
             contents, seconds = _contents(request, source, folder, step)
             trial = None
@@ -177,7 +181,11 @@ def _contents(
     clock.lap("networks")
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")
-    warnings: list[str] = []
+    warnings = [
+        problem
+        for wanted in request.voices
+        for problem in prompting.problems(audio.read(wanted.recording), wanted.text)
+    ]
     networks = enrolment_networks(source, folder, warnings.append)
     voices = all_voices(request, source, text, networks, folder, step)
     clock.lap("voices")

@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 import edgepack
-from edgepack import language, recipe, target, voices
+from edgepack import atomic, language, recipe, target, voices
 from edgepack.bundle import stored
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.choices import Choices, read_choices, read_solvers
@@ -23,6 +23,7 @@ from edgepack.family import Family, recognise
 from edgepack.manifest import Solver
 from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS
+from edgepack.runtime import audio, prompting
 from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE
 from edgepack.target import TargetProfile
 
@@ -147,12 +148,17 @@ class Plan:
         return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
 
 
+def checkpoint_folder(model: str) -> Path:
+    """The folder of a checkpoint, or of the embedded one for "demo"."""
+    return Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
+
+
 def open_source(model: str, llm: str | None = None) -> Source:
     """The checkpoint to build, recognised and hashed; `llm` is a file of it to take as that part.
 
     Only files that a bundle is made of are read.
     """
-    folder = Path(str(resources.files("edgepack") / "demo_voice")) if model == DEMO else Path(model)
+    folder = checkpoint_folder(model)
     checkpoint = open_checkpoint(folder)
     if llm is not None:
         checkpoint = checkpoint.with_part("llm", llm)
@@ -185,8 +191,12 @@ def _version(name: str) -> str:
         return metadata.version(_REPLACED_BY[name])
 
 
-def plan(request: BuildRequest, source: Source) -> list[Plan]:
-    """What would be built, without building; raises UsageError for an impossible request."""
+def require_possible(request: BuildRequest) -> None:
+    """Raise UsageError for what is wrong with a request whatever the checkpoint is.
+
+    It takes no time, so it comes before a checkpoint is hashed: names, files, recordings, and
+    whether the output can be written.
+    """
     if request.precision not in ("auto", *PRECISIONS):
         raise UsageError(unknown("precision", request.precision, ["auto", *PRECISIONS]))
     for code in request.languages:
@@ -196,6 +206,26 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
     for wanted in request.voices:
         if not wanted.recording.is_file():
             raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
+        prompting.problems(audio.read(wanted.recording), wanted.text)
+    for name in request.targets:
+        profile = target.load(name)
+        for form in request.formats:
+            if form not in profile.runtimes:
+                raise UsageError(f"target {name}: {unknown('format', form, profile.runtimes)}")
+        if request.solver not in (AUTO, REFERENCE, CALIBRATED):
+            read_solvers(Path(request.solver), profile.runtimes)
+    if request.recipe:
+        read_choices(request.recipe)
+    if request.keep_text and not request.keep_text.is_file():
+        raise UsageError(f"--keep-text {request.keep_text}: not a file")
+    if request.calibration and not request.calibration.is_dir():
+        raise UsageError(f"--calibration {request.calibration}: not a folder")
+    atomic.require_writable_folder(request.output)
+
+
+def plan(request: BuildRequest, source: Source) -> list[Plan]:
+    """What would be built, without building; raises UsageError for an impossible request."""
+    require_possible(request)
     _require_a_voice(request, source)
     inputs = _inputs(request, source)
     return [_plan(request, source, name, inputs) for name in dict.fromkeys(request.targets)]
@@ -247,9 +277,6 @@ def _sentences_hash(code: str) -> str:
 
 def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str, object]) -> Plan:
     profile = target.load(name)
-    for wanted in request.formats:
-        if wanted not in profile.runtimes:
-            raise UsageError(f"target {name}: {unknown('format', wanted, profile.runtimes)}")
     formats = request.formats or [r for r, o in profile.runtimes.items() if not o.on_request]
     chosen = {r: o for r, o in profile.runtimes.items() if r in formats}
     precision = profile.precision

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Collection
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -212,8 +213,26 @@ def load(name: str) -> TargetProfile:
     """The profile of a target; raises UsageError for an unknown target, key or value."""
     files = _files()
     if name not in files:
-        raise UsageError(discovery.unknown("target", name, files))
+        summaries = {known: load(known).summary for known in files}
+        raise UsageError(discovery.unknown("target", name, files, summaries))
     return parse(name, files[name].read_text("utf-8"))
+
+
+def general(architecture: str, isa: Collection[str]) -> str | None:
+    """The profile for any Linux machine of an architecture with these instruction sets, if any.
+
+    Of those that would do, the one that says least of its device has the shortest name.
+    """
+    profiles = {name: load(name) for name in names()}
+    fitting = [
+        name
+        for name, profile in profiles.items()
+        if profile.architecture == architecture
+        and "linux" in profile.os.values()
+        and not profile.gpu
+        and set(profile.isa) <= set(isa)
+    ]
+    return min(fitting, key=len, default=None)
 
 
 def parse(name: str, text: str) -> TargetProfile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from edgepack import language
+from edgepack import language, utf8
 from edgepack.errors import UsageError
 from edgepack.grammars import grammars
 from edgepack.plan import BuildRequest, Source
@@ -101,7 +101,4 @@ def text_assets(request: BuildRequest, source: Source) -> TextAssets:
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
-    try:
-        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except UnicodeError:
-        raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    return [line for line in utf8.read(path).splitlines() if line.strip()]

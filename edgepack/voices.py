@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from edgepack.errors import IntegrityError, UsageError
 from edgepack.manifest import Manifest
 
 _PROMPT = ("prompt_text", "prompt_tokens", "prompt_mel")
+_FOLDER = "voices"
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
 
 
@@ -62,16 +64,20 @@ def from_arrays(parts: Mapping[str, np.ndarray]) -> Voice:
     return Voice(parts["speaker"], Prompt(*(parts[name] for name in _PROMPT)))
 
 
+def default(manifest: Manifest) -> str:
+    """The voice that speaks where none is asked for; "" if there is none."""
+    return manifest.default_voice or min(manifest.voices, default="")
+
+
 def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
-    """The voice called `name`, or the bundle's only or first one, with its name."""
+    """The voice called `name`, or the bundle's default, with its name."""
     voices = bundle.manifest.voices
     if not voices:
         raise UsageError(
             f"{bundle.folder}: no voices in it; add one with 'edgepack voice add' from a recording"
         )
-    name = name or sorted(voices)[0]
-    if name not in voices:
-        raise UsageError(discovery.unknown("voice", name, voices))
+    name = name or default(bundle.manifest)
+    _require_known(bundle.manifest, name)
     path = bundle.path(voices[name])
     parts = arrays.parse(bundle.read(voices[name]), path, "a voice file")
     try:
@@ -103,33 +109,80 @@ def file_name(name: str, data: bytes) -> str:
             f"voice name {name!r}: use up to 64 letters, digits, blanks, dots, dashes, underscores"
         )
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"voices/{plain}-{hashlib.sha256(name.encode() + data).hexdigest()[:12]}.safetensors"
+    return f"{_FOLDER}/{plain}-{hashlib.sha256(name.encode() + data).hexdigest()[:12]}.safetensors"
+
+
+def require_free(bundle: Bundle, name: str, *, replace: bool) -> None:
+    """Raise UsageError for a name that cannot be, or that a voice has which is not to go."""
+    file_name(name, b"")
+    if name in bundle.manifest.voices and not replace:
+        raise UsageError(f"voice {name!r} exists already; give another name or --force")
 
 
 def add(bundle: Bundle, name: str, voice: Voice, *, replace: bool = False) -> Bundle:
     """The bundle with one more voice, on disk too: first the new file, then the manifest.
 
-    Voices that others add at the same time stay. Files of voices that no manifest names were left
-    by processes that were killed, and are removed.
+    It is the default only if it is the first. Voices that others add at the same time stay. Files
+    of voices that no manifest names were left by processes that were killed, and are removed.
     """
     data = voice.to_bytes()
     relative = file_name(name, data)
     with exclusive(bundle.folder / MANIFEST):
         latest = open_bundle(bundle.folder)
+        require_free(latest, name, replace=replace)
         known = latest.manifest.voices.get(name)
-        if known and not replace:
-            raise UsageError(f"voice {name!r} exists already; give another name or --force")
         path = bundle.folder / relative
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, data)
         files = latest.manifest.files | {relative: stored(path)}
         if known != relative:
             files.pop(known or "", None)
-        changed = msgspec.structs.replace(
-            latest.manifest, voices=latest.manifest.voices | {name: relative}, files=files
+        return _changed(
+            latest,
+            voices=latest.manifest.voices | {name: relative},
+            default_voice=default(latest.manifest) or name,
+            files=files,
         )
-        updated = latest.with_manifest(changed)
-        for file in path.parent.iterdir():
-            if f"{path.parent.name}/{file.name}" not in files and not file.is_dir():
-                file.unlink(missing_ok=True)
-    return updated
+
+
+def remove(bundle: Bundle, name: str) -> Bundle:
+    """The bundle without a voice, on disk too; if it was the default, the first by name is.
+
+    Raises UsageError for an unknown voice, and for the last of a bundle that can make no other.
+    """
+    with exclusive(bundle.folder / MANIFEST):
+        latest = open_bundle(bundle.folder)
+        manifest = latest.manifest
+        _require_known(manifest, name)
+        kept = {other: file for other, file in manifest.voices.items() if other != name}
+        if not kept and not manifest.enrolment:
+            raise UsageError(
+                f"{bundle.folder}: {name!r} is its last voice, and it has no networks to make "
+                "another with"
+            )
+        files = {k: v for k, v in manifest.files.items() if k != manifest.voices[name]}
+        own = default(manifest)
+        chosen = own if own != name else min(kept, default="")
+        return _changed(latest, voices=kept, default_voice=chosen, files=files)
+
+
+def make_default(bundle: Bundle, name: str) -> Bundle:
+    """The bundle with another default voice, on disk too; raises UsageError for an unknown one."""
+    with exclusive(bundle.folder / MANIFEST):
+        latest = open_bundle(bundle.folder)
+        _require_known(latest.manifest, name)
+        return _changed(latest, default_voice=name)
+
+
+def _require_known(manifest: Manifest, name: str) -> None:
+    if name not in manifest.voices:
+        raise UsageError(discovery.unknown("voice", name, manifest.voices))
+
+
+def _changed(bundle: Bundle, **fields: Any) -> Bundle:
+    """A bundle with other fields in its manifest, and no files of voices that are not listed."""
+    changed = bundle.with_manifest(msgspec.structs.replace(bundle.manifest, **fields))
+    for file in (bundle.folder / _FOLDER).iterdir():
+        if f"{_FOLDER}/{file.name}" not in changed.manifest.files and not file.is_dir():
+            file.unlink(missing_ok=True)
+    return changed

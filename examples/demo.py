@@ -53,6 +53,9 @@ def main() -> None:
     columns = ["", "audio", "RTF", "first audio", *PARTS, "peak RSS"]
     report.table(f"the demo voice for {TARGET}", columns, rows)
     report.line(f"bundle: {built['path']}, {report.size(built['bytes'])}")
+    command = Path(sys.executable).with_name("edgepack")
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    report.line(f'try:    {shown} run {built["path"]} "{SENTENCES["en"]}" -o hello.wav')
     report.line(f"sound:  {folder}/{{{','.join(runtimes)}}}-{{{','.join(SENTENCES)}}}.wav")
 
 

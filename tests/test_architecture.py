@@ -19,7 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
-    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts",
+    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "telemetry",
+    "utf8",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
@@ -132,7 +133,7 @@ def test_plugins_do_not_know_each_other(path: Path) -> None:
 
 # Calls that change the process for everybody in it, and who may make them: programs at their start
 # (`runtime.memory`, `runtime.cpu.affinity`, `hush` of an engine), processes of our own, and blocks
-# that put back what they changed.
+# that put back what they changed; and `telemetry`, which has to come before an engine is imported.
 PROCESS_WIDE = re.compile(
     r"os\.(dup2|putenv|unsetenv|chdir|umask|sched_setaffinity|close(range)?\(2)"
     r"|os\.environ(\[[^]]*\] =|\.(update|setdefault|pop|clear))"
@@ -142,7 +143,7 @@ PROCESS_WIDE = re.compile(
 )
 CHANGES = {
     "cli", "interrupts", "isolation", "backend", "backends.tflite", "runtime.memory",
-    "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite",
+    "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite", "telemetry",
 }  # fmt: skip
 
 

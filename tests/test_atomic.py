@@ -1,7 +1,9 @@
 """Files and folders that appear whole, and what is left by processes that were killed."""
 
 import contextlib
+import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from support import Build
 import edgepack.atomic
 from edgepack.atomic import clear, replacing, temporary_folder, write_atomically
 from edgepack.bundle import open_bundle
+from edgepack.errors import IntegrityError, ResourceError, UsageError
 
 
 def test_a_failed_write_leaves_the_old_file(
@@ -39,7 +42,7 @@ def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, failing: bool) ->
         (folder / "x").mkdir()
         if failing:
             raise KeyError
-    assert not list((tmp_path / "a").iterdir())
+    assert not (tmp_path / "a").exists()  # as it was made for it
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -242,3 +245,32 @@ def test_a_folder_is_replaced_only_by_success(
         assert list(tmp_path.iterdir()) == [target]
     assert {path.name for path in target.iterdir()} == {"file", "only-second"}
     assert (target / "file").read_text() == "second"
+
+
+def test_errors_in_a_folder_that_is_made_do_not_name_where(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(FileNotFoundError) as raised, replacing(out / "b") as folder:
+        (folder / "no" / "x").write_bytes(b"")
+    assert raised.value.filename == str(out / "b")
+    with pytest.raises(IntegrityError, match=r"out/b/x: bad$"), replacing(out / "b") as folder:
+        raise IntegrityError(f"{folder / 'x'}: bad")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cannot write"), OSError(errno.EIO, "odd"), IntegrityError("refused")]
+)
+def test_a_full_disk_is_what_it_is_whatever_an_engine_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    full = os.statvfs(tmp_path).f_bsize * 1000
+    usage = shutil._ntuple_diskusage(full, full, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with (
+        pytest.raises(ResourceError, match="b: no space left") as raised,
+        replacing(tmp_path / "b"),
+    ):
+        raise error
+    assert ".tmp" not in str(raised.value)
+    with pytest.raises(UsageError, match="another"), replacing(tmp_path / "b"):
+        raise UsageError("another")

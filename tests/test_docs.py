@@ -1,6 +1,7 @@
 """Documents say what is there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,11 @@ def test_demo_builds_and_speaks_with_every_runtime(tmp_path: Path) -> None:
     assert spoken == ["openvino-en.wav", "openvino-zh.wav", "ort-en.wav", "ort-zh.wav"]
     assert "RTF" in done.stdout
     assert "peak RSS" in done.stdout
+    shown = next(line for line in done.stdout.splitlines() if line.startswith("try:"))
+    assert Path(shlex.split(shown)[1]) == Path(sys.executable).with_name("edgepack")
+
+
+def test_the_readme_says_where_the_command_is() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "`.venv/bin/edgepack`" in text.split("## Your own checkpoint", maxsplit=1)[0]
+    assert "pip install '.[build,report]'" in text  # as `bench --report` is shown

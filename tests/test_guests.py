@@ -53,8 +53,11 @@ def test_a_missing_guest_is_named(
     import sys
 
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'edgepack\[tflite\]'"):
-        load(linked(mixed.folder, tmp_path).folder, "ort", 1)
+    folder = linked(mixed.folder, tmp_path).folder
+    for runtime in ("ort", None):
+        with pytest.raises(UnsupportedError, match=r"pip install 'edgepack\[tflite\]'") as raised:
+            load(folder, runtime, 1)
+        assert str(raised.value).startswith(f"{folder}: its ort files leave hift to tflite")
 
 
 def test_recipes_of_guests_are_tried_last() -> None:

@@ -144,6 +144,7 @@ REFUSED: dict[str, Change] = {
     "threads": into("device", "threads", value=10**6),
     "cpus": into("device", "cpus", value="0-99999999999"),
     "languages": into("languages", value=[]),
+    "a default voice that is not there": into("default_voice", value="nobody"),
     "a voice that is not listed": into("voices", "other", value="voices/other"),
     "a self-test that is not listed": into("self_test", value="other"),
     "one enrolment network": lambda tree: tree["enrolment"].pop("speaker_encoder"),

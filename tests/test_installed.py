@@ -91,6 +91,47 @@ def test_a_device_needs_one_engine_and_no_build_packages(bundle: Build, tmp_path
         assert file.getnframes() > 1000
 
 
+SPEAK = """
+import sys
+from pathlib import Path
+for name in {absent!r}:
+    sys.modules[name] = None
+from edgepack.runtime.synthesizer import Settings, Synthesizer
+loaded = Synthesizer.load(Path({bundle!r}), threads=1)
+print(loaded.loaded.host.runtime, len(loaded.speak("hi", Settings(strict=False)).audio) > 1000)
+"""
+
+
+def test_a_device_speaks_with_the_engine_that_it_has(bundle: Build, tmp_path: Path) -> None:
+    """A bundle for three runtimes, on a device with its second: no option is needed."""
+    absent: tuple[str, ...] = (*BUILD_ONLY, "onnxruntime", "ai_edge_litert")
+    absent = tuple(name for name in absent if name != "openvino")
+    tiny = bundle("tiny")
+    ran = without(absent, "run", tiny, "hi", "--guard", "warn", "-o", tmp_path / "a.wav", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["runtime"] == "openvino"
+    script = SPEAK.format(absent=absent, bundle=str(tiny))
+    spoken = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert spoken.stdout == "openvino True\n", spoken.stderr
+    checked = without(absent, "verify", tiny)
+    assert checked.returncode == 0, checked.stderr
+    assert "ort was not checked: onnxruntime is not installed" in checked.stderr
+    assert "all checks passed in openvino" in checked.stdout
+    measured = without(
+        absent, "bench", tiny, "--sentences", 1, "--rounds", 1, "--warm-up", 0, "--no-long",
+        "--baseline", 0,
+    )  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    assert "tflite is skipped: ai_edge_litert is not installed" in measured.stderr
+    assert "openvino" in measured.stdout
+    none = without((*absent, "openvino"), "run", tiny, "hi", "-o", tmp_path / "b.wav")
+    assert none.returncode == 3
+    assert "nothing is installed that it speaks with" in none.stderr
+    assert none.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("package", BUILD_ONLY)
 def test_a_build_names_the_package_that_is_missing(
     checkpoints: Checkpoints, tmp_path: Path, package: str

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from linked import changed, linked
@@ -50,10 +51,38 @@ def test_an_added_voice_is_there_after_reopening(tiny: Bundle, name: str, voice:
     assert voice_files(opened) == set(opened.manifest.voices.values())
 
 
-def test_the_first_name_in_order_is_the_default(tiny: Bundle) -> None:
+def test_a_new_voice_does_not_become_the_default(tiny: Bundle) -> None:
     assert voices.read(tiny, None)[0] == "random"
-    assert voices.read(voices.add(tiny, "z", VOICE), None)[0] == "random"
-    assert voices.read(voices.add(tiny, "a", VOICE), None)[0] == "a"
+    added = voices.add(voices.add(tiny, "z", VOICE), "a", VOICE)
+    assert voices.read(added, None)[0] == "random"
+    chosen = voices.make_default(added, "z")
+    assert voices.read(open_bundle(tiny.folder), None)[0] == "z"
+    assert voices.read(voices.add(chosen, "b", VOICE), None)[0] == "z"
+    with pytest.raises(UsageError, match="unknown voice 'zz'"):
+        voices.make_default(chosen, "zz")
+
+
+def test_a_voice_is_removed_with_its_file(tiny: Bundle) -> None:
+    added = voices.add(voices.add(tiny, "z", VOICE), "a", VOICE)
+    left = voices.remove(added, "z")
+    assert set(left.manifest.voices) == {"random", "a"}
+    assert voice_files(left) == set(left.manifest.voices.values())
+    assert voices.read(left, None)[0] == "random"
+    left = voices.remove(left, "random")
+    assert voices.read(open_bundle(tiny.folder), None)[0] == "a"
+    left.check(left.manifest.files)
+    bare = voices.remove(left, "a")
+    with pytest.raises(UsageError, match="no voices in it"):
+        voices.read(bare, None)
+    assert voices.read(voices.add(bare, "z", VOICE), None)[0] == "z"
+    with pytest.raises(UsageError, match="unknown voice 'a'"):
+        voices.remove(bare, "a")
+
+
+def test_the_last_voice_stays_where_none_can_be_made(tiny: Bundle) -> None:
+    closed = tiny.with_manifest(msgspec.structs.replace(tiny.manifest, enrolment={}))
+    with pytest.raises(UsageError, match="'random' is its last voice"):
+        voices.remove(closed, "random")
 
 
 def test_a_voice_is_replaced_only_when_asked(tiny: Bundle) -> None:
@@ -150,3 +179,9 @@ def test_a_voice_has_one_way_to_be_written() -> None:
         np.asfortranarray(MEL.astype(np.float64)),
     )
     assert Voice(SPEAKER.astype(np.float64), wide).to_bytes() == VOICE.to_bytes()
+
+
+def test_a_default_that_is_no_voice_is_refused(tiny: Bundle) -> None:
+    tiny.with_manifest(msgspec.structs.replace(tiny.manifest, default_voice="nobody"))
+    with pytest.raises(IntegrityError, match="default_voice: not one of the voices"):
+        open_bundle(tiny.folder)

@@ -9,8 +9,9 @@ from edgepack.manifest import Device
 from edgepack.runtime import energy
 from edgepack.runtime.cpu import lists, plan, quota, topology
 from edgepack.runtime.gpu import placement, stack
+from edgepack.runtime.installed import engines
 from edgepack.runtime.meter import Machine, UnusableError, names
-from edgepack.runtime.session import engine, engines
+from edgepack.runtime.session import engine
 
 
 def examine() -> dict[str, Any]:
@@ -32,7 +33,8 @@ def examine() -> dict[str, Any]:
     if not any(of["usable"] for of in meters.values()):
         advice.append(
             "no energy meter on this machine; a wall meter's log works (--energy "
-            "external:LOG.csv), and --energy model gives an estimate that is called one"
+            "external:LOG.csv), and with a bundle whose target has figures for it, --energy model "
+            "gives an estimate that is called one"
         )
     group = quota.cpuset()
     return {

@@ -1,12 +1,13 @@
 """The other end of a subject's process."""
 
 import multiprocessing
+import signal
 import time
 from typing import Any
 
-from edgepack.bench.worker import Spec, serve
-from edgepack.errors import EdgepackError, ResourceError
-from edgepack.isolation import sheltered
+from edgepack.bench.worker import Failed, Spec, serve
+from edgepack.errors import ResourceError
+from edgepack.isolation import explained, sheltered
 
 _PATIENCE_SECONDS = 1.0
 
@@ -15,7 +16,7 @@ class Remote:
     """A process that has loaded a bundle, which requests are sent to."""
 
     def __init__(self, spec: Spec) -> None:
-        """Start it and wait until it has loaded; raises the EdgepackError that this ended with."""
+        """Start it and wait until it has loaded; raises the error that this ended with."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self.started = time.perf_counter()
@@ -31,7 +32,7 @@ class Remote:
             raise
 
     def ask(self, name: str, *arguments: object) -> Any:
-        """The answer to a request; raises the EdgepackError that it ended with."""
+        """The answer to a request; raises the error that it ended with."""
         self._pipe.send((name, *arguments))
         return self._answer()
 
@@ -40,12 +41,14 @@ class Remote:
             answer = self._pipe.recv()
         except EOFError:
             self._process.join()
+            code = self._process.exitcode
+            killed = code == -signal.SIGKILL
+            cause = "it was killed, as happens when memory runs out" if killed else "it crashed"
             raise ResourceError(
-                f"{self.name}: its process ended with code {self._process.exitcode}; "
-                "memory may have run out"
+                f"{self.name}: its process ended with code {code}: {cause}"
             ) from None
-        if isinstance(answer, EdgepackError):
-            raise answer
+        if isinstance(answer, Failed):
+            raise explained(answer.error, answer.trace)
         return answer
 
     def close(self) -> None:

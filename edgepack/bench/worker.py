@@ -6,6 +6,7 @@ Each subject has its own, so that memory is its own and thread pools do not meet
 import multiprocessing
 import os
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import interrupts
-from edgepack.errors import EdgepackError
+from edgepack.isolation import portable
 from edgepack.runtime.cpu import affinity
 from edgepack.runtime.cpu.plan import CpuPlan
 
@@ -39,6 +40,14 @@ class Spec:
     strict: bool = True
 
 
+@dataclass(frozen=True)
+class Failed:
+    """An answer that is an error, and where it arose."""
+
+    error: Exception
+    trace: str
+
+
 def serve(pipe: Connection, spec: Spec) -> None:
     """Load, then answer requests (name, arguments) until there are no more."""
     if parent := multiprocessing.parent_process():
@@ -51,8 +60,8 @@ def _serve(pipe: Connection, spec: Spec) -> None:
     affinity.enter(spec.plan)  # before anything that has threads is imported
     try:
         subject = _Subject(spec)
-    except EdgepackError as error:
-        pipe.send(error)
+    except Exception as error:  # whatever it is, the parent raises it
+        pipe.send(Failed(portable(error), traceback.format_exc()))
         return
     pipe.send(subject.described())
     while True:
@@ -62,8 +71,8 @@ def _serve(pipe: Connection, spec: Spec) -> None:
             return
         try:
             pipe.send(getattr(subject, name)(*arguments))
-        except EdgepackError as error:
-            pipe.send(error)
+        except Exception as error:
+            pipe.send(Failed(portable(error), traceback.format_exc()))
 
 
 class _Subject:

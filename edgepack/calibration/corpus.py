@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack import language
+from edgepack import language, utf8
 from edgepack.errors import UsageError
 
 _HELD_OUT = 8  # every eighth sentence is never used for calibration
@@ -44,10 +44,7 @@ def of_folder(folder: Path) -> Corpus:
     sentences: list[str] = []
     prompts: list[tuple[str, Path, str]] = []
     for path in sorted(folder.glob("*.txt")):
-        try:
-            text = path.read_text("utf-8")
-        except UnicodeError:
-            raise UsageError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+        text = utf8.read(path)
         recording = path.with_suffix(".wav")
         if recording.is_file():
             prompts.append((path.stem, recording, text.strip()))

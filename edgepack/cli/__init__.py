@@ -22,6 +22,7 @@ _EXTRAS = {
     "ai_edge_litert": "tflite",
     "matplotlib": "report",
     "jinja2": "report",
+    "sounddevice": "play",
 }
 
 
@@ -85,13 +86,15 @@ def _translated(error: BaseException) -> EdgepackError:
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return ResourceError(interrupts.MESSAGE)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return UsageError(f"{error.object!r}: not a UTF-8 name; rename it")
     if isinstance(error, MemoryError):
         return ResourceError("memory ran out; close other programs or use a smaller model")
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
         extra = _EXTRAS.get(package, "build")
         return UnsupportedError(f"{package} is not installed; pip install 'edgepack[{extra}]'")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
     if isinstance(error, OSError) and error.filename:
         return UsageError(f"{error.filename}: {error.strerror}")

@@ -35,10 +35,11 @@ def placed(bundle: "Bundle", options: dict[str, Any]) -> "CpuPlan":
     """
     from dataclasses import replace
 
+    from edgepack.runtime import installed
     from edgepack.runtime.cpu import affinity, plan, quota, topology, tuned
 
     machine = topology.read()
-    runtime = options["runtime"] or bundle.runtimes()[0]
+    runtime = options["runtime"] or installed.usable(bundle)[0]
     found = tuned.read(bundle.folder, machine, runtime)
     wish = found or plan.for_device(bundle.manifest.device, machine)
     if options["cpus"]:

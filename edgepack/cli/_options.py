@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from edgepack.cli import _complete
+
 Decorated = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
@@ -27,7 +29,11 @@ def engine_options(command: Decorated) -> Decorated:
         help="Compute threads.  [default: the CPUs this process may use]",
     )(command)
     return click.option(
-        "--format", "runtime", metavar="NAME", help="Runtime.  [default: the bundle's first]"
+        "--format",
+        "runtime",
+        shell_complete=_complete.formats,
+        metavar="NAME",
+        help="Runtime.  [default: the bundle's first that is installed]",
     )(command)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack import report
 
 if TYPE_CHECKING:
+    from edgepack.bundle import Bundle
     from edgepack.runtime.cpu.affinity import Observed
     from edgepack.runtime.cpu.plan import CpuPlan
     from edgepack.runtime.speech import Speech
@@ -80,6 +81,20 @@ def record(
     }
 
 
+def versions(bundle: "Bundle", runtime: str) -> str:
+    """Which bundle spoke, what it was built by, and the engines that ran it."""
+    import edgepack
+    from edgepack.runtime.session import engine
+
+    manifest = bundle.manifest
+    engines = ", ".join(f"{name} {engine(name).version()}" for name in bundle.engines(runtime))
+    return (
+        f"{bundle.folder}: {manifest.name} for {manifest.target}, format {manifest.format}, built "
+        f"by edgepack {manifest.edgepack}, {manifest.build[:12]}; this is edgepack "
+        f"{edgepack.__version__} with {engines}"
+    )
+
+
 def solver_record(synthesizer: "Synthesizer", settings: "Settings") -> dict[str, Any]:
     """The flow decoder's solver, and what it costs an utterance."""
     loaded = synthesizer.loaded
@@ -95,8 +110,10 @@ def show(found: Mapping[str, Any]) -> None:
     """The same in a few lines."""
     from edgepack.runtime.energy import sentence
 
+    count = len(found["files"])
+    where = f"{found['output'] or 'played'}{f', {count} files' if count > 1 else ''}"
     report.line(
-        f"{found['output']}: {found['audio_seconds']:.2f} s of audio in "
+        f"{where}: {found['audio_seconds']:.2f} s of audio in "
         f"{found['synthesis_seconds']:.2f} s, RTF {found['rtf']:.3f}, "
         f"first audio after {found['first_audio_seconds']:.2f} s"
     )

@@ -57,7 +57,10 @@ def _stage_table(
     report.table(title, columns, rows)
     for runtime, needed in engines_needed(manifest).items():
         if len(needed) > 1:
-            report.line(f"{runtime} needs {' and '.join(needed)} on the device")
+            report.line(
+                f"{runtime} speaks only where {' and '.join(needed)} are installed: "
+                f"pip install 'edgepack[{','.join(needed)}]'"
+            )
 
 
 def engines_needed(manifest: Manifest) -> dict[str, list[str]]:

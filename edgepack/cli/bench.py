@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -15,7 +16,7 @@ from edgepack.cli._options import (
     seed_option,
     solver_option,
 )
-from edgepack.errors import UsageError
+from edgepack.errors import EdgepackError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bench.result import Result, Subject
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Measure speed, latency, memory and energy of bundles.")
 @click.argument("bundles", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--format", "formats", multiple=True, metavar="NAME", help="Runtime.  [default: all of each]"
+    "--format",
+    "formats",
+    shell_complete=_complete.formats,
+    multiple=True,
+    metavar="NAME",
+    help="Runtime.  [default: all of each that are installed]",
 )
 @click.option("--file", "-f", "file", type=PATH, help="Speak these lines, not the languages' own.")
 @measuring_options(sentences=8)
@@ -35,7 +41,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Sentences that do not count.",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: each bundle's first]")
+@click.option(
+    "--voice",
+    metavar="NAME",
+    shell_complete=_complete.voices,
+    help="Voice.  [default: each bundle's own]",
+)
 @seed_option
 @solver_option
 @click.option(
@@ -69,30 +80,36 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     """Speak with BUNDLES in turns and compare them, in every runtime they have."""
     from edgepack import report
     from edgepack.bundle import open_bundle
+    from edgepack.runtime import installed
 
+    _check_outputs(options)
     opened = [open_bundle(bundle) for bundle in bundles]
     subjects = [
         (bundle.folder, runtime)
         for bundle in opened
-        for runtime in options["formats"] or bundle.runtimes()
+        for runtime in options["formats"] or installed.usable(bundle)
     ]
     for folder, runtime in subjects:
         known = next(bundle for bundle in opened if bundle.folder == folder).runtimes()
         if runtime not in known:
             raise UsageError(f"{folder}: no {runtime} in it; it has {', '.join(known)}")
-    for path in filter(None, (options["output"], options["page"])):
-        if not path.parent.is_dir():
-            raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
+        installed.require(next(b for b in opened if b.folder == folder), runtime)
+    texts = _lines(options["file"]) if options["file"] else ()
     plan = placed(opened[0], {**options, "runtime": subjects[0][1]})
 
     from edgepack.atomic import write_atomically
     from edgepack.bench import measure
+    from edgepack.runtime import asking, energy
     from edgepack.runtime.meter import Machine
-    from edgepack.runtime.session import engine
+    from edgepack.runtime.speech import Settings
 
-    for _, runtime in subjects:
-        engine(runtime)
-    texts = _lines(options["file"]) if options["file"] else ()
+    energy.select(options["energy"], Machine(), opened[0].manifest.device)
+    for bundle in opened if not options["formats"] else ():
+        for runtime, reason in installed.skipped(bundle).items():
+            report.warn(f"{bundle.folder}: {runtime} is skipped: {reason}")
+    settings = Settings(voice=options["voice"], solver=options["solver"])
+    for folder, runtime in subjects:
+        asking.require(next(b for b in opened if b.folder == folder), runtime, settings)
     shown = not options["quiet"] and not options["as_json"]
     request = measure.Request(
         tuple(subjects),
@@ -120,21 +137,50 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if options["output"]:
         write_atomically(options["output"], encoded + b"\n")
-    if options["page"]:
-        from edgepack.bench import page
-
-        write_atomically(options["page"], page.render([result]).encode())
-    if options["as_json"]:
-        report.document(msgspec.to_builtins(result))
-    elif shown:
+    if shown:
         _show(result)
+    record = msgspec.to_builtins(result)
+    if options["page"]:
+        _page(options["page"], options["output"], result, encoded)
+    if options["as_json"]:
+        report.document(record)
+
+
+def _check_outputs(options: dict[str, Any]) -> None:
+    """Refuse what could not be written after the measurement, before it begins."""
+    from importlib.util import find_spec
+
+    from edgepack.atomic import require_writable
+
+    for path in filter(None, (options["output"], options["page"])):
+        require_writable(path)
+    for package in ("jinja2", "matplotlib") if options["page"] else ():
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
+
+
+def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> None:
+    """Write the page; if that fails, what was measured is in a file all the same."""
+    from edgepack.atomic import write_atomically
+    from edgepack.bench import page
+
+    try:
+        write_atomically(path, page.render([result]).encode())
+    except Exception as error:  # of jinja2, matplotlib, fonts, the disk
+        if kept is None:
+            kept = path.with_suffix(".json")
+            write_atomically(kept, encoded + b"\n")
+        kind = ResourceError if isinstance(error, OSError) else EdgepackError
+        raise kind(
+            f"{path}: the page could not be made ({type(error).__name__}: {error}); {kept} has "
+            f"what was measured, try 'edgepack report {kept}'"
+        ) from error
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        found = tuple(filter(str.strip, path.read_text("utf-8").splitlines()))
-    except UnicodeError:
-        raise UsageError(f"{path}: not UTF-8 text") from None
+    from edgepack import utf8
+
+    found = tuple(filter(str.strip, utf8.read(path).splitlines()))
     if not found:
         raise UsageError(f"{path}: no lines to speak")
     return found

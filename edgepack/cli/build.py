@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, output_options
+from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.measurements import Measurements
@@ -32,20 +34,22 @@ _GREETINGS = {
     "--target",
     "-t",
     "targets",
+    shell_complete=_complete.targets,
     multiple=True,
-    required=True,
     metavar="NAME",
-    help="Device profile; may be repeated. See 'edgepack targets'.",
+    help="Device profile; may be repeated. See 'edgepack targets'.  [required]",
 )
 @click.option(
     "--format",
     "formats",
+    shell_complete=_complete.formats,
     multiple=True,
     metavar="NAME",
     help="Only this runtime of the target; may be repeated.",
 )
 @click.option(
     "--precision",
+    shell_complete=_complete.precisions,
     default="auto",
     show_default=True,
     metavar="NAME",
@@ -84,6 +88,7 @@ _GREETINGS = {
 @click.option(
     "--language",
     "languages",
+    shell_complete=_complete.languages,
     default="all",
     show_default=True,
     metavar="CODES",
@@ -143,8 +148,10 @@ def command(
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
+    if not targets:
+        raise _no_target()
     from edgepack import language, pipeline, report
-    from edgepack.plan import BuildRequest, VoiceRequest
+    from edgepack.plan import BuildRequest, VoiceRequest, require_possible
 
     request = BuildRequest(
         model,
@@ -163,6 +170,7 @@ def command(
         force,
         llm,
     )
+    require_possible(request)
     if dry_run:
         plans = pipeline.planned(request)[1]
         if as_json:
@@ -171,6 +179,8 @@ def command(
             for planned in plans:
                 report.line(f"{planned.folder}: {', '.join(planned.profile.runtimes)}")
         return
+    from edgepack import pipeline
+
     with report.progress("build", shown=not quiet) as step:
         built = pipeline.build(request, step)
     for warning in dict.fromkeys(w for b in built for w in b.warnings) if not quiet else ():
@@ -180,6 +190,18 @@ def command(
     elif not quiet:
         for b in built:
             _show(b)
+
+
+def _no_target() -> UsageError:
+    """The error for a build without a target, with the one for this machine."""
+    import platform
+
+    from edgepack import target
+    from edgepack.runtime.cpu import isa
+
+    fitting = target.general(platform.machine(), isa.read())
+    here = f"; for this machine: --target {fitting}" if fitting else ""
+    return UsageError(f"Missing option '--target'; 'edgepack targets' lists the devices{here}")
 
 
 def _planned(planned: "Plan") -> dict[str, Any]:

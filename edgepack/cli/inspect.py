@@ -11,7 +11,7 @@ from edgepack.cli._options import PATH, output_options
 @click.argument("path", type=PATH)
 @output_options
 def command(path: Path, as_json: bool, quiet: bool) -> None:
-    """Say what is inside PATH, a checkpoint folder or a bundle, without running it."""
+    """Say what is inside PATH, a checkpoint folder (or "demo") or a bundle, without running it."""
     from edgepack.bundle import MANIFEST
 
     if (path / MANIFEST).is_file():
@@ -47,9 +47,10 @@ def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
     from edgepack import report
+    from edgepack.plan import checkpoint_folder
     from edgepack.survey import summary
 
-    found = summary(path)
+    found = summary(path if path.exists() else checkpoint_folder(str(path)))
     if as_json:
         report.document({"kind": "checkpoint", "path": str(path), **asdict(found)})
     elif not quiet:

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from edgepack.cli._options import PATH, output_options
-from edgepack.errors import UsageError
 
 
 @click.command(short_help="Make a page of benchmark results.")
@@ -17,11 +16,10 @@ from edgepack.errors import UsageError
 def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bool) -> None:
     """Write one HTML page, without other files, from RESULTS of 'edgepack bench -o'."""
     from edgepack import report
-    from edgepack.atomic import write_atomically
+    from edgepack.atomic import require_writable, write_atomically
     from edgepack.bench import page, result
 
-    if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{output}: not a file name in a folder that exists")
+    require_writable(output)
     found = [result.read(path) for path in results]
     write_atomically(output, page.render(found).encode())
     if as_json:

@@ -1,12 +1,12 @@
 """`edgepack run`."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
@@ -17,12 +17,7 @@ from edgepack.cli._options import (
     seed_option,
     solver_option,
 )
-from edgepack.errors import ResourceError, UsageError
-
-if TYPE_CHECKING:
-    from edgepack.report import Step
-    from edgepack.runtime.speech import Speech
-    from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.errors import UsageError
 
 
 @click.command(short_help="Speak with a bundle.")
@@ -33,11 +28,15 @@ if TYPE_CHECKING:
     "--output",
     "-o",
     type=PATH,
-    default=Path("out.wav"),
-    show_default=True,
-    help="Sound file to write.",
+    help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
+    "folder, for a file a line.  [default: out.wav, none with --play]",
 )
-@click.option("--voice", metavar="NAME", help="Voice.  [default: the bundle's first]")
+@click.option(
+    "--voice",
+    metavar="NAME",
+    shell_complete=_complete.voices,
+    help="Voice.  [default: the bundle's own]",
+)
 @click.option(
     "--mode",
     default="auto",
@@ -90,6 +89,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Readings of words, `word => reading` a line: a spelling or the model's phones.",
 )
+@click.option("--verbose", "-v", is_flag=True, help="Also tell versions of bundle and engines.")
+@click.option("--play", is_flag=True, help="Play it on the default output (extra 'play').")
 @click.option("--dump", type=PATH, metavar="DIR", help="Write every intermediate array as npz.")
 @click.option(
     "--stream",
@@ -109,7 +110,7 @@ if TYPE_CHECKING:
 @engine_options
 @output_options
 def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -> None:
-    """Speak TEXT (or "-" for standard input) with BUNDLE and write a wav file."""
+    """Speak TEXT (or "-" for standard input) with BUNDLE and write a sound file."""
     import time
 
     from edgepack import report
@@ -120,18 +121,18 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     opened = open_bundle(bundle)
     plan = placed(opened, options)  # before anything that has threads is imported
 
-    from edgepack.cli import _spoken
-    from edgepack.runtime import energy
+    from edgepack.cli import _sounding, _spoken
+    from edgepack.runtime import asking, energy, installed
     from edgepack.runtime.cpu import affinity
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.memory import return_large_blocks
     from edgepack.runtime.meter import Machine
+    from edgepack.runtime.playing import Player
     from edgepack.runtime.quiet import hush
     from edgepack.runtime.synthesizer import Settings, Synthesizer
     from edgepack.runtime.watch import Recorder
 
     return_large_blocks()
-    hush(opened, options["runtime"] or opened.runtimes()[0])
     settings = Settings(
         voice=options["voice"],
         mode=options["mode"],
@@ -144,10 +145,16 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         strict_language=options["strict_language"],
         lexicon=lexicon,
     )
+    runtime = options["runtime"] or installed.usable(opened)[0]
+    asking.require(opened, runtime, settings)
+    given = _sounding.given(text, file, options)
+    player = Player(opened.manifest.sample_rate) if options["play"] else None
+    machine = Machine()
+    meters = energy.select(options["energy"], machine, opened.manifest.device)
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
     to_stdout = str(options["output"]) == "-"
-    machine = Machine()
+    hush(opened, runtime)
     with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
         step("loading")
         start = time.perf_counter()
@@ -160,10 +167,10 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             wanted=Wanted(options["provider"], options["allow_fallback"], step),
         )
         loaded = time.perf_counter() - start
-        meters = energy.select(options["energy"], machine, opened.manifest.device)
         step("speaking")
         with energy.measuring(meters, machine) as readings:
-            speech = _speak(synthesizer, text, file, settings, options, step)
+            files = _sounding.speak(synthesizer, given, settings, options, player, step)
+    speech = _sounding.joined(files)
     if recorder:
         recorder.save(options["dump"])
         _spoken.dump(options["dump"], speech)
@@ -179,7 +186,12 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             audio_seconds=speech.audio_seconds,
         ),
         {
-            "output": str(options["output"]),
+            "output": str(options["output"]) if options["output"] else None,
+            "files": [
+                {"path": str(path), "audio_seconds": one.audio_seconds}
+                for path, one in files
+                if path
+            ],
             "stream": options["stream"],
             "seed": options["seed"],
             "solver": _spoken.solver_record(synthesizer, settings),
@@ -193,100 +205,43 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             report.warn(warning)
         if shown and not to_stdout:
             _spoken.show(found)
+        if options["verbose"]:
+            report.note(_spoken.versions(opened, runtime))
 
 
 def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
-    """Refuse options that contradict each other, before anything is loaded."""
+    """Refuse what contradicts itself or cannot be written, before anything is loaded."""
+    from importlib.util import find_spec
+
+    from edgepack.atomic import require_writable, require_writable_folder
+
     given = [text, file, options["convert"], options["speech_tokens"]]
     if sum(value is not None for value in given) != 1:
         raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
     if options["instruct"] and text is None and file is None:
         raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
-    output: Path = options["output"]
-    if str(output) == "-":
+    if options["play"] and find_spec("sounddevice") is None:
+        raise ModuleNotFoundError(name="sounddevice")
+    if options["output"] is None and not options["play"]:
+        options["output"] = Path("out.wav")
+    output: Path | None = options["output"]
+    if output and str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")
-    elif output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{output}: not a file name in a folder that exists")
-    if options["lexicon"] and text is None and file is None:
-        raise UsageError("--lexicon is about a text; --convert and --speech-tokens have none")
+    elif output and file and (output.is_dir() or not output.suffix):
+        if options["stream"]:
+            raise UsageError(
+                f"{output}: a stream is one file; give its name, or leave out --stream"
+            )
+        require_writable_folder(output)
+    elif output:
+        require_writable(output)
+    if options["dump"]:
+        require_writable_folder(options["dump"])
     if options["stream"] and text is None and file is None:
         raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
-
-
-def _speak(
-    synthesizer: "Synthesizer",
-    text: str | None,
-    file: Path | None,
-    settings: "Settings",
-    options: dict[str, Any],
-    step: "Step",
-) -> "Speech":
-    """Speak what was asked for and write it."""
-    from edgepack.runtime import audio
-
-    output: Path = options["output"]
-    if options["stream"]:
-        pieces = _arriving() if text == "-" else _text(text, file)
-        return _stream(synthesizer, pieces, settings, output, step)
-    if options["convert"]:
-        speech = synthesizer.convert(options["convert"], settings)
-    elif options["speech_tokens"]:
-        speech = synthesizer.speak_tokens(_tokens(options["speech_tokens"]), settings)
-    else:
-        speech = synthesizer.speak(_text(text, file), settings)
-    audio.write(output, speech.audio, speech.sample_rate)
-    return speech
-
-
-def _stream(
-    synthesizer: "Synthesizer",
-    text: str | Iterator[str],
-    settings: "Settings",
-    output: Path,
-    step: "Step",
-) -> "Speech":
-    """Write chunks as they are made. After an interrupt the file has what was spoken until then."""
-    from edgepack.runtime import audio
-
-    seconds = 0.0
-    try:
-        with (
-            synthesizer.stream(text, settings) as stream,
-            audio.Writer(output, synthesizer.sample_rate) as writer,
-        ):
-            for chunk in stream:
-                seconds += len(chunk) / synthesizer.sample_rate
-                writer.write(chunk)
-                step(f"{seconds:.1f} s spoken")
-    except KeyboardInterrupt:
-        if not seconds:
-            raise
-        raise ResourceError(
-            f"interrupted; {output} has the {seconds:.2f} s that were spoken"
-        ) from None
-    return stream.speech
-
-
-def _arriving() -> Iterator[str]:
-    """Standard input as it arrives, line by line; every line is a piece of one text."""
-    try:
-        yield from sys.stdin or ()
-    except UnicodeError:
-        raise UsageError("standard input: not UTF-8 text") from None
-
-
-def _text(text: str | None, file: Path | None) -> str:
-    name = str(file or ("standard input" if text == "-" else "the text"))
-    try:
-        if file is not None:
-            return file.read_text("utf-8")
-        if text == "-":
-            text = sys.stdin.read() if sys.stdin else ""
-        (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
-    except UnicodeError:
-        raise UsageError(f"{name}: not UTF-8 text") from None
-    return text or ""
+    if options["lexicon"] and text is None and file is None:
+        raise UsageError("--lexicon is about a text; --convert and --speech-tokens have none")
 
 
 def _lexicon(path: Path | None) -> dict[str, str]:
@@ -296,15 +251,3 @@ def _lexicon(path: Path | None) -> dict[str, str]:
     from edgepack.runtime.lexicon import read
 
     return read(path)
-
-
-def _tokens(path: Path) -> list[int]:
-    import json
-
-    try:
-        tokens = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a JSON list of speech tokens ({error})") from None
-    if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
-        raise UsageError(f"{path}: not a JSON list of whole numbers")
-    return tokens

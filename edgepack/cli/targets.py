@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import output_options
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="List the target profiles, or explain one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete.targets)
 @output_options
 def command(name: str | None, as_json: bool, quiet: bool) -> None:
     """List the target profiles, or explain the one called NAME."""

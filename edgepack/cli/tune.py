@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, energy_option, measuring_options, output_options
 from edgepack.errors import UsageError
 
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Find the best threads and CPUs for a bundle on this machine.")
 @click.argument("bundle", type=PATH)
-@click.option("--format", "runtime", metavar="NAME", help="Runtime.  [default: the bundle's first]")
+@click.option(
+    "--format",
+    "runtime",
+    shell_complete=_complete.formats,
+    metavar="NAME",
+    help="Runtime.  [default: the bundle's first that is installed]",
+)
 @click.option(
     "--target-rtf",
     type=click.FloatRange(0.01, 100),
@@ -37,14 +44,16 @@ def command(bundle: Path, **options: Any) -> None:
     from edgepack.bench import tuning
     from edgepack.bundle import open_bundle
     from edgepack.discovery import unknown
+    from edgepack.runtime import installed
     from edgepack.runtime.cpu import topology, tuned
     from edgepack.runtime.meter import Machine
 
     opened = open_bundle(bundle)
     runtimes = opened.runtimes()
-    runtime = options["runtime"] or runtimes[0]
+    runtime = options["runtime"] or installed.usable(opened)[0]
     if runtime not in runtimes:
         raise UsageError(f"{bundle}: {unknown('runtime', runtime, runtimes)}")
+    installed.require(opened, runtime)
     shown = not options["quiet"] and not options["as_json"]
     with report.progress("tune", shown=shown) as step:
         trials = tuning.run(

@@ -50,7 +50,8 @@ def command(
 ) -> None:
     """Check every file of BUNDLE and run its self-test in each runtime (or in --format).
 
-    Its text front end and its voices are opened as for speaking.
+    Runtimes that are not installed are skipped, and named. Its text front end and its voices are
+    opened as for speaking.
 
     The self-test repeats recorded calls of every network and compares with what the fp32
     reference answered when the bundle was built. A bundle with integer weights also repeats its
@@ -63,6 +64,7 @@ def command(
     from edgepack import report
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import quality_table
+    from edgepack.runtime import installed
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.runtime.loading import choose
     from edgepack.runtime.quiet import hush
@@ -72,7 +74,8 @@ def command(
 
     opened = open_bundle(bundle)
     require_ready(opened)
-    runtimes = [runtime] if runtime else opened.runtimes()
+    runtimes = [runtime] if runtime else installed.usable(opened)
+    skipped = {} if runtime else installed.skipped(opened)
     shown = not quiet and not as_json
     failed: list[str] = []
     results: dict[str, Any] = {}
@@ -114,7 +117,14 @@ def command(
             _show(name, outcomes, rows)
             if values:
                 quality_table(f"exam in {name}", values, limits, missing)
-    record = {"bundle": str(bundle), "passed": not failed, "runtimes": results}
+    record = {
+        "bundle": str(bundle),
+        "passed": not failed,
+        "runtimes": results,
+        "skipped": skipped,
+    }
+    for name, reason in skipped.items() if shown else ():
+        report.warn(f"{name} was not checked: {reason}")
     if failed:
         raise GateError(f"{bundle}: {len(failed)} checks failed, first {failed[0]}", record)
     if as_json:

@@ -1,13 +1,18 @@
-"""`edgepack voice add` and `edgepack voice list`."""
+"""`edgepack voice`: add, default, list and remove."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from edgepack.cli import _complete
 from edgepack.cli._options import PATH, engine_options, output_options
 
+if TYPE_CHECKING:
+    from edgepack.bundle import Bundle
 
-@click.group(short_help="Voices of a bundle: add one from a recording, list them.")
+
+@click.group(short_help="Voices of a bundle: add, list, choose, remove.")
 def command() -> None:
     """Voices of a bundle."""
 
@@ -37,22 +42,29 @@ def add(
     """
     from edgepack import report, voices
     from edgepack.bundle import open_bundle
-    from edgepack.runtime import audio
+    from edgepack.runtime import audio, prompting
     from edgepack.runtime.fit import recorded, require_voice, widths
     from edgepack.runtime.loading import choose, open_enroller, open_frontend
 
     opened = open_bundle(bundle)
+    voices.require_free(opened, name, replace=force)
+    heard = audio.read(recording)
+    warnings = prompting.problems(heard, text)
     frontend = open_frontend(opened)
     enroller = open_enroller(opened, choose(opened, runtime, threads))
-    heard = audio.read(recording)
     made = enroller.voice(heard, frontend.ids(frontend.clean(text)))
     require_voice(opened, made, widths(opened, recorded(opened)), "what was heard")
-    voices.add(opened, name, made, replace=force)
+    changed = voices.add(opened, name, made, replace=force)
     if as_json:
         tokens = len(made.prompt.tokens) if made.prompt else 0
-        report.document({"bundle": str(bundle), "voice": name, "speech_tokens": tokens})
-    elif not quiet:
+        record = {"bundle": str(bundle), "voice": name, "speech_tokens": tokens}
+        report.document({**record, "default": changed.manifest.default_voice, "warnings": warnings})
+        return
+    for warning in warnings:
+        report.warn(warning)
+    if not quiet:
         report.line(f"{bundle}: added voice {name!r} from {heard.seconds:.1f} s of {recording}")
+        _tell_default(changed)
 
 
 @command.command("list", short_help="List the voices of a bundle.")
@@ -71,7 +83,53 @@ def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
         listed[name] = modes, len(found.prompt.tokens) if found.prompt else 0
     if as_json:
         entries = {n: {"modes": m, "prompt_speech_tokens": t} for n, (m, t) in listed.items()}
-        report.document({"bundle": str(bundle), "voices": entries})
+        report.document(
+            {"bundle": str(bundle), "default": voices.default(opened.manifest), "voices": entries}
+        )
     elif not quiet:
         rows = [[n, ", ".join(modes), str(tokens)] for n, (modes, tokens) in listed.items()]
         report.table(f"voices of {bundle}", ["voice", "modes", "prompt tokens"], rows)
+        _tell_default(opened)
+
+
+@command.command("default", short_help="Choose the voice that speaks if none is asked for.")
+@click.argument("bundle", type=PATH)
+@click.argument("name", shell_complete=_complete.voices)
+@output_options
+def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
+    """Let voice NAME of BUNDLE speak where none is asked for."""
+    from edgepack import voices
+    from edgepack.bundle import open_bundle
+
+    _tell(voices.make_default(open_bundle(bundle), name), as_json=as_json, quiet=quiet)
+
+
+@command.command(short_help="Remove a voice.")
+@click.argument("bundle", type=PATH)
+@click.argument("name", shell_complete=_complete.voices)
+@output_options
+def remove(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
+    """Remove voice NAME from BUNDLE. If it was the default, the first by name becomes it."""
+    from edgepack import voices
+    from edgepack.bundle import open_bundle
+
+    _tell(voices.remove(open_bundle(bundle), name), as_json=as_json, quiet=quiet)
+
+
+def _tell(changed: "Bundle", *, as_json: bool, quiet: bool) -> None:
+    from edgepack import report, voices
+
+    manifest = changed.manifest
+    if as_json:
+        record = {"bundle": str(changed.folder), "default": voices.default(manifest)}
+        report.document({**record, "voices": sorted(manifest.voices)})
+    elif not quiet:
+        report.line(f"{changed.folder}: voices {', '.join(sorted(manifest.voices)) or 'none'}")
+        _tell_default(changed)
+
+
+def _tell_default(bundle: "Bundle") -> None:
+    from edgepack import report, voices
+
+    if name := voices.default(bundle.manifest):
+        report.line(f"{name!r} speaks where no --voice is given")

@@ -1,16 +1,12 @@
-"""Wav files in and out, and resampling. Waveforms are float32 in ±1."""
+"""Recordings, and resampling. Waveforms are float32 in ±1."""
 
-import io
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from edgepack.atomic import NewFile, write_atomically
 from edgepack.errors import UsageError
 
 _ZEROS, _ROLLOFF = 6, 0.99
@@ -21,7 +17,6 @@ _MOST_CHANNELS = 8
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 30.0  # the speech tokenizer hears no more
 _BLOCK_SECONDS = 1
 _RESAMPLED_AT_ONCE = 1 << 14
-_INT16 = 32767
 _LOUDEST = 1e6  # of a sample, whose scale is 1; what is computed with larger ones overflows
 
 
@@ -62,7 +57,8 @@ def read(path: Path) -> Recording:
                 with np.errstate(invalid="ignore", over="ignore"):
                     blocks.append(block.mean(1))
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:  # raw, no UTF-8
-        raise UsageError(f"{path}: not a readable sound file ({error})") from None
+        how = f"; convert it: ffmpeg -i {path} {path.stem}.wav" if path.is_file() else ""
+        raise UsageError(f"{path}: not a readable sound file ({error}){how}") from None
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     if not (np.abs(samples) <= _LOUDEST).all():  # NaN is not
         raise UsageError(f"{path}: has samples that are not finite or beyond all use; record again")
@@ -94,63 +90,6 @@ def wrong_length(name: str, seconds: float) -> UsageError:
         f"{name}: {seconds:.1f} s long; a recording has to be "
         f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s"
     )
-
-
-def write(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write mono 16-bit PCM; the file appears whole or not at all."""
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples, -1.0, 1.0), rate, format="WAV", subtype="PCM_16")
-    write_atomically(path, buffer.getvalue())
-
-
-class Writer:
-    """A wav file that grows; whatever was written when it is closed becomes the file, whole.
-
-    Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
-    it becomes no file. With `path` "-" raw 16-bit samples go to standard output as they come.
-    """
-
-    def __init__(self, path: Path, rate: int) -> None:
-        """Begin the file; raises UsageError if its folder does not exist."""
-        self._written = False
-        self._out: BinaryIO | None = None
-        if str(path) == "-":
-            self._out = sys.stdout.buffer
-            return
-        if not path.parent.is_dir():
-            raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
-        self._new = NewFile(path)
-        self._file = soundfile.SoundFile(
-            self._new.file, "w", rate, 1, format="WAV", subtype="PCM_16"
-        )
-
-    def write(self, samples: np.ndarray) -> None:
-        """Add samples float32 [n]."""
-        self._written = True
-        clipped = np.clip(samples, -1.0, 1.0)
-        if self._out:
-            self._out.write((clipped * _INT16).astype("<i2").tobytes())
-            self._out.flush()
-        else:
-            self._file.write(clipped)
-
-    def __enter__(self) -> "Writer":
-        """The writer itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Close the file and give it its name, unless a fault (no interrupt) ended it."""
-        if self._out:
-            return
-        try:
-            self._file.close()
-            interrupted = kind is not None and not issubclass(kind, Exception)
-            if kind is None or (interrupted and self._written):
-                self._new.commit()
-        finally:
-            self._new.discard()
 
 
 def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:

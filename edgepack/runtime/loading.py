@@ -12,6 +12,8 @@ from edgepack import arrays, discovery
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import Solver
+from edgepack.runtime import installed
+from edgepack.runtime import solver as solvers
 from edgepack.runtime.coverage import Coverage, from_text
 from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
 from edgepack.runtime.decode import SpeechDecoder
@@ -23,8 +25,8 @@ from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader, normalizers
 from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Session, engine, engines
-from edgepack.runtime.solver import AUTO, CALIBRATED, NAMES, REFERENCE, euler
+from edgepack.runtime.session import Options, Session, engine
+from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE, euler
 from edgepack.runtime.stream import ChunkedSynthesis
 from edgepack.runtime.text import Frontend
 from edgepack.runtime.vocoder import WINDOW, Vocoder
@@ -110,15 +112,8 @@ class Loaded:
 
         A number of steps is one of the reference solver's.
         """
-        if name not in NAMES:
-            raise UsageError(discovery.unknown("solver", name, NAMES))
-        if name == CALIBRATED and self.flow.table is None:
-            raise UsageError(
-                f"{self.bundle.folder}: has no calibrated solver for {self.host.runtime}; build it "
-                "with --solver calibrated, or use --solver reference"
-            )
-        if name == CALIBRATED and steps:
-            raise UsageError("--steps are of the reference solver; leave out one of both")
+        has = self.flow.table is not None
+        solvers.require(name, steps, has, self.host.runtime, self.bundle.folder)
         own = name == REFERENCE or steps
         return euler(self.flow.settings, steps) if own else self.flow.solver
 
@@ -175,7 +170,7 @@ def choose(
     plan: CpuPlan | None = None,
     wanted: Wanted = AS_PROMISED,
 ) -> Host:
-    """The named runtime or the bundle's first, on the CPUs of a plan, and the provider wanted.
+    """The named runtime or the first that is installed, on the CPUs of a plan, and the provider.
 
     Without a plan, on those this process may use, with `threads` threads or one a core.
     """
@@ -183,13 +178,8 @@ def choose(
     if runtime and runtime not in runtimes:
         raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
     plan = plan or current(Wish(threads=threads))
-    chosen = runtime or runtimes[0]
-    variants = [stage.variants[chosen] for stage in bundle.manifest.stages.values()]
-    if unknown := {variant.engine or chosen for variant in variants} - set(engines()):
-        raise UnsupportedError(
-            f"{bundle.folder}: needs the runtime {min(unknown)!r}, which this edgepack does not "
-            "know; update it"
-        )
+    chosen = runtime or installed.usable(bundle)[0]
+    installed.require(bundle, chosen)
     return Host(chosen, plan.threads, plan, placement=place(bundle, chosen, wanted))
 
 

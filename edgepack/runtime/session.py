@@ -13,8 +13,7 @@ import numpy as np
 from edgepack import discovery
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
-
-PACKAGE = "edgepack.runtime.sessions"
+from edgepack.runtime.installed import SESSIONS
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -210,14 +209,9 @@ class Engine(Protocol):
         ...
 
 
-def engines() -> list[str]:
-    """Names of the engines this version knows, installed or not."""
-    return discovery.names(PACKAGE)
-
-
 def engine(name: str) -> Engine:
     """The engine called `name`; raises UnsupportedError if its package is not installed."""
-    found = cast(Engine, discovery.load(PACKAGE, name, "ENGINE"))
+    found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
     try:
         importlib.import_module(found.distribution)
     except ImportError:

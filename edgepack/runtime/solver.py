@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.discovery import unknown
+from edgepack.errors import UsageError
 from edgepack.manifest import Flow, Solver, SolverStep
 
 AUTO, REFERENCE, CALIBRATED = "auto", "reference", "calibrated"
@@ -23,6 +25,22 @@ _GRIDS: dict[str, Grid] = {
     "linear": lambda s: s,
     "cosine": lambda s: np.float32(1.0) - np.cos(s * np.float32(0.5 * np.pi)),
 }
+
+
+def require(name: str, steps: int | None, calibrated: bool, runtime: str, where: object) -> None:
+    """Raise UsageError for a solver that is not there.
+
+    `calibrated` is whether the bundle in `where` has a table for the runtime.
+    """
+    if name not in NAMES:
+        raise UsageError(unknown("solver", name, NAMES))
+    if name == CALIBRATED and not calibrated:
+        raise UsageError(
+            f"{where}: has no calibrated solver for {runtime}; build it with --solver calibrated, "
+            "or use --solver reference"
+        )
+    if name == CALIBRATED and steps:
+        raise UsageError("--steps are of the reference solver; leave out one of both")
 
 
 def time_steps(steps: int, schedule: str) -> list[tuple[np.float32, np.float32]]:

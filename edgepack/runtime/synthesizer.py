@@ -64,7 +64,7 @@ class Synthesizer:
         wanted: Wanted = AS_PROMISED,
         on_stage: Callable[[str], None] = lambda stage: None,
     ) -> "Synthesizer":
-        """Check and load a bundle for one of its runtimes, by default its first.
+        """Check and load a bundle for one of its runtimes, or the first that is installed.
 
         `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
         networks are loaded when they are needed and released after. `wanted` is a provider of
@@ -109,9 +109,9 @@ class Synthesizer:
         with self._speaker() as speaker:
             return speaker.sound([decoded], manner)
 
-    def convert(self, recording: Path, settings: Settings = Settings()) -> Speech:
+    def convert(self, recording: Path | audio.Recording, settings: Settings = Settings()) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
-        heard = audio.read(recording)
+        heard = audio.read(recording) if isinstance(recording, Path) else recording
         with self._listening:
             tokens = self.enroller.tokens(heard)
         return self.speak_tokens(tokens.tolist(), settings)

@@ -1,11 +1,14 @@
 """Every failure is one line on stderr and an exit code; with --json also one document."""
 
 import errno
+import os
+import platform
+import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
-from support import Build
+from support import Build, Checkpoints
 
 from cli import Cli, contents
 from edgepack import target
@@ -27,6 +30,7 @@ FAILURES = [
     (KeyboardInterrupt(), 5, "resources", "interrupted"),
     (MemoryError(), 5, "resources", "memory ran out"),
     (OSError(errno.ENOSPC, "No space left on device", "a.wav"), 5, "resources", "a.wav: no space"),
+    (OSError(errno.EFBIG, "File too large", "a.wav"), 5, "resources", "a.wav: no space"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), 5, "resources", "no space left"),
     (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), 2, "usage", "a.txt: No such file"),
     (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "usage", "x: Permission denied"),
@@ -105,7 +109,7 @@ def test_what_the_user_did_wrong_is_one_line_in_debug_too(
 
 REFUSED = {
     "": "no command; give one of bench, build, doctor, inspect, report, run",
-    "voice": "no command; give one of add, list",
+    "voice": "no command; give one of add, default, list, remove",
     "vioce": "did you mean 'voice'",
     "voice ad": "Did you mean 'add'",
     "--jsn": "No such option",
@@ -113,11 +117,16 @@ REFUSED = {
     "targets intel-cp": "unknown target 'intel-cp'; did you mean 'intel-cpu'",
     "targets intel-cpu another": "unexpected extra argument",
     "build": "Missing argument 'MODEL'",
-    "build demo": "Missing option '--target'",
+    "build demo": "Missing option '--target'; 'edgepack targets' lists the devices",
     "build demo -t intel-cpux": "did you mean 'intel-cpu'",
     "build demo -t intel-cpu --format openvin": "did you mean 'openvino'",
     "build demo -t intel-cpu --precision fp31": "unknown precision 'fp31'; did you mean 'fp32'",
     "build nowhere -t intel-cpu": "nowhere: no such checkpoint folder",
+    "build demo -t raspberrypi": "did you mean 'linux-arm64-rpi4', 'linux-arm64-rpi5' or ",
+    "build demo -t GPU": "did you mean 'nvidia-gpu'?",
+    "build demo -t intel-cpu --precision INT8": "did you mean 'int8'?",
+    "build demo -t intel-cpu --language chinese": "unknown language 'chinese'; did you mean 'zh'?",
+    "run demo hello": "'edgepack build demo --target NAME' makes one",
     "inspect nowhere": "nowhere",
     "run": "Missing argument 'BUNDLE'",
     "run nowhere hello": "nowhere: no bundle there",
@@ -164,3 +173,56 @@ def test_run_refuses_what_the_bundle_does_not_have(cli: Cli, bundle: Build, opti
     assert ran.code == 2
     assert BAD_NAMES[options] in ran.message
     assert contents(Path()) == {}
+
+
+def test_a_missing_target_names_the_one_of_this_machine(cli: Cli) -> None:
+    named = cli("build", "demo").message.rsplit(" ", 1)[1]
+    assert target.load(named).architecture == platform.machine()
+
+
+def test_a_checkpoint_and_a_folder_of_bundles_are_no_bundle(
+    cli: Cli, bundle: Build, checkpoints: Checkpoints
+) -> None:
+    tiny = checkpoints("tiny")
+    ran = cli("run", tiny, "hello")
+    assert ran.code == 2
+    assert f"it is a checkpoint; 'edgepack build {tiny} --target NAME' makes one" in ran.message
+    built = bundle("tiny")
+    assert f"did you mean {built}?" in cli("run", built.parent, "hello").message
+
+
+def test_text_in_another_encoding_says_how_to_convert_it(cli: Cli, bundle: Build) -> None:
+    Path("gb.txt").write_bytes("你好".encode("gb18030"))
+    tiny = bundle("tiny")
+    for command in (("run", tiny, "-f", "gb.txt"), ("bench", tiny, "-f", "gb.txt")):
+        ran = cli(*command)
+        assert ran.code == 2
+        assert ran.message.startswith("gb.txt: not UTF-8 text; convert it first")
+        assert "iconv" in ran.message
+
+
+def test_a_recording_in_another_format_says_how_to_convert_it(cli: Cli, bundle: Build) -> None:
+    Path("me.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    ran = cli("run", bundle("tiny"), "--convert", "me.m4a")
+    assert ran.code == 2
+    assert "ffmpeg -i me.m4a me.wav" in ran.message
+
+
+def test_a_path_that_is_not_utf8_is_one_line(cli: Cli, bundle: Build) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    for command in (
+        ("run", name, "hello"),
+        ("run", bundle("tiny"), "hello", "-f", name),
+        ("build", name, "-t", "intel-cpu"),
+        ("inspect", name),
+        ("verify", name),
+        ("voice", "add", bundle("tiny"), "me", name, "--text", "hi"),
+        ("voice", "add", bundle("tiny"), name, "a.wav", "--text", "hi"),
+    ):
+        ran = cli(*command)
+        assert ran.code == 2, command
+        assert "internal error" not in ran.message
+    shutil.copytree(bundle("tiny"), name, copy_function=os.link)
+    ran = cli("run", name, "hello")
+    assert ran.code == 2
+    assert "not a UTF-8 name" in ran.message

@@ -91,3 +91,10 @@ def test_the_version_and_the_help_are_no_errors(cli: Cli) -> None:
         ran = cli(*arguments)
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith("Usage: edgepack")
+
+
+def test_the_embedded_voice_can_be_looked_into(cli: Cli) -> None:
+    told = cli("inspect", "demo", "--json")
+    assert told.code == 0
+    assert told.document["kind"] == "checkpoint"
+    assert "espeak_female" in told.document["voices"]

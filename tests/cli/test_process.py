@@ -68,7 +68,10 @@ def test_closed_streams_are_no_bugs(bundle: Build) -> None:
 def test_input_that_is_not_utf8_is_a_usage_error(bundle: Build) -> None:
     ran = edgepack("run", bundle("tiny"), "-", input=b"\xff\xfe")
     assert ran.returncode == 2
-    assert ran.stderr == b"edgepack: standard input: not UTF-8 text\n"
+    assert ran.stderr == (
+        b"edgepack: standard input: not UTF-8 text; convert it first, such as with "
+        b"'iconv -f GB18030 -t UTF-8'\n"
+    )
 
 
 def test_names_that_stdout_cannot_encode_are_escaped() -> None:

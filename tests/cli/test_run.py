@@ -1,18 +1,21 @@
 """`edgepack run`: speech in a file, and an account of it."""
 
+import importlib.machinery
 import io
 import json
 import os
 import sys
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import soundfile
 from support import GOLDEN, RUNTIMES, Build
 
 from cli import Cli, contents, samples
-from edgepack.runtime import guards
+from edgepack.runtime import guards, loading
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
@@ -255,3 +258,89 @@ def test_an_existing_file_stays_when_the_run_fails(cli: Cli, tiny: Path) -> None
     Path("a.wav").write_bytes(b"precious")
     assert cli("run", tiny, "hello", "--voice", "nobody", "-o", "a.wav").code == 2
     assert Path("a.wav").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.flac", "FLAC"), ("a.OGG", "OGG"), ("a.mp3", "MP3")])
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_the_name_decides_the_format(
+    cli: Cli, tiny: Path, name: str, kind: str, stream: tuple[str, ...]
+) -> None:
+    ran = cli("run", tiny, "hello", "-o", name, *stream, *NOISE, "--json")
+    assert ran.code == 0, ran.err
+    found = soundfile.info(name)
+    assert found.format == kind
+    assert found.duration == pytest.approx(ran.document["audio_seconds"], abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.txt", "a"])
+def test_a_format_that_is_not_known_is_refused_before_loading(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(loading, "open_stage", None)
+    ran = cli("run", tiny, "hello", "-o", name)
+    assert ran.code == 2
+    assert "end its name with .wav" in ran.message
+    assert contents(Path()) == {}
+
+
+def test_every_line_of_a_file_becomes_a_file(cli: Cli, tiny: Path) -> None:
+    Path("lines.txt").write_text("hello\n\n你好\n", "utf-8")
+    ran = cli("run", tiny, "-f", "lines.txt", "-o", "spoken/", *NOISE, "--json")
+    assert ran.code == 0, ran.err
+    told = ran.document
+    assert sorted(contents(Path("spoken"))) == ["0001.wav", "0002.wav"]
+    assert told["text"] == ["hello.", "你好。"]
+    lengths = [len(samples(Path(of["path"]))[1]) / 24000 for of in told["files"]]
+    assert lengths == pytest.approx([of["audio_seconds"] for of in told["files"]])
+    assert sum(lengths) == pytest.approx(told["audio_seconds"])
+    alone = cli("run", tiny, "你好", *NOISE, "--json")
+    assert alone.code == 0
+    assert Path("out.wav").read_bytes() == Path("spoken/0002.wav").read_bytes()
+    assert "spoken, 2 files: " in cli("run", tiny, "-f", "lines.txt", "-o", "spoken", *NOISE).out
+    Path("bad.txt").write_text("hello\n!?\n", "utf-8")
+    ran = cli("run", tiny, "-f", "bad.txt", "-o", "spoken", *NOISE)
+    assert ran.code == 2
+    assert ran.message.startswith("line 2 of 2: ")
+
+
+class Output:
+    """A stand-in for PortAudio's output."""
+
+    heard: ClassVar[list[np.ndarray]] = []
+
+    def __init__(self, samplerate: int, channels: int, dtype: str) -> None:
+        assert (samplerate, channels, dtype) == (24000, 1, "float32")
+        self.heard.clear()
+
+    def write(self, samples: np.ndarray) -> None:
+        assert samples.dtype == np.float32
+        self.heard.append(samples[:, 0])
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_it_is_played(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, stream: tuple[str, ...]
+) -> None:
+    module = types.ModuleType("sounddevice")
+    module.__spec__ = importlib.machinery.ModuleSpec("sounddevice", None)
+    module.OutputStream = Output  # type: ignore[attr-defined]
+    module.PortAudioError = OSError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    told = cli("run", tiny, "hello", "--play", *stream, *NOISE, "--json").document
+    assert sum(map(len, Output.heard)) == round(24000 * told["audio_seconds"])
+    assert told["output"] is None
+    assert contents(Path()) == {}
+    assert cli("run", tiny, "hello", "--play", "-o", "a.wav", *stream, *NOISE, "-q").code == 0
+    assert len(samples(Path("a.wav"))[1]) == sum(map(len, Output.heard))
+
+
+def test_playing_needs_its_package(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    ran = cli("run", tiny, "hello", "--play")
+    assert ran.code == 3
+    assert ran.message == "sounddevice is not installed; pip install 'edgepack[play]'"

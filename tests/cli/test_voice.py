@@ -11,6 +11,7 @@ from support import GOLDEN, Build
 
 from cli import Cli, contents, copied, samples
 from edgepack.bundle import open_bundle
+from edgepack.runtime import audio, loading, prompting
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
 TEXT = ("--text", "Hi 你好")
@@ -26,7 +27,10 @@ def test_an_added_voice_is_listed_and_speaks(cli: Cli, tiny: Path) -> None:
     added = cli("voice", "add", tiny, "邻居 2", RECORDING, *TEXT, "--json")
     assert (added.code, added.err) == (0, "")
     tokens = added.document["speech_tokens"]
-    assert added.document == {"bundle": str(tiny), "voice": "邻居 2", "speech_tokens": tokens}
+    assert added.document == {
+        "bundle": str(tiny), "voice": "邻居 2", "speech_tokens": tokens, "default": "random",
+        "warnings": [],
+    }  # fmt: skip
     assert tokens > 20
 
     listed = cli("voice", "list", tiny, "--json").document
@@ -109,3 +113,61 @@ def test_a_bundle_without_enrolment_networks_says_so(cli: Cli, tiny: Path) -> No
         ran = cli(*command)
         assert ran.code == 2
         assert "has no enrolment networks" in ran.message
+
+
+def test_the_default_is_chosen_and_a_voice_removed(cli: Cli, tiny: Path) -> None:
+    assert cli("voice", "add", tiny, "a", RECORDING, *TEXT, "-q") == (0, "", "")
+    speak = ("run", tiny, "hello", "--guard", "warn", "--json")
+    assert cli(*speak).document["voice"] == "random"
+    told = cli("voice", "default", tiny, "a")
+    assert told.code == 0
+    assert "'a' speaks where no --voice is given" in told.out
+    assert cli(*speak).document["voice"] == "a"
+    assert cli("voice", "list", tiny, "--json").document["default"] == "a"
+    removed = cli("voice", "remove", tiny, "a", "--json").document
+    assert removed == {"bundle": str(tiny), "default": "random", "voices": ["random"]}
+    assert cli("verify", tiny, "--format", "ort", "-q").code == 0
+    for command in ("default", "remove"):
+        refused = cli("voice", command, tiny, "randon")
+        assert refused.code == 2
+        assert "did you mean 'random'" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("silent", "Hi there", "nothing is heard in it"),
+        ("quiet", "Hi there", "nothing is heard in it"),
+        ("spoken", "", "no words are given"),
+        ("spoken", " ?! ", "no words are given"),
+    ],
+)
+def test_what_nobody_says_is_refused(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, words: str
+) -> None:
+    monkeypatch.setattr(loading, "open_enroller", None)
+    heard, rate = soundfile.read(RECORDING, dtype="float32")
+    scale = {"silent": 0.0, "quiet": 0.002, "spoken": 1.0}[name]
+    soundfile.write(f"{name}.wav", scale * heard, rate)
+    before = contents(tiny)
+    ran = cli("voice", "add", tiny, "me", f"{name}.wav", "--text", text)
+    assert ran.code == 2
+    assert words in ran.message
+    assert contents(tiny) == before
+
+
+@pytest.mark.parametrize(
+    ("gain", "text", "words"),
+    [
+        (1.0, "Hi 你好", None),
+        (20.0, "Hi 你好", "is clipped"),
+        (1.0, "这是一段很长的文字" * 5, "its text is too much for"),
+        (1.0, "Hi", "its text is too little for"),
+    ],
+)
+def test_what_is_doubtful_is_told(gain: float, text: str, words: str | None) -> None:
+    heard = audio.read(RECORDING)
+    louder = audio.Recording("a.wav", np.clip(gain * heard.samples, -1, 1), heard.rate)
+    found = prompting.problems(louder, text)
+    assert len(found) == (words is not None)
+    assert all(words in line for line in found if words)

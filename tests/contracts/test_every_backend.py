@@ -13,7 +13,8 @@ from edgepack.backend import PACKAGE, backend
 from edgepack.errors import UnsupportedError
 from edgepack.isolation import isolated
 from edgepack.report import Step, silent
-from edgepack.runtime.session import Options, engine, engines
+from edgepack.runtime.installed import engines
+from edgepack.runtime.session import Options, engine
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 3e-3}
 EACH_FORMAT = pytest.mark.parametrize(("runtime", "container", "precision"), FORMATS)

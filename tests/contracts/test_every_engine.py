@@ -15,8 +15,9 @@ from edgepack.calibration.observe import Observed
 from edgepack.calibration.samples import Reservoir
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.runtime.gpu.guard import Guarded, Reruns
+from edgepack.runtime.installed import engines
 from edgepack.runtime.residency import OnDemand, Residency
-from edgepack.runtime.session import Feeds, Options, Session, engine, engines
+from edgepack.runtime.session import Feeds, Options, Session, engine
 from edgepack.runtime.watch import Watched
 from edgepack.runtime.wrapper import Wrapper
 

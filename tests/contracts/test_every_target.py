@@ -6,7 +6,7 @@ from edgepack import discovery, target
 from edgepack.backend import PACKAGE, backend
 from edgepack.family import PACKAGE as FAMILIES
 from edgepack.recipe import PRECISIONS
-from edgepack.runtime.session import engines
+from edgepack.runtime.installed import engines
 
 
 @pytest.mark.parametrize("name", target.names())

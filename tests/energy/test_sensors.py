@@ -160,20 +160,23 @@ def test_a_battery_that_tells_nothing(tmp_path: Path) -> None:
         meter("battery").open(machine(tmp_path / "other"), Device(), "")
 
 
+T = 2e9  # seconds since 1970
+
+
 def log(path: Path, rows: list[tuple[float, float]]) -> Path:
     path.write_text("t_s,w\n" + "".join(f"{t},{w}\n" for t, w in rows))
     return path
 
 
 def test_external_log_between_its_lines(tmp_path: Path) -> None:
-    rows = [(100.0, 10.0), (101.0, 20.0), (103.0, 20.0), (104.0, 0.0)]
+    rows = [(T, 10.0), (T + 1, 20.0), (T + 3, 20.0), (T + 4, 0.0)]
     path = log(tmp_path / "log.csv", rows)
     whole = 15.0 + 40.0 + 10.0
-    assert external.energy(rows, 100.0, 104.0) == pytest.approx(whole, abs=1e-9)
-    assert external.energy(rows, 100.5, 103.5) == pytest.approx(
+    assert external.energy(rows, T, T + 4) == pytest.approx(whole, abs=1e-9)
+    assert external.energy(rows, T + 0.5, T + 3.5) == pytest.approx(
         (15 + 20) / 4 + 40 + (20 + 10) / 4, abs=1e-9
     )
-    clock = iter([100.5, 103.5])
+    clock = iter([T + 0.5, T + 3.5])
     window = type(EXTERNAL)(clock=lambda: next(clock)).open(machine(tmp_path), Device(), str(path))
     opened = window.window()
     opened.poll(0.0)
@@ -183,8 +186,8 @@ def test_external_log_between_its_lines(tmp_path: Path) -> None:
 
 
 def test_external_log_that_ends_too_early(tmp_path: Path) -> None:
-    path = log(tmp_path / "log.csv", [(1.0, 1.0), (2.0, 1.0)])
-    clock = iter([1.0, 2.5])
+    path = log(tmp_path / "log.csv", [(T, 1.0), (T + 1, 1.0)])
+    clock = iter([T, T + 1.5])
     instrument = type(EXTERNAL)(clock=lambda: next(clock)).open(
         machine(tmp_path), Device(), str(path)
     )
@@ -194,6 +197,12 @@ def test_external_log_that_ends_too_early(tmp_path: Path) -> None:
     found = energy.reading("external", instrument, window, 1.5)
     assert found.joules is None
     assert "does not cover the whole window" in found.flags[0]
+
+
+def test_external_log_of_times_since_it_began(tmp_path: Path) -> None:
+    path = log(tmp_path / "log.csv", [(0.0, 1.0), (60.0, 1.0)])
+    with pytest.raises(UnusableError, match="t_s ends at 60; it has to be seconds since 1970"):
+        meter("external").open(machine(tmp_path), Device(), str(path))
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "t_s,w\nx,1\n", ""])
@@ -231,5 +240,5 @@ def test_estimate_is_called_one(tmp_path: Path) -> None:
 
 
 def test_estimate_needs_figures(tmp_path: Path) -> None:
-    with pytest.raises(UnusableError, match="no watts to estimate with"):
+    with pytest.raises(UnusableError, match="needs a bundle whose target has watts"):
         meter("model").open(machine(tmp_path), Device(), "")

@@ -80,6 +80,12 @@ def compared(house: House) -> None:
     assert found["passed"] is True
 
 
+def in_lines(house: House) -> None:
+    (house.folder / "lines.txt").write_text("今天天气很好。\nGood morning.\n", "utf-8")
+    house.run("run", "BUNDLE", "-f", "lines.txt", "-o", "folder/")
+    assert len(list((house.folder / "folder").glob("*.wav"))) == 2
+
+
 ELSEWHERE = "tests/headline/test_targets.py"  # where every target is built
 # What the first column says, and what is done for it. A new row needs a line here.
 ROWS: dict[str, Sequence[Callable[[House], None]] | str] = {
@@ -93,6 +99,13 @@ ROWS: dict[str, Sequence[Callable[[House], None]] | str] = {
     "build for one runtime only": [builds("--format", name) for name in ("openvino", "tflite")],
     "take other weights of the language model": "tests/cli/test_build.py",
     "speak with a voice of your own": [speaks("--voice", "anna")],
+    "have it speak where none is asked for, or remove it": "tests/cli/test_voice.py",
+    "write flac, ogg, opus or mp3": [
+        does("run", "BUNDLE", "今天天气很好。", "-o", f"out.{name}", leaves=f"out.{name}")
+        for name in ("flac", "ogg", "opus", "mp3")
+    ],
+    "speak every line of a file": [in_lines],
+    "hear it at once": "tests/cli/test_run.py",
     "speak in a style": [speaks("--voice", "anna", "--instruct", "用四川话说这句话")],
     "say how words are spoken": [speaks("--lexicon", "words.txt")],
     "say a recording in another voice": [

@@ -1,5 +1,6 @@
 """Sound files in and out, and resampling."""
 
+import resource
 import tracemalloc
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from repeatable import repeatable
 from support import GOLDEN
 
 from edgepack.errors import UsageError
-from edgepack.runtime import audio
+from edgepack.runtime import audio, sound_file
 
 RATES = [16000, 22050, 24000, 44100, 48000]
 STEP = 1 / 32768  # of 16-bit samples
@@ -25,7 +26,7 @@ def sine(hertz: float, rate: int, seconds: float = 0.3) -> np.ndarray:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path, samples = tmp_path / "a.wav", sine(440, 24000)
-    audio.write(path, samples, 24000)
+    sound_file.write(path, samples, 24000)
     recording = audio.read(path)
     assert (recording.name, recording.rate, recording.seconds) == (str(path), 24000, 0.3)
     assert recording.samples.dtype == np.float32
@@ -35,20 +36,20 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
-    audio.write(tmp_path / "a.wav", np.array([0, 1.5, -1.5, 1, -1], np.float32), 16000)
+    sound_file.write(tmp_path / "a.wav", np.array([0, 1.5, -1.5, 1, -1], np.float32), 16000)
     samples = audio.read(tmp_path / "a.wav").samples
     np.testing.assert_allclose(samples, [0, 1, -1, 1, -1], rtol=0, atol=STEP)
 
 
 def test_nothing_at_all_can_be_written(tmp_path: Path) -> None:
-    audio.write(tmp_path / "a.wav", np.zeros(0, np.float32), 24000)
+    sound_file.write(tmp_path / "a.wav", np.zeros(0, np.float32), 24000)
     assert audio.read(tmp_path / "a.wav").seconds == 0
 
 
 def test_an_old_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     for count in (100, 7):
-        audio.write(path, np.zeros(count, np.float32), 24000)
+        sound_file.write(path, np.zeros(count, np.float32), 24000)
     assert len(audio.read(path).samples) == 7
 
 
@@ -136,7 +137,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) ->
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such folder to write a\.wav to"):
-        audio.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32), 24000)
+        sound_file.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32), 24000)
 
 
 @pytest.mark.parametrize("new", [16000, 24000])
@@ -191,7 +192,7 @@ def test_resampling_keeps_the_length_in_time(count: int, old: int, new: int) -> 
 
 def test_a_file_that_grows_appears_when_it_is_whole(tmp_path: Path) -> None:
     path, samples = tmp_path / "a.wav", sine(440, 24000)
-    with audio.Writer(path, 24000) as writer:
+    with sound_file.Writer(path, 24000) as writer:
         for part in np.array_split(samples, 7):
             writer.write(part)
             assert not path.exists()
@@ -203,7 +204,7 @@ def test_an_interrupt_keeps_what_was_written_and_a_fault_does_not(tmp_path: Path
     path = tmp_path / "a.wav"
 
     def write(seconds: float, ends_in: BaseException) -> None:
-        with audio.Writer(path, 24000) as writer:
+        with sound_file.Writer(path, 24000) as writer:
             writer.write(np.zeros(int(seconds * 24000), np.float32))
             raise ends_in
 
@@ -219,7 +220,7 @@ def test_an_interrupt_keeps_what_was_written_and_a_fault_does_not(tmp_path: Path
 def test_an_interrupt_before_anything_was_written_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), audio.Writer(path, 24000):
+    with pytest.raises(KeyboardInterrupt), sound_file.Writer(path, 24000):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -229,14 +230,14 @@ def test_what_a_killed_stream_left_is_cleared_by_the_next(tmp_path: Path) -> Non
     path = tmp_path / "a.wav"
     for name in (".a.wav.4711.tmp", ".a.wav.01234567.tmp"):
         (tmp_path / name).write_bytes(b"half")
-    with audio.Writer(path, 24000) as writer:
+    with sound_file.Writer(path, 24000) as writer:
         writer.write(sine(440, 24000))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_in_no_folder_cannot_grow(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        audio.Writer(tmp_path / "no" / "a.wav", 24000)
+        sound_file.Writer(tmp_path / "no" / "a.wav", 24000)
 
 
 @pytest.mark.parametrize("name", ["a.raw", "a.RAW", "\udcff.wav"])
@@ -250,3 +251,42 @@ def test_what_has_no_header_or_no_name_is_one_of_our_errors(tmp_path: Path, name
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_next_to_no_samples_are_resampled(count: int) -> None:
     assert audio.resample(np.ones(count, np.float32), 48000, 16000).shape == (min(count, 1),)
+
+
+@pytest.mark.parametrize("ending", sound_file.FORMATS)
+def test_a_file_has_the_format_of_its_name(tmp_path: Path, ending: str) -> None:
+    path, samples = tmp_path / f"a{ending}", sine(440, 24000, 1.0)
+    sound_file.write(path, samples, 24000)
+    assert soundfile.info(path).format == sound_file.FORMATS[ending].format
+    heard, rate = soundfile.read(path, dtype="float32")
+    assert rate in (24000, 48000)  # Opus is decoded at any rate
+    assert len(heard) / rate == pytest.approx(1.0, abs=0.1)
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.35, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.aac", "a", "a.wav.txt"])
+def test_a_format_that_is_not_written_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="end its name with"):
+        sound_file.write(tmp_path / name, sine(440, 24000), 24000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", sound_file.FORMATS)
+@pytest.mark.parametrize("seconds", [1, 20])
+def test_a_full_disk_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, seconds: int
+) -> None:
+    """Whether the disk is full while it grows, or when it is closed."""
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(b"old")
+    noise = np.random.default_rng(0).uniform(-1, 1, 24000).astype(np.float32)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            sound_file.write(path, np.tile(noise, seconds), 24000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -14,6 +14,7 @@ from edgepack import voices
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.flow import Condition
+from edgepack.runtime.installed import engines
 from edgepack.runtime.loading import (
     Host,
     choose,
@@ -22,7 +23,7 @@ from edgepack.runtime.loading import (
     open_stage,
     with_session,
 )
-from edgepack.runtime.session import Feeds, engine, engines
+from edgepack.runtime.session import Feeds, engine
 from edgepack.runtime.solver import euler
 
 

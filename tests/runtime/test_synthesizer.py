@@ -11,7 +11,7 @@ from support import GOLDEN, RUNTIMES, Build
 
 from edgepack import voices
 from edgepack.errors import UsageError
-from edgepack.runtime import audio
+from edgepack.runtime import audio, sound_file
 from edgepack.runtime.session import engine
 from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
 from edgepack.runtime.watch import Recorder
@@ -185,7 +185,7 @@ def test_time_is_accounted_for_by_stage(ort: Subject) -> None:
 def test_a_recording_is_said_again_by_another_voice(subject: Subject, tmp_path: Path) -> None:
     with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
         original, tokens = recorded["en04_wav"][0], recorded["en04_tokens"]
-    audio.write(tmp_path / "female.wav", original, 24000)
+    sound_file.write(tmp_path / "female.wav", original, 24000)
     settings = Settings(voice="espeak_male")
     speech = subject.synthesizer.convert(tmp_path / "female.wav", settings)
     assert_heard(speech)

@@ -15,6 +15,7 @@ from edgepack.manifest import Device
 from edgepack.runtime.meter import Instrument, Machine, UnusableError
 
 _UPDATE_SECONDS = 1.0
+_EARLIEST = 1e9  # of 2001: smaller times are not of a clock
 
 
 @dataclass
@@ -49,7 +50,9 @@ class _External:
         if not argument:
             raise UnusableError("external needs a log: external:FILE.csv with lines of t_s,w")
         path = Path(argument)
-        read(path)
+        rows = read(path)
+        if rows:
+            _require_clock(path, rows[-1][0])
         return Instrument(
             "external",
             str(path),
@@ -67,6 +70,14 @@ def read(path: Path) -> list[tuple[float, float]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnusableError(f"{path}: not a CSV with columns t_s,w ({error})") from None
     return sorted(rows)
+
+
+def _require_clock(path: Path, last: float) -> None:
+    if last < _EARLIEST:
+        raise UnusableError(
+            f"{path}: t_s ends at {last:g}; it has to be seconds since 1970, as 'date +%s' gives, "
+            "and not since the log began"
+        )
 
 
 def energy(rows: list[tuple[float, float]], start: float, end: float) -> float:

@@ -51,7 +51,7 @@ class _Model:
     def open(self, machine: Machine, device: Device, argument: str) -> Instrument:
         watts = device.watts
         if watts is None:
-            raise UnusableError("the bundle's target has no watts to estimate with (energy.watts)")
+            raise UnusableError("needs a bundle whose target has watts (energy.watts)")
         share = len(allowed()) / (os.cpu_count() or 1)
         return Instrument(
             "process_share",

@@ -17,6 +17,8 @@ from edgepack.runtime.session import Feeds, Options, Session, translated
 if TYPE_CHECKING:
     import openvino
 
+PACKAGE = "openvino"
+
 _RELEASE_SECONDS = 0.2
 _CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
 
@@ -116,7 +118,7 @@ class _OpenVinoSession(Session):
 
 @dataclass(frozen=True)
 class _OpenVino:
-    distribution: str = "openvino"
+    distribution: str = PACKAGE
     batches: bool = True
     reads_onnx: bool = True
 

@@ -19,6 +19,8 @@ from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, lengths, open_sess
 if TYPE_CHECKING:
     import onnxruntime
 
+PACKAGE = "onnxruntime"
+
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SAME_AS_REQUESTED = 1  # how an arena grows
 _ERROR_SEVERITY = 3
@@ -126,7 +128,7 @@ def _value(array: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class _Ort:
-    distribution: str = "onnxruntime"
+    distribution: str = PACKAGE
     batches: bool = True
     reads_onnx: bool = True
 

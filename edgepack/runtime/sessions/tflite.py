@@ -17,6 +17,8 @@ from edgepack.runtime.session import Feeds, Options, Session, translated
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
+PACKAGE = "ai_edge_litert"
+
 _USED = "used"  # the input that says how many slots of the caches are filled
 _FEWEST_SLOTS = 256
 _STDERR = 2
@@ -197,7 +199,7 @@ def _in_order(value: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _LiteRt:
-    distribution: str = "ai_edge_litert"
+    distribution: str = PACKAGE
     batches: bool = False
     reads_onnx: bool = False
 

@@ -1,0 +1,222 @@
+"""What `edgepack run` is given to speak, and where its sound goes."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgepack import utf8
+from edgepack.errors import EdgepackError, ResourceError, UsageError
+from edgepack.report import Step
+from edgepack.runtime import audio
+from edgepack.runtime.audio import Recording
+from edgepack.runtime.playing import Player
+from edgepack.runtime.sound_file import Writer, format_of
+from edgepack.runtime.speech import Settings, Speech
+from edgepack.runtime.synthesizer import Synthesizer
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Texts that are spoken each into a file of its own."""
+
+    texts: Sequence[str]
+
+
+Given = str | Iterator[str] | list[int] | Recording | Lines
+
+
+class Sink(Protocol):
+    """What takes sound as it comes."""
+
+    def write(self, samples: np.ndarray) -> None:
+        """Take samples float32 [n]."""
+        ...
+
+
+def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given:
+    """What is to be spoken, read before anything is loaded; a stream reads its text as it comes.
+
+    Raises UsageError for what cannot be read, and for a file to write that has no known format.
+    """
+    output: Path | None = options["output"]
+    if output and file and is_folder(output):
+        lines = [line for line in utf8.read(file).splitlines() if line.strip()]
+        if not lines:
+            raise UsageError(f"{file}: no lines to speak")
+        return Lines(lines)
+    if output and str(output) != "-":
+        format_of(output)
+    if options["convert"]:
+        return audio.read(options["convert"])
+    if options["speech_tokens"]:
+        return _tokens(options["speech_tokens"])
+    if options["stream"] and text == "-":
+        return _arriving()
+    return _text(text, file)
+
+
+def is_folder(output: Path) -> bool:
+    """Whether files are to be written into it: a folder, or a name without an ending."""
+    return output.is_dir() or not (output.suffix or str(output) == "-" or output.exists())
+
+
+def speak(
+    synthesizer: Synthesizer,
+    what: Given,
+    settings: Settings,
+    options: dict[str, Any],
+    player: Player | None,
+    step: Step,
+) -> list[tuple[Path | None, Speech]]:
+    """Speak what was asked for, write and play it: files with what is in them."""
+    output: Path | None = options["output"]
+    if isinstance(what, Lines):
+        assert output  # noqa: S101 (`given` made lines for a folder)
+        return _each(synthesizer, what.texts, settings, output, player, step)
+    with ExitStack() as opened:
+        sinks: list[Sink] = []
+        if player:
+            sinks.append(opened.enter_context(player))
+        if options["stream"] and isinstance(what, str | Iterator):
+            speech = _stream(synthesizer, what, settings, output, sinks, step)
+        else:
+            speech = _whole(synthesizer, what, settings)
+            _write(output, speech, sinks)
+    return [(output, speech)]
+
+
+def _each(
+    synthesizer: Synthesizer,
+    texts: Sequence[str],
+    settings: Settings,
+    folder: Path,
+    player: Player | None,
+    step: Step,
+) -> list[tuple[Path | None, Speech]]:
+    """A file for every text, named by its number: those before one that fails stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = max(4, len(str(len(texts))))
+    found: list[tuple[Path | None, Speech]] = []
+    with ExitStack() as opened:
+        sinks = [opened.enter_context(player)] if player else []
+        for number, text in enumerate(texts, 1):
+            step(f"line {number} of {len(texts)}")
+            path = folder / f"{number:0{digits}}.wav"
+            try:
+                speech = synthesizer.speak(text, settings)
+            except EdgepackError as error:
+                where = f"line {number} of {len(texts)}"
+                raise type(error)(f"{where}: {error}", error.details) from error
+            _write(path, speech, sinks)
+            found.append((path, speech))
+    return found
+
+
+def _whole(synthesizer: Synthesizer, what: Given, settings: Settings) -> Speech:
+    if isinstance(what, Recording):
+        return synthesizer.convert(what, settings)
+    if isinstance(what, list):
+        return synthesizer.speak_tokens(what, settings)
+    assert isinstance(what, str)  # noqa: S101 (all else is a stream, or lines)
+    return synthesizer.speak(what, settings)
+
+
+def _write(output: Path | None, speech: Speech, sinks: Sequence[Sink]) -> None:
+    if output:
+        with Writer(output, speech.sample_rate) as writer:
+            _into([writer], speech)
+    _into(sinks, speech)
+
+
+def _into(sinks: Sequence[Sink], speech: Speech) -> None:
+    """Hand sound out a second at a time, which can be interrupted."""
+    for sink in sinks:
+        for start in range(0, len(speech.audio), speech.sample_rate):
+            sink.write(speech.audio[start : start + speech.sample_rate])
+
+
+def _stream(
+    synthesizer: Synthesizer,
+    text: str | Iterator[str],
+    settings: Settings,
+    output: Path | None,
+    sinks: Sequence[Sink],
+    step: Step,
+) -> Speech:
+    """Write chunks as they are made. After an interrupt the file has what was spoken until then."""
+    seconds = 0.0
+    try:
+        with synthesizer.stream(text, settings) as stream, ExitStack() as opened:
+            if output:
+                writer = opened.enter_context(Writer(output, synthesizer.sample_rate))
+                sinks = [writer, *sinks]
+            for chunk in stream:
+                seconds += len(chunk) / synthesizer.sample_rate
+                for sink in sinks:
+                    sink.write(chunk)
+                step(f"{seconds:.1f} s spoken")
+    except KeyboardInterrupt:
+        if not seconds or not output:
+            raise
+        raise ResourceError(
+            f"interrupted; {output} has the {seconds:.2f} s that were spoken"
+        ) from None
+    return stream.speech
+
+
+def _arriving() -> Iterator[str]:
+    """Standard input as it arrives, line by line; every line is a piece of one text."""
+    try:
+        yield from sys.stdin or ()
+    except UnicodeError:
+        raise utf8.refused("standard input") from None
+
+
+def _text(text: str | None, file: Path | None) -> str:
+    if file is not None:
+        return utf8.read(file)
+    try:
+        if text == "-":
+            return sys.stdin.read() if sys.stdin else ""
+        (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
+    except UnicodeError:
+        raise utf8.refused("standard input" if text == "-" else "the text") from None
+    return text or ""
+
+
+def _tokens(path: Path) -> list[int]:
+    import json
+
+    try:
+        tokens = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a JSON list of speech tokens ({error})") from None
+    if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
+        raise UsageError(f"{path}: not a JSON list of whole numbers")
+    return tokens
+
+
+def joined(found: Sequence[tuple[Path | None, Speech]]) -> Speech:
+    """Several speeches as one, for one account of them."""
+    spoken = [speech for _, speech in found]
+    if len(spoken) == 1:
+        return spoken[0]
+    stages: dict[str, float] = {}
+    for speech in spoken:
+        for name, seconds in speech.stages.items():
+            stages[name] = stages.get(name, 0.0) + seconds
+    return Speech(
+        spoken[0].sample_rate,
+        spoken[0].voice,
+        spoken[0].mode,
+        [utterance for speech in spoken for utterance in speech.utterances],
+        stages,
+        sum(speech.seconds for speech in spoken),
+        max(speech.foreign for speech in spoken),
+        tuple(dict.fromkeys(word for speech in spoken for word in speech.unread)),
+    )

@@ -1,0 +1,85 @@
+"""Which engines are installed, and which runtimes of a bundle can speak with them.
+
+Nothing here imports an engine or numpy: commands ask before they have gone to their CPUs.
+"""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from edgepack import discovery
+from edgepack.bundle import Bundle
+from edgepack.errors import UnsupportedError
+
+SESSIONS = "edgepack.runtime.sessions"
+
+
+def engines() -> list[str]:
+    """Names of the engines this version knows, installed or not."""
+    return discovery.names(SESSIONS)
+
+
+def package(name: str) -> str:
+    """The package that an engine is imported from."""
+    return discovery.constant(SESSIONS, name, "PACKAGE")
+
+
+def missing(bundle: Bundle, runtime: str) -> list[str]:
+    """Engines that a runtime of a bundle needs and that are not here."""
+    known = engines()
+    return [n for n in bundle.engines(runtime) if n not in known or not _importable(package(n))]
+
+
+def usable(bundle: Bundle) -> list[str]:
+    """Runtimes of a bundle that can speak on this machine, in the order of its target.
+
+    Raises UnsupportedError if there is none.
+    """
+    runtimes = bundle.runtimes()
+    if found := [runtime for runtime in runtimes if not missing(bundle, runtime)]:
+        return found
+    if len(runtimes) == 1:
+        require(bundle, runtimes[0])
+    ways = " or ".join(advice(missing(bundle, runtime)) for runtime in runtimes)
+    raise UnsupportedError(f"{bundle.folder}: nothing is installed that it speaks with; {ways}")
+
+
+def require(bundle: Bundle, runtime: str) -> None:
+    """Raise UnsupportedError with all that a runtime of a bundle needs and that is not here."""
+    absent = missing(bundle, runtime)
+    if unknown := set(absent) - set(engines()):
+        raise UnsupportedError(
+            f"{bundle.folder}: needs the runtime {min(unknown)!r}, which this edgepack does not "
+            "know; update it"
+        )
+    if guests := [name for name in absent if name != runtime]:
+        stages = ", ".join(s for guest in guests for s in bundle.guested(runtime, guest))
+        raise UnsupportedError(
+            f"{bundle.folder}: its {runtime} files leave {stages} to {', '.join(guests)}, and "
+            f"{_packages(absent)} not installed; {advice(absent)}, or build it with a --recipe "
+            f"that leaves nothing to {', '.join(guests)}"
+        )
+    if absent:
+        raise UnsupportedError(f"{_packages(absent)} not installed; {advice(absent)}")
+
+
+def skipped(bundle: Bundle) -> dict[str, str]:
+    """Runtimes of a bundle that cannot speak here, with the reason."""
+    found = {runtime: missing(bundle, runtime) for runtime in bundle.runtimes()}
+    return {r: f"{_packages(m)} not installed; {advice(m)}" for r, m in found.items() if m}
+
+
+def advice(names: Iterable[str]) -> str:
+    """How to install engines."""
+    return f"pip install 'edgepack[{','.join(names)}]'"
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # a finder that blocks it
+        return False
+
+
+def _packages(names: list[str]) -> str:
+    known = [package(name) if name in engines() else name for name in names]
+    return f"{' and '.join(known)} {'is' if len(known) == 1 else 'are'}"

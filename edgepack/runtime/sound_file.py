@@ -1,0 +1,151 @@
+"""Sound files to write, whole or while they grow. Waveforms are float32 in ±1."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile
+
+from edgepack.atomic import NewFile, naming
+from edgepack.errors import UnsupportedError, UsageError
+
+_INT16 = 32767
+_BLOCK = 24_000  # samples at a time: encoders of libsndfile have what they are given on the stack
+
+
+class Format(NamedTuple):
+    """Names of libsndfile."""
+
+    format: str
+    subtype: str
+
+
+FORMATS = {
+    ".wav": Format("WAV", "PCM_16"),
+    ".flac": Format("FLAC", "PCM_16"),
+    ".ogg": Format("OGG", "VORBIS"),
+    ".opus": Format("OGG", "OPUS"),
+    ".mp3": Format("MP3", "MPEG_LAYER_III"),
+}
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's name asks for; raises UsageError for others."""
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise UsageError(
+            f"{path}: end its name with {', '.join(FORMATS)}; for another format convert a file: "
+            f"ffmpeg -i out.wav {path.name}"
+        )
+    return found
+
+
+def write(path: Path, samples: np.ndarray, rate: int) -> None:
+    """Write mono sound in the format of the name; the file appears whole or not at all."""
+    with Writer(path, rate) as writer:
+        for start in range(0, len(samples), _BLOCK):
+            writer.write(samples[start : start + _BLOCK])
+
+
+class Writer:
+    """A sound file that grows; whatever was written when it is closed becomes the file, whole.
+
+    Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
+    it becomes no file. With `path` "-" raw 16-bit samples go to standard output as they come.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        """Begin the file; raises UsageError for a format that is not written, or no folder."""
+        self._written = False
+        self._path = path
+        self._out: BinaryIO | None = None
+        if str(path) == "-":
+            self._out = sys.stdout.buffer
+            return
+        kind = format_of(path)
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
+        self._new = NewFile(path)
+        self._disk = _Disk(self._new.file)
+        try:
+            with self._told():
+                self._file = soundfile.SoundFile(
+                    self._disk, "w", rate, 1, kind.subtype, format=kind.format
+                )
+        except BaseException:
+            self._new.discard()
+            raise
+
+    def write(self, samples: np.ndarray) -> None:
+        """Add samples float32 [n]."""
+        self._written = True
+        clipped = np.clip(samples, -1.0, 1.0)
+        if self._out:
+            self._out.write((clipped * _INT16).astype("<i2").tobytes())
+            self._out.flush()
+            return
+        with self._told():
+            self._file.write(clipped)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of libsndfile as what they are: the disk's, or a rate that a format has not."""
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            if self._disk.error is None:
+                raise UnsupportedError(f"{self._path}: cannot be written ({error})") from None
+        if self._disk.error:
+            with naming(self._path):
+                raise self._disk.error
+
+    def __enter__(self) -> "Writer":
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Close the file and give it its name, unless a fault (no interrupt) ended it."""
+        if self._out:
+            return
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        kept = kind is None or (interrupted and self._written)
+        try:
+            if kept:
+                with self._told():
+                    self._file.close()
+                self._new.commit()
+            else:
+                self._file.close()
+        finally:
+            self._new.discard()
+
+
+class _Disk:
+    """A file for libsndfile, which does not know errors of Python: the first is kept in `error`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def read(self, size: int = -1) -> bytes:
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except OSError as error:  # it writes what is in the buffer first
+            self.error = self.error or error
+            return 0
+
+    def tell(self) -> int:
+        return self.file.tell()

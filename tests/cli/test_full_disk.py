@@ -1,0 +1,54 @@
+"""A disk that is full, or a limit: exit 5 in one line, the old file stays, nothing else is left."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support import Build, Checkpoints
+
+from cli import contents
+
+EDGEPACK = [sys.executable, "-m", "edgepack"]
+
+
+def limited(folder: Path, size: int, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """`edgepack ARGUMENTS...` where no file may be larger than `size` bytes."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")}
+    return subprocess.run(
+        [*EDGEPACK, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=folder,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [[], ["--stream"], ["-o", "a.flac"]])
+def test_speaking(bundle: Build, tmp_path: Path, how: Sequence[str]) -> None:
+    ran = limited(tmp_path, 4000, "run", bundle("tiny"), "hello", "--guard", "warn", *how)
+    assert ran.returncode == 5, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    name = how[-1] if "-o" in how else "out.wav"
+    assert f"edgepack: {name}: no space left" in ran.stderr
+    assert contents(tmp_path) == {}
+
+
+def test_building(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    request = (
+        "build",
+        checkpoints("tiny"),
+        "-t",
+        "intel-cpu",
+        "--format",
+        "ort",
+        "-o",
+        "a/b",
+        "-q",
+    )
+    ran = limited(tmp_path, 60_000, *request)
+    assert ran.returncode == 5, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert ".tmp" not in ran.stderr
+    assert not (tmp_path / "a").exists()
