@@ -79,6 +79,8 @@ def naming(path: Path) -> Iterator[None]:
 
 def require_writable(path: Path) -> None:
     """Raise UsageError or OSError if no file could be written there, by beginning one."""
+    if path.is_dir():
+        raise UsageError(f"{path}: not a file name but a folder; give a name in it")
     if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise UsageError(f"{path}: not a file name in a folder that exists")
     NewFile(path).discard()
@@ -108,6 +110,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """A folder with those above it; what was made and is empty goes away if the block fails."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in them
+            for path in made:
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
     """A folder in a hidden one next to `beside` that is gone after the block.
 
@@ -115,6 +131,19 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
     """
     with _hidden_folder(beside, beside.parent) as new:
         yield new
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files are moved to `folder` when the block succeeds.
+
+    Other files of `folder` stay.
+    """
+    with made_folder(folder), _hidden_folder(folder / "files", folder) as new:
+        with naming(folder):
+            yield new
+        for path in new.iterdir():
+            path.replace(folder / path.name)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ import ast
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edgepack.errors import UsageError
 
+_PARTS = re.compile(r"[-_ ]")  # what is between the parts of a name
 _SHORTEST = 3  # letters of a name that is looked for in others
 
 
@@ -55,9 +57,17 @@ def unknown(
 
 
 def _close(name: str, known: Sequence[str], described: Mapping[str, str]) -> list[str]:
-    """Names that are meant, whatever their case: similar ones, ones with it inside or in words."""
+    """Names that are meant, whatever their case.
+
+    They have the name as one of their parts, or begin it ("zh-CN"), or are similar, or have it
+    inside, or in the words about them.
+    """
     plain = {one: _plain(one) for one in known}
     meant = _plain(name)
+    parts = [one for one in known if name.casefold() in _PARTS.split(one)[1:]]
+    begun = [one for one in known if one == _PARTS.split(name.casefold())[0]]
+    if parts or begun:
+        return parts or begun
     similar = difflib.get_close_matches(meant, plain.values(), n=1)
     found = [one for one in known if plain[one] in similar]
     if found or len(meant) < _SHORTEST:

@@ -27,6 +27,7 @@ _INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 _STDERR = 2
 _KEPT_BYTES = 8192  # the end of what a process wrote to stderr
 _LINE = 200  # characters of it in a message
+_END_SECONDS = 5.0  # for a process to end that has given its answer
 _WAIT_SECONDS = 1.0  # for the end of stderr: a process of that process may still have it open
 
 
@@ -155,6 +156,7 @@ def isolated(
                 error = bounds.translated(error) if bounds else error
                 raise explained(error, trace, words.text())
             else:
+                process.join(_END_SECONDS)  # what it has registered it takes back itself
                 return cast(T, value)
     except EOFError:
         process.join()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgepack import utf8
+from edgepack.atomic import made_folder
 from edgepack.errors import EdgepackError, ResourceError, UsageError
 from edgepack.report import Step
 from edgepack.runtime import audio
@@ -44,7 +45,8 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
     Raises UsageError for what cannot be read, and for a file to write that has no known format.
     """
     output: Path | None = options["output"]
-    if output and file and is_folder(output):
+    if options["folder"]:
+        assert file  # noqa: S101 (refused otherwise before)
         lines = [line for line in utf8.read(file).splitlines() if line.strip()]
         if not lines:
             raise UsageError(f"{file}: no lines to speak")
@@ -58,11 +60,6 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
     if options["stream"] and text == "-":
         return _arriving()
     return _text(text, file)
-
-
-def is_folder(output: Path) -> bool:
-    """Whether files are to be written into it: a folder, or a name without an ending."""
-    return output.is_dir() or not (output.suffix or str(output) == "-" or output.exists())
 
 
 def speak(
@@ -99,10 +96,10 @@ def _each(
     step: Step,
 ) -> list[tuple[Path | None, Speech]]:
     """A file for every text, named by its number: those before one that fails stay."""
-    folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(len(texts))))
     found: list[tuple[Path | None, Speech]] = []
     with ExitStack() as opened:
+        opened.enter_context(made_folder(folder))
         sinks = [opened.enter_context(player)] if player else []
         for number, text in enumerate(texts, 1):
             step(f"line {number} of {len(texts)}")
@@ -172,7 +169,8 @@ def _stream(
 def _arriving() -> Iterator[str]:
     """Standard input as it arrives, line by line; every line is a piece of one text."""
     try:
-        yield from sys.stdin or ()
+        for line in sys.stdin or ():
+            yield utf8.whole(line, "standard input")
     except UnicodeError:
         raise utf8.refused("standard input") from None
 
@@ -180,13 +178,12 @@ def _arriving() -> Iterator[str]:
 def _text(text: str | None, file: Path | None) -> str:
     if file is not None:
         return utf8.read(file)
+    if text != "-":
+        return utf8.whole(text or "", "the text")
     try:
-        if text == "-":
-            return sys.stdin.read() if sys.stdin else ""
-        (text or "").encode()  # bytes that are not UTF-8 get here as lone surrogates
+        return utf8.whole(sys.stdin.read() if sys.stdin else "", "standard input")
     except UnicodeError:
-        raise utf8.refused("standard input" if text == "-" else "the text") from None
-    return text or ""
+        raise utf8.refused("standard input") from None
 
 
 def _tokens(path: Path) -> list[int]:

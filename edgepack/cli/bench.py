@@ -135,11 +135,14 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     import msgspec
 
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
-    if options["output"]:
-        write_atomically(options["output"], encoded + b"\n")
-    if shown:
-        _show(result)
     record = msgspec.to_builtins(result)
+    if shown:  # first: it may be all that is left of the measurement
+        _show(result)
+    if options["output"]:
+        try:
+            write_atomically(options["output"], encoded + b"\n")
+        except OSError as error:
+            raise ResourceError(f"{options['output']}: {error.strerror}", record) from error
     if options["page"]:
         _page(options["page"], options["output"], result, encoded)
     if options["as_json"]:
@@ -161,19 +164,25 @@ def _check_outputs(options: dict[str, Any]) -> None:
 
 def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> None:
     """Write the page; if that fails, what was measured is in a file all the same."""
+    import msgspec
+
     from edgepack.atomic import write_atomically
     from edgepack.bench import page
 
     try:
         write_atomically(path, page.render([result]).encode())
     except Exception as error:  # of jinja2, matplotlib, fonts, the disk
+        kind = ResourceError if isinstance(error, OSError) else EdgepackError
+        words = f"{path}: the page could not be made ({type(error).__name__}: {error})"
         if kept is None:
             kept = path.with_suffix(".json")
-            write_atomically(kept, encoded + b"\n")
-        kind = ResourceError if isinstance(error, OSError) else EdgepackError
+            try:
+                write_atomically(kept, encoded + b"\n")
+            except OSError:  # the disk is full: it was printed
+                raise kind(words, msgspec.to_builtins(result)) from error
         raise kind(
-            f"{path}: the page could not be made ({type(error).__name__}: {error}); {kept} has "
-            f"what was measured, try 'edgepack report {kept}'"
+            f"{words}; {kept} has what was measured, try 'edgepack report {kept}'",
+            msgspec.to_builtins(result),
         ) from error
 
 

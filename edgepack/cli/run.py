@@ -27,7 +27,7 @@ from edgepack.errors import UsageError
 @click.option(
     "--output",
     "-o",
-    type=PATH,
+    metavar="PATH",
     help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
     "folder, for a file a line.  [default: out.wav, none with --play]",
 )
@@ -113,12 +113,13 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     """Speak TEXT (or "-" for standard input) with BUNDLE and write a sound file."""
     import time
 
-    from edgepack import report
+    from edgepack import atomic, report
     from edgepack.bundle import open_bundle
 
+    opened = open_bundle(bundle)
+    options |= _output(options["output"])
     _check(text, file, options)
     lexicon = _lexicon(options["lexicon"])
-    opened = open_bundle(bundle)
     plan = placed(opened, options)  # before anything that has threads is imported
 
     from edgepack.cli import _sounding, _spoken
@@ -172,8 +173,9 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             files = _sounding.speak(synthesizer, given, settings, options, player, step)
     speech = _sounding.joined(files)
     if recorder:
-        recorder.save(options["dump"])
-        _spoken.dump(options["dump"], speech)
+        with atomic.filling(options["dump"]) as folder:
+            recorder.save(folder)
+            _spoken.dump(folder, speech)
     found = _spoken.record(
         synthesizer,
         speech,
@@ -209,6 +211,12 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
             report.note(_spoken.versions(opened, runtime))
 
 
+def _output(given: str | None) -> dict[str, Any]:
+    """The output as a path, and whether a slash at its end says that it is a folder."""
+    path = None if given is None else Path(given)
+    return {"output": path, "slash": given is not None and given.endswith("/")}
+
+
 def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
     """Refuse what contradicts itself or cannot be written, before anything is loaded."""
     from importlib.util import find_spec
@@ -225,10 +233,18 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
     if options["output"] is None and not options["play"]:
         options["output"] = Path("out.wav")
     output: Path | None = options["output"]
+    options["folder"] = False
     if output and str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")
-    elif output and file and (output.is_dir() or not output.suffix):
+    elif output and (output.is_dir() or options["slash"] or not (output.suffix or output.exists())):
+        options["folder"] = True
+        if file is None:
+            name = output / "out.wav" if output.is_dir() else f"{output}.wav"
+            raise UsageError(
+                f"{output}: not a file name but a folder, for a file a line of --file; for one "
+                f"text give a name such as {name}"
+            )
         if options["stream"]:
             raise UsageError(
                 f"{output}: a stream is one file; give its name, or leave out --stream"

@@ -1,7 +1,7 @@
 """Sound files to write, whole or while they grow. Waveforms are float32 in ±1."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -99,6 +99,7 @@ class Writer:
             if self._disk.error is None:
                 raise UnsupportedError(f"{self._path}: cannot be written ({error})") from None
         if self._disk.error:
+            self._new.discard()  # and what libsndfile still has to write goes nowhere
             with naming(self._path):
                 raise self._disk.error
 
@@ -124,28 +125,32 @@ class Writer:
 
 
 class _Disk:
-    """A file for libsndfile, which does not know errors of Python: the first is kept in `error`."""
+    """A file for libsndfile, which does not know errors of Python: the first is kept in `error`.
+
+    After it nothing more is written, also when libsndfile closes a file that is closed already.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            return 0
+        return self._try(lambda: self.file.write(data))
 
     def read(self, size: int = -1) -> bytes:
-        return self.file.read(size)
+        return b"" if self.file.closed else self.file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self.file.seek(offset, whence)
-        except OSError as error:  # it writes what is in the buffer first
-            self.error = self.error or error
-            return 0
+        return self._try(lambda: self.file.seek(offset, whence))  # writes what is buffered first
 
     def tell(self) -> int:
-        return self.file.tell()
+        return self._try(self.file.tell)
+
+    def _try(self, operation: Callable[[], int]) -> int:
+        if self.error or self.file.closed:
+            return 0
+        try:
+            return operation()
+        except OSError as error:
+            self.error = error
+            return 0

@@ -30,7 +30,7 @@ def test_words_are_completed(bundle: Build, tmp_path: Path, line: str) -> None:
     typed = f"edgepack {line.replace('BUNDLE', str(bundle('tiny')))}"
     asked = {"_EDGEPACK_COMPLETE": "bash_complete", "COMP_WORDS": typed}
     asked["COMP_CWORD"] = str(len(typed.split()) - 1)
-    command = [sys.executable, "-c", "from edgepack.cli import entry; entry()"]
+    command = [sys.executable, "-c", "from edgepack.__main__ import entry; entry()"]
     ran = subprocess.run(
         command, env={**os.environ, **asked}, capture_output=True, text=True, check=False
     )
