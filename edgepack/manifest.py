@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from edgepack.goals import Goals
 from edgepack.metrics import Quality
 from edgepack.ranges import (
     Alphabet,
@@ -296,7 +297,8 @@ class Device(Struct, frozen=True):
     `cpus` is all, performance or efficiency; `threads` None for one a core. `meters` are energy
     meters in order of preference, `scope` what their figures should cover if there is a choice,
     `sensors` what is known of the board's, `watts` for an estimate on request. `peak_bytes` is what
-    speech may take of its memory, left out of bundles for any machine and of older ones.
+    speech may take of its memory, left out of bundles for any machine and of older ones. `goals`
+    are what people want of it, for a benchmark; left out of older ones.
     """
 
     cpus: Cpus = "all"
@@ -305,6 +307,7 @@ class Device(Struct, frozen=True):
     scope: Line = ""
     sensors: tuple[Sensor, ...] = ()
     watts: Watts | None = None
+    goals: Goals | msgspec.UnsetType = msgspec.UNSET
     peak_bytes: Bytes | msgspec.UnsetType = msgspec.UNSET
 
 

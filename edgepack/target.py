@@ -12,6 +12,7 @@ import yaml
 
 from edgepack import discovery
 from edgepack.errors import UsageError
+from edgepack.goals import Goals
 from edgepack.manifest import Device, Release, Sensor, Watts
 from edgepack.metrics import Limit, Limits
 from edgepack.ranges import Precision
@@ -151,6 +152,7 @@ class TargetProfile(Record, frozen=True):
     int4; `default` is every other one. `gates` are limits of metrics by the precision of the
     networks they are about, the standard ones if there are none. `enrolment` is whether bundles
     carry the networks that make voices of recordings, which a bundle with voices can do without.
+    `goals` are what a benchmark of its bundles is measured against.
     """
 
     summary: str
@@ -166,6 +168,7 @@ class TargetProfile(Record, frozen=True):
     gpu: Gpu | None = None
     solver: SolverPolicy = SolverPolicy()
     gates: dict[Precision, Limits] = {}
+    goals: Goals = Goals()
     enrolment: bool = True
 
     @property
@@ -181,6 +184,7 @@ class TargetProfile(Record, frozen=True):
             sensors=energy.sensors,
             watts=energy.watts,
             peak_bytes=self.memory.peak_mb * 1_000_000 if self.memory else msgspec.UNSET,
+            goals=self.goals,
         )
 
     @property
@@ -263,7 +267,7 @@ def _suggestion(message: str) -> str:
     unknown = re.search(r"(?:unknown field `|[Ii]nvalid enum value ')(\w+)", message)
     parts = (
         TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
-        Gpu, Span, Release, SolverPolicy, Limit,
+        Gpu, Span, Release, SolverPolicy, Limit, Goals,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     known += [

@@ -12,6 +12,7 @@ from support import Build
 
 from edgepack.bundle import MANIFEST, open_bundle
 from edgepack.errors import IntegrityError
+from edgepack.goals import Goals
 from edgepack.manifest import Manifest, encode
 
 Tree = dict[str, Any]
@@ -45,6 +46,9 @@ def test_what_older_bundles_do_not_say_is_left_out(data: bytes, tmp_path: Path) 
     assert opened(tmp_path, tree).device.peak_bytes is msgspec.UNSET
     tree["device"]["peak_bytes"] = 2_200_000_000
     assert opened(tmp_path, tree).device.peak_bytes == 2_200_000_000
+    assert opened(tmp_path, tree).device.goals == Goals()
+    del tree["device"]["goals"]
+    assert opened(tmp_path, tree).device.goals is msgspec.UNSET
 
 
 def test_the_hash_is_of_everything_else(data: bytes) -> None:
@@ -56,6 +60,7 @@ def test_the_hash_is_of_everything_else(data: bytes) -> None:
 def test_names_of_every_script_are_kept(data: bytes, tmp_path: Path) -> None:
     tree = json.loads(data)
     tree["voices"] = {"邻居": tree["voices"]["random"]}
+    tree["default_voice"] = "邻居"
     assert list(opened(tmp_path, tree).voices) == ["邻居"]
     assert "邻居".encode() in (tmp_path / MANIFEST).read_bytes()
 

@@ -4,6 +4,7 @@ import pytest
 
 from edgepack import target
 from edgepack.errors import UsageError
+from edgepack.goals import Goals
 
 PROFILE = """\
 summary: a box
@@ -29,6 +30,16 @@ def test_a_stage_has_its_own_precision_or_the_default() -> None:
     assert (profile.stage_precision("hift"), profile.stage_precision("other")) == ("fp16", "fp32")
 
 
+def test_goals_are_those_of_any_device_unless_a_profile_has_others() -> None:
+    assert target.parse("box", PROFILE).goals == Goals()
+    profile = target.parse("box", f"{PROFILE}goals: {{rtf: 0.5, wh_per_minute: null}}\n")
+    assert (profile.goals.rtf, profile.goals.wh_per_minute) == (0.5, None)
+    assert profile.goals.first_audio_s == 1.0
+    assert profile.device.goals == profile.goals
+    assert target.load("android-arm64").goals.peak_mb == 2000
+    assert target.load("ios-arm64").goals.peak_mb == 2000
+
+
 @pytest.mark.parametrize("name", target.names())
 def test_a_target_is_found_by_its_name(name: str) -> None:
     assert target.load(name).summary
@@ -49,6 +60,10 @@ def test_a_name_is_no_path(name: str) -> None:
     ("old", "new", "reason"),
     [
         ("summary", "sumary", "did you mean 'summary'"),
+        ("precision:", "goals: {rft: 1}\nprecision:", "did you mean 'rtf'"),
+        ("precision:", "goals: {peak_mb: lots}\nprecision:", "goals.peak_mb"),
+        ("precision:", "goals: {interrupted_share: 2}\nprecision:", "goals.interrupted_share"),
+        ("precision:", "goals: {rtf: 0}\nprecision:", "goals.rtf"),
         ("platform", "plattform", "did you mean 'platform'"),
         ("summary: a box\n", "", "summary"),
         ("summary: a box", "summary: 3", "summary"),

@@ -12,9 +12,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import msgspec
+
 import edgepack
 from edgepack import language
-from edgepack.bench import environment
+from edgepack.bench import environment, long_texts, outcome
 from edgepack.bench.remote import Remote
 from edgepack.bench.result import (
     SCHEMA,
@@ -40,7 +42,7 @@ from edgepack.runtime.meter import MANY, Machine
 from edgepack.runtime.solver import CALIBRATED
 
 _LEAST_WINDOW_SECONDS = 2.0
-_LONG_SENTENCES = 12
+_ALL = 1 << 20  # more sentences than there are
 _ALL_LANGUAGES = 2  # of a bundle for every language, how many are spoken
 
 
@@ -50,10 +52,10 @@ class Request:
 
     `subjects` are bundles with a runtime. `texts` are spoken instead of the languages' sentences,
     of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
-    are measured before and after if there is a meter. `long_text` also speaks a long text once,
-    `profile` also times operators, in a process of its own. `provider` and `allow_fallback` are
-    those of `runtime.gpu.placement`, `solver` is one of `runtime.solver.NAMES`. With a
-    `concurrency` above 1 as many callers also speak at once.
+    are measured before and after if there is a meter. With `long_texts` a long text is also spoken
+    once, and as many are streamed. `profile` also times operators, in a process of its own.
+    `provider` and `allow_fallback` are those of `runtime.gpu.placement`, `solver` is one of
+    `runtime.solver.NAMES`. With a `concurrency` above 1 as many callers also speak at once.
     """
 
     subjects: tuple[tuple[Path, str], ...]
@@ -66,7 +68,7 @@ class Request:
     seed: int = 0
     energy: str = "auto"
     baseline_seconds: float = 10.0
-    long_text: bool = True
+    long_texts: int = 1
     profile: bool = False
     provider: str = "auto"
     allow_fallback: bool = False
@@ -100,6 +102,7 @@ class _Entry:
     spoken: list[Spoken] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     windows: list[tuple[energy.Reading, int, float]] = field(default_factory=list)
+    cpu_seconds: float = 0.0  # of speaking whole
     failures: list[Failure] = field(default_factory=list)
 
     def speak(self, text: str) -> float:
@@ -170,7 +173,8 @@ def sentences(bundle: Bundle, count: int) -> list[str]:
     codes = bundle.manifest.languages
     codes = codes if bundle.manifest.trim else codes[:_ALL_LANGUAGES]
     sets = [language.sentences(code) for code in codes]
-    return [sets[n % len(sets)][n // len(sets)] for n in range(min(count, sum(map(len, sets))))]
+    most = len(sets) * min(map(len, sets))
+    return [sets[n % len(sets)][n // len(sets)] for n in range(min(count, most))]
 
 
 def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
@@ -179,6 +183,7 @@ def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
     audio, count = 0.0, 0
     instrument = meters.instrument
     least = max(_LEAST_WINDOW_SECONDS, MANY * instrument.update_s) if instrument else 0.0
+    busy = entry.worker.ask("cpu_seconds")
     with energy.measuring(meters, machine) as readings:
         while True:
             for text in entry.texts:
@@ -186,6 +191,7 @@ def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
                 count += 1
             if time.perf_counter() - start >= least or not entry.spoken:
                 break
+    entry.cpu_seconds += entry.worker.ask("cpu_seconds") - busy
     entry.windows += [(reading, count, audio) for reading in readings]
     for text in entry.texts:
         entry.stream(text)
@@ -215,7 +221,9 @@ def _summed(
     if not entry.spoken or not entry.first:
         raise GateError(f"{entry.worker.name}: no sentence was spoken; {entry.failures[0].message}")
     ask, manifest = entry.worker.ask, entry.bundle.manifest
-    long_text = _long(entry, step) if request.long_text else None
+    whole = sentences(entry.bundle, _ALL)
+    long_text = _long(entry, whole, step) if request.long_texts else None
+    long_streams = long_texts.streamed(entry.worker, whole, request.long_texts, step)
     step(f"{entry.worker.name}: memory")
     memory = ask("memory", entry.texts[0])
     operators, missing = _operators(request, entry, step) if request.profile else ({}, "not asked")
@@ -228,10 +236,11 @@ def _summed(
     described = entry.worker.described
     variants = {name: stage.variants[entry.runtime] for name, stage in manifest.stages.items()}
     files = {file for variant in variants.values() for file in variant.files}
-    return Subject(
+    subject = Subject(
         name=entry.worker.name,
         bundle=str(entry.bundle.folder),
         target=manifest.target,
+        architecture=manifest.architecture,
         language=manifest.language,
         runtime=entry.runtime,
         runtime_version=described["runtime_version"],
@@ -249,6 +258,7 @@ def _summed(
         stages=stages,
         tokens_per_second=tokens / decoding if decoding else None,
         speed=_speed(first, entry),
+        core_seconds=entry.cpu_seconds / audio,
         memory=Memory(
             loaded_bytes=memory["loaded_bytes"],
             peak_bytes=memory["peak_bytes"],
@@ -260,9 +270,15 @@ def _summed(
         at_once=_at_once(request, entry, step) if request.concurrency > 1 else None,
         failures=tuple(entry.failures),
         long_text=long_text,
+        long_streams=long_streams,
+        goals=(),
         operators=operators,
         operators_missing=missing,
     )
+    wanted = manifest.device.goals
+    if wanted is msgspec.UNSET:
+        return subject
+    return msgspec.structs.replace(subject, goals=outcome.of(subject, wanted))
 
 
 def _quality(manifest: Manifest, runtime: str) -> dict[str, float]:
@@ -271,12 +287,11 @@ def _quality(manifest: Manifest, runtime: str) -> dict[str, float]:
     return {metric: measure.value for metric, measure in found.items()}
 
 
-def _long(entry: _Entry, step: Step) -> Spoken | None:
+def _long(entry: _Entry, whole: Sequence[str], step: Step) -> Spoken | None:
     """A text of many sentences; None if it fails, which is noted."""
     step(f"{entry.worker.name}: a long text")
-    text = "".join(sentences(entry.bundle, _LONG_SENTENCES))
     before = len(entry.spoken)
-    entry.speak(text)
+    entry.speak(long_texts.text(whole, 0))
     return entry.spoken.pop() if len(entry.spoken) > before else None
 
 

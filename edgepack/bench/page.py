@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from edgepack import report
-from edgepack.bench import plots
+from edgepack.bench import plots, summary
 from edgepack.bench.result import Result
 from edgepack.runtime.energy import sentence
 
@@ -34,4 +34,4 @@ def render(results: Sequence[Result]) -> str:
         ]
         for result in results
     ]
-    return template.render(results=results, drawn=drawn)
+    return template.render(results=results, drawn=drawn, summary=summary)

@@ -1,16 +1,18 @@
-"""What a benchmark found, in a file of a fixed form (`edgepack.bench/2`)."""
+"""What a benchmark found, in a file of a fixed form (`edgepack.bench/3`)."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from edgepack.bench import joules
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.goals import GoalName
 from edgepack.ranges import Count, Line, Measure, Number, Positive
 from edgepack.runtime.energy import sentence
 
-SCHEMA = "edgepack.bench/2"
+SCHEMA = "edgepack.bench/3"
 _MAX_BYTES = 64 << 20
 # What reading one ends in: msgspec's errors are ValueErrors; a record of energy has no type.
 _NO_RESULT = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
@@ -62,7 +64,12 @@ class Failure(Record, frozen=True):
 
 
 class StageMemory(Record, frozen=True):
-    """Bytes that loading a stage added, and the process' peak while it ran."""
+    """Bytes that loading a stage added, and the process' peak with it, in one utterance.
+
+    The peak begins where the call of any network ended and ends with this stage's own: what the
+    host did in between, such as making its inputs, is counted in. The largest of its calls; None
+    if it was not called, or the system cannot begin a peak again.
+    """
 
     loaded_bytes: Count
     peak_bytes: Count | None
@@ -109,11 +116,40 @@ class AtOnce(Record, frozen=True):
     latency: Percentiles
 
 
+class LongStream(Record, frozen=True):
+    """A long text, streamed to a player that begins with the first audio and never stops by itself.
+
+    `waits` is how often all that had come was played and the text was not at its end, with
+    `waited_seconds` of silence in all. `fault` is what it ended in, "" if it came to its end.
+    """
+
+    first_audio_seconds: Measure
+    audio_seconds: Measure
+    waits: Count
+    waited_seconds: Measure
+    fault: str = ""
+
+
+class Outcome(Record, frozen=True):
+    """What came of one of the goals (`edgepack.goals`), which are the most a figure may be.
+
+    `value` is None if it was not measured; `how` says how it was, or why it was not.
+    """
+
+    goal: GoalName
+    limit: Measure
+    value: Measure | None
+    verdict: Literal["met", "missed", "not measured"]
+    how: str
+
+
 class Subject(Record, frozen=True):
     """A bundle in one runtime.
 
     `real_time_factor` is of whole utterances, `first_audio` of streams in a warm process,
     `cold_first_audio_seconds` from the start of a process, files in the page cache.
+    `core_seconds` is CPU time of the process for a second of audio. `goals` has those of the
+    bundle's target, none if an older edgepack built it.
     `speed` is the first subject's median RTF by this one's: above 1 is faster than the first.
     `energy` is a record of `runtime.energy`, its figures medians of windows.
     `providers` says where each network ran. `operators` is seconds by stage and operator type,
@@ -123,6 +159,7 @@ class Subject(Record, frozen=True):
     name: str
     bundle: str
     target: str
+    architecture: Line
     language: str
     runtime: str
     runtime_version: str
@@ -140,6 +177,7 @@ class Subject(Record, frozen=True):
     stages: dict[Line, Measure]
     tokens_per_second: Measure | None
     speed: Measure
+    core_seconds: Measure
     memory: Memory
     energy: dict[str, Any]
     quality: dict[Line, Number]
@@ -147,6 +185,8 @@ class Subject(Record, frozen=True):
     at_once: AtOnce | None
     failures: tuple[Failure, ...]
     long_text: Spoken | None
+    long_streams: tuple[LongStream, ...]
+    goals: tuple[Outcome, ...]
     operators: dict[Line, dict[Line, Measure]]
     operators_missing: str
 
@@ -181,6 +221,7 @@ def read(path: Path) -> Result:
         found = msgspec.convert(tree, Result)
         for subject in found.subjects:
             sentence(subject.energy)
+            joules.rows(subject.energy)
         return found
     except _NO_RESULT as error:
         raise IntegrityError(f"{path}: not a result of 'edgepack bench' ({error})") from None

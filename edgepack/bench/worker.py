@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from edgepack import interrupts
+from edgepack.bench.player import played
 from edgepack.isolation import portable
 from edgepack.runtime.cpu import affinity
 from edgepack.runtime.cpu.plan import CpuPlan
@@ -203,6 +204,14 @@ class _Subject:
             next(iter(stream))
         return stream.speech.first_audio_seconds
 
+    def play(self, text: str, number: int) -> dict[str, Any]:
+        """What somebody hears of a stream of a text, with a seed for each number."""
+        settings = replace(self.settings, seed=self.settings.seed + number)
+        rate, start = self.synthesizer.sample_rate, time.perf_counter()
+        with self.synthesizer.stream(text, settings) as stream:
+            arrivals = [(time.perf_counter() - start, len(chunk) / rate) for chunk in stream]
+        return asdict(played(arrivals))
+
     def masks(self) -> dict[str, int]:
         """Where the threads of this process may run."""
         return dict(affinity.observe(self.spec.plan.cpus).masks)
@@ -217,7 +226,7 @@ class _Subject:
         peaks: dict[str, int] = {}
 
         def note(stage: str, seconds: float, feeds: Any, outputs: Any) -> None:
-            """The peak since the last call of a network."""
+            """The peak since the call before of any network."""
             peaks[stage] = max(peaks.get(stage, 0), peak_rss_bytes())
             restart_peak()
 

@@ -72,7 +72,14 @@ if TYPE_CHECKING:
     help="Also speak with as many callers at once.",
 )
 @click.option("--profile", is_flag=True, help="Also time each type of operator (ort, openvino).")
-@click.option("--no-long", is_flag=True, help="Do not speak a long text.")
+@click.option(
+    "--long-texts",
+    type=click.IntRange(0, 100_000),
+    default=1,
+    show_default=True,
+    help="Long texts to stream, as a player hears them; one is also spoken whole.",
+)
+@click.option("--no-long", is_flag=True, help="No long texts, as with --long-texts 0.")
 @click.option("--output", "-o", type=PATH, help="Write the result, for 'edgepack report'.")
 @click.option("--report", "page", type=PATH, help="Write the page of 'edgepack report' at once.")
 @output_options
@@ -122,7 +129,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
         seed=options["seed"],
         energy=options["energy"],
         baseline_seconds=options["baseline"],
-        long_text=not options["no_long"],
+        long_texts=0 if options["no_long"] else options["long_texts"],
         profile=options["profile"],
         provider=options["provider"],
         allow_fallback=options["allow_fallback"],
@@ -197,6 +204,7 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 def _show(result: "Result") -> None:
     from edgepack import report
+    from edgepack.bench import summary
     from edgepack.runtime.energy import sentence
 
     machine = result.environment
@@ -206,6 +214,14 @@ def _show(result: "Result") -> None:
         f"{', '.join(machine.isa) or 'no known instruction sets'}, {machine.system}"
     )
     names = [subject.name for subject in result.subjects]
+    wanted = summary.goals(result.subjects)
+    if wanted:
+        rows = [[title, *(cell.words for cell in cells)] for title, cells in wanted]
+        report.table("goals", ["at most", *names], rows)
+    work = summary.work(result.subjects)
+    report.table("energy and work", ["", *names], [[title, *cells] for title, cells in work])
+    for note in summary.notes(result):
+        report.line(note)
     columns = [_figures(subject) for subject in result.subjects]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     report.table("bench", ["", *names], rows)
@@ -236,8 +252,6 @@ def _callers(subject: "Subject") -> str:
 def _figures(subject: "Subject") -> dict[str, str]:
     from edgepack import report
 
-    joules = subject.energy.get("gross_j_per_audio_s")
-    sign = "~" if subject.energy.get("estimate") else ""
     rtf, first, memory = subject.real_time_factor, subject.first_audio, subject.memory
     rate = subject.tokens_per_second
     return {
@@ -252,6 +266,4 @@ def _figures(subject: "Subject") -> dict[str, str]:
         "RSS loaded, peak": f"{report.size(memory.loaded_bytes)}, {report.size(memory.peak_bytes)}",
         "solver": f"{subject.solver.name}, {subject.solver.evaluations} evaluations",
         "callers at once": _callers(subject),
-        "energy a second of audio": "no meter" if joules is None else f"{sign}{joules:.2f} J",
-        "texts that failed": str(len(subject.failures)),
     }

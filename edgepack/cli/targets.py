@@ -38,6 +38,8 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
 
 def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
     """What a profile says, a line for each thing."""
+    import msgspec
+
     yield f"{name}: {profile.summary}"
     yield f"architecture: {profile.architecture}"
     if profile.os:
@@ -83,6 +85,9 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
     for level, limits in profile.gates.items():
         ends = [f"{m} {_ends(limit)}" for m, limit in limits.items()]
         yield f"gates at {level}: {', '.join(ends)}"
+    goals = msgspec.to_builtins(profile.goals).items()
+    wanted = [f"{goal} {limit:g}" for goal, limit in goals if limit is not None]
+    yield f"goals, at most: {', '.join(wanted) or 'none'}"
     if not profile.enrolment:
         yield "enrolment networks: left out where the bundle has voices"
 

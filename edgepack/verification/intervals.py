@@ -27,6 +27,11 @@ def share(groups: Groups) -> Measure:
     return Measure(value=found, low=max(0.0, low), high=min(1.0, high), count=count)
 
 
+def enough(limit: float) -> int:
+    """How many observations show a share to be at most `limit`, if none is a one."""
+    return math.ceil(_Z**2 * (1 - limit) / limit)
+
+
 def mean(groups: Groups) -> Measure:
     """The mean of all observations; its interval is the bootstrap's over groups, two at least."""
     return _resampled([(sum(group), float(len(group))) for group in groups])

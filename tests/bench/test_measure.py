@@ -9,7 +9,7 @@ import pytest
 from support import Build
 from trees import grow
 
-from edgepack.bench import measure, result, tuning
+from edgepack.bench import long_texts, measure, result, tuning
 from edgepack.bench.measure import Request, percentiles
 from edgepack.bench.result import Percentiles, Result
 from edgepack.bench.tuning import Trial
@@ -49,7 +49,9 @@ def found(bundle: Build, tmp_path_factory: pytest.TempPathFactory) -> Result:
         profile=True,
         concurrency=2,
     )
-    return measure.run(request, silent, Counting(root))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(long_texts, "_SENTENCES", 6)
+        return measure.run(request, silent, Counting(root))
 
 
 def test_every_text_is_spoken_in_every_round(found: Result) -> None:
@@ -73,6 +75,13 @@ def test_figures_agree_with_the_utterances(found: Result) -> None:
         assert subject.tokens_per_second
         assert subject.long_text
         assert subject.long_text.audio_seconds > 10
+        (stream,) = subject.long_streams
+        assert stream.fault == ""
+        assert stream.audio_seconds > 10
+        assert 0 < stream.first_audio_seconds < subject.cold_first_audio_seconds
+        assert (stream.waits == 0) == (stream.waited_seconds == 0)
+        work = sum(s.seconds for s in subject.spoken) / sum(s.audio_seconds for s in subject.spoken)
+        assert 0.5 * work < subject.core_seconds < 64 * work
     assert found.subjects[0].speed == 1.0
     assert found.subjects[1].speed > 0
 
@@ -99,7 +108,7 @@ def test_memory_is_of_each_process(found: Result) -> None:
 
 def test_a_voice_with_a_prompt_is_measured(voiced: Bundle, tmp_path: Path) -> None:
     request = Request(
-        ((voiced.folder, "ort"),), current(), TEXTS[1:], rounds=1, voice="cloned", long_text=False
+        ((voiced.folder, "ort"),), current(), TEXTS[1:], rounds=1, voice="cloned", long_texts=0
     )
     (subject,) = measure.run(request, silent, Machine(tmp_path)).subjects
     assert subject.failures == ()
@@ -129,11 +138,24 @@ def test_energy_is_of_the_turns(found: Result) -> None:
         assert windows["lowest"] <= energy["gross_j_per_audio_s"] <= windows["highest"]
 
 
+def test_goals_of_the_target_are_in_the_result(found: Result) -> None:
+    for subject in found.subjects:
+        of = {outcome.goal: outcome for outcome in subject.goals}
+        assert list(of) == [
+            "interactive_first_audio_s", "first_audio_s", "rtf", "long_rtf", "wh_per_minute",
+            "interrupted_share",
+        ]  # fmt: skip
+        assert of["first_audio_s"].value == subject.first_audio.p95
+        assert of["rtf"].value == subject.real_time_factor.p95
+        assert of["wh_per_minute"].value == subject.energy["gross_wh_per_audio_min"]
+        assert of["wh_per_minute"].how == "gross, of package, measured"
+
+
 def test_a_result_is_read_as_it_was_written(found: Result, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(msgspec.json.encode(found))
     assert result.read(path) == found
-    assert found.schema == "edgepack.bench/2"
+    assert found.schema == "edgepack.bench/3"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +167,7 @@ def test_a_result_is_read_as_it_was_written(found: Result, tmp_path: Path) -> No
         (
             '{"schema": "edgepack.bench/9"}',
             UnsupportedError,
-            "edgepack reads edgepack.bench/2",
+            "edgepack reads edgepack.bench/3",
         ),
     ],
 )
@@ -163,7 +185,7 @@ def test_files_that_are_no_results(
 def test_texts_that_fail_are_told_and_the_rest_goes_on(bundle: Build) -> None:
     subjects = ((bundle("demo"), "ort"),)
     request = Request(
-        subjects, current(), ("Good morning.", " "), rounds=1, energy="none", long_text=False
+        subjects, current(), ("Good morning.", " "), rounds=1, energy="none", long_texts=0
     )
     (subject,) = measure.run(request, silent, Machine()).subjects
     assert [s.text for s in subject.spoken] == ["Good morning."]
@@ -171,11 +193,18 @@ def test_texts_that_fail_are_told_and_the_rest_goes_on(bundle: Build) -> None:
     assert "nothing to speak" in subject.failures[0].message
     assert subject.long_text is None
     assert subject.energy["available"] is False
+    unmeasured = {o.goal for o in subject.goals if o.verdict == "not measured"}
+    assert unmeasured == {"long_rtf", "wh_per_minute", "interrupted_share"}
 
 
 def test_sentences_are_of_the_bundles_languages(bundle: Build) -> None:
     texts = measure.sentences(open_bundle(bundle("demo")), 4)
     assert [text.isascii() for text in texts] == [False, True, False, True]
+    whole = measure.sentences(open_bundle(bundle("demo")), 1 << 20)  # languages have unlike many
+    assert len(whole) == len(set(whole)) > 400
+    one, other = (long_texts.text(whole, number) for number in (0, 1))
+    assert one.startswith(whole[0])
+    assert other.startswith(whole[1])
 
 
 @pytest.mark.parametrize(

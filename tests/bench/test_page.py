@@ -34,20 +34,24 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
     energy = {
         "available": True, "estimate": False, "source": "rapl", "scope": "package",
         "quality": "measured", "window_s": 3.0, "updates_in_window": 60, "net_j_per_utterance": 1.0,
-        "gross_j_per_utterance": 8.0, "gross_j_per_audio_s": 2.5 * scale,
+        "gross_j_per_utterance": 8.0, "gross_j_per_audio_s": 2.5 * scale, "net_j": 3.0,
+        "net_j_per_audio_s": 0.5, "gross_wh_per_audio_min": 2.5 * scale / 60,
+        "net_wh_per_audio_min": 0.5 / 60, "method": "rapl", "baseline_w": 4.0, "reasons": {},
     }  # fmt: skip
     spoken = [
         Spoken(text="a", audio_seconds=s, seconds=s * 0.8 * scale, stages={}, speech_tokens=9)
         for s in (2.0, 4.0, 8.0)
     ]
     return Subject(
-        name=name, bundle="bundles/x", target="intel-cpu", language="zh", runtime="ort",
-        runtime_version="1.32.0", recipes=dict.fromkeys(STAGES, "nbits8"), bytes=580_000_000,
+        name=name, bundle="bundles/x", target="intel-cpu", architecture="x86_64", language="zh",
+        runtime="ort", runtime_version="1.32.0", recipes=dict.fromkeys(STAGES, "nbits8"),
+        bytes=580_000_000,
         threads=2, providers={"speech_lm": "cpu"}, pinned=True, masks={"0-1": 5}, load_seconds=1.0,
         cold_first_audio_seconds=2.5 * scale, spoken=tuple(spoken),
         real_time_factor=Percentiles(p50=0.8 * scale, p90=0.9, p95=1.0, count=3),
         first_audio=Percentiles(p50=0.4 * scale, p90=0.5 * scale, p95=0.6 * scale, count=3),
         stages={k: v * scale for k, v in STAGES.items()}, tokens_per_second=50.0, speed=1 / scale,
+        core_seconds=0.75 * scale,
         memory=Memory(loaded_bytes=700_000_000, peak_bytes=900_000_000, stages={
             "speech_lm": StageMemory(loaded_bytes=400_000_000, peak_bytes=None)}),
         energy=energy if metered else {"available": False, "reasons": {"rapl": "no", "perf": "no"}},
@@ -59,7 +63,8 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
         at_once=AtOnce(callers=2, audio_seconds_a_second=1.9, gain=1.3, latency=Percentiles(
             p50=3.0, p90=3.5, p95=3.75, count=8)),
         failures=(Failure(text="<b>x</b>", message="runaway & so"),),
-        long_text=None, operators={"hift": {"Conv": 0.5, "Sin": 0.25}}, operators_missing="",
+        long_text=None, long_streams=(), goals=(),
+        operators={"hift": {"Conv": 0.5, "Sin": 0.25}}, operators_missing="",
     )  # fmt: skip
 
 

@@ -144,10 +144,15 @@ def test_bench_then_report(cli: Cli, demo: Path) -> None:
     ran = cli("bench", demo, *options, "--report", "at-once.html")
     assert ran.code == 0, ran.err
     assert "RTF P50, P90, P95" in ran.out
+    assert ran.out.index("goals") < ran.out.index("energy and work") < ran.out.index("RTF P50")
+    assert "no long text was streamed" in " ".join(ran.out.split())
     assert "no energy meter on this machine" in ran.out
     (subject,) = json.loads(Path("r.json").read_text("utf-8"))["subjects"]
     assert subject["runtime"] == "ort"
     assert subject["bundle"] == str(demo)
+    of = {outcome["goal"]: outcome["verdict"] for outcome in subject["goals"]}
+    assert of["wh_per_minute"] == of["interrupted_share"] == "not measured"
+    assert of["rtf"] in ("met", "missed")
     ran = cli("report", "r.json", "r.json", "-o", "page.html", "--json")
     assert ran.document["results"] == 2
     assert Path("page.html").read_text("utf-8").count("<svg") == 8
