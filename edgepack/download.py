@@ -17,6 +17,7 @@ from edgepack.plan import DOCUMENTS
 from edgepack.report import Step, size
 
 _GRACE = 5.0  # seconds for a library to clear away the half of a file that it cannot go on with
+_TOLD = 1_000_000  # bytes; less is there at once
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ class _Loader:
         self._hub, self._reference, self._listing, self._step = hub, reference, listing, step
         self._lock = threading.Lock()  # libraries tell from threads of theirs
         self._total = self._before = self._came = 0
-        self._told = -1
+        self._told = 0
 
     def load(self, names: Sequence[str]) -> Path:
         """The folder of the snapshot that has these files now."""
         sizes = self._listing.sizes
         self._total = sum(sizes[name] for name in names)
-        self._before, self._told = 0, -1
+        self._before, self._told = 0, 0
         folder = Path()
         for name in names:
             self._came = 0
@@ -117,6 +118,6 @@ class _Loader:
         with self._lock:
             self._came += count
             done = 100 * (self._before + self._came) // max(self._total, 1)
-            if done > self._told:
+            if done > self._told and self._total >= _TOLD:
                 self._told = done
                 self._step(f"downloading {self._reference}: {done} % of {size(self._total)}")

@@ -13,7 +13,9 @@ from edgepack.errors import ResourceError, UsageError
 PACKAGE = "edgepack.model_hubs"
 DEFAULT = "huggingface"  # of names that do not say which
 _PART = r"[A-Za-z0-9][\w.-]*"
-_NAME = re.compile(rf"((?P<hub>\w+):)?(?P<repository>{_PART}/{_PART})(@(?P<revision>.*))?", re.ASCII)
+_NAME = re.compile(
+    rf"((?P<hub>\w+):)?(?P<repository>{_PART}/{_PART})(@(?P<revision>.*))?", re.ASCII
+)
 _PREFIX = re.compile(r"(\w+):", re.ASCII)
 _REVISION = re.compile(rf"{_PART}(/{_PART})*", re.ASCII)
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edgepack import __version__
 from edgepack.errors import UsageError
 from edgepack.model_hub import Listing, Told, UnreachableError
 
@@ -15,7 +16,7 @@ class _HuggingFace:
     def listing(self, repository: str, revision: str | None) -> Listing:
         from huggingface_hub import HfApi
 
-        api = HfApi(library_name=_LIBRARY)
+        api = HfApi(library_name=_LIBRARY, library_version=__version__)
         with _translated(repository, revision):
             # It also notes in the cache what a branch or tag is, for when there is no network.
             resolved = api.resolve_revision(repository, revision=revision).resolved
@@ -32,6 +33,7 @@ class _HuggingFace:
                     name,
                     revision=listing.revision,
                     library_name=_LIBRARY,
+                    library_version=__version__,
                     tqdm_class=_bar(told),
                 )
             )
@@ -74,9 +76,12 @@ def _translated(repository: str, revision: str | None) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise UnreachableError("HF_HUB_OFFLINE is set") from None
     except (errors.RevisionResolutionError, errors.LocalEntryNotFoundError) as error:
-        if isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+        cause = error.__cause__ or error
+        if isinstance(cause, errors.OfflineModeIsEnabled):
             raise UnreachableError("HF_HUB_OFFLINE is set") from None
-        raise UnreachableError(_unanswered(error.__cause__ or error)) from None
+        if isinstance(cause, errors.HfHubHTTPError):
+            raise UnreachableError(f"Hugging Face answered {cause.response.status_code}") from None
+        raise UnreachableError(_unanswered(cause)) from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):

@@ -107,9 +107,8 @@ def _translated(repository: str, revision: str | None) -> Iterator[None]:
     except library.APIError as error:
         raise UnreachableError(f"ModelScope answered {error.status_code}") from None
     except (library.HubError, requests.RequestException) as error:
-        raise UnreachableError(
-            f"ModelScope does not answer ({type(error).__name__}: {error})"
-        ) from None
+        cause = type(error.__cause__ or error).__name__
+        raise UnreachableError(f"ModelScope does not answer ({cause})") from None
 
 
 def _callback(told: Told) -> "type[ProgressCallback]":
