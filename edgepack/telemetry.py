@@ -12,7 +12,7 @@ from typing import Any, cast
 
 
 def switch_off() -> None:
-    """Has to come before an engine or a library is imported; processes that are started then inherit it.
+    """Has to come before an engine or such a library is imported; child processes inherit it.
 
     OpenVINO and NNCF have a stub for a telemetry package that is not installed.
     """

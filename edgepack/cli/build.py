@@ -28,7 +28,7 @@ _GREETINGS = {
 }
 
 
-@click.command(short_help="Checkpoint (folder, OWNER/NAME, 'demo') to a bundle for each target.")
+@click.command(short_help="Checkpoint (or its name, or 'demo') to a bundle for each target.")
 @click.argument("model")
 @click.option(
     "--target",
