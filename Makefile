@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
-demo: $(VENV)/installed-build,report
+demo: $(VENV)/installed-build,report,hub
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save
 
@@ -170,6 +171,7 @@ def describe(
         self_test=selftest.FILE,
         documents=documents,
         source=dict(source.hashes),
+        origin=source.origin or msgspec.UNSET,
         tools=tools(),
         build=wanted.key,
         files={

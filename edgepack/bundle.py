@@ -127,7 +127,7 @@ class _Version(msgspec.Struct):
     format: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Sealed(Manifest, frozen=True):
+class _Sealed(Manifest, frozen=True, kw_only=True):
     """A manifest as it is written, with the hash of the rest."""
 
     sha256: str

@@ -5,7 +5,7 @@ EdgepackError
 ├── UsageError        2  the request or its input is wrong
 ├── UnsupportedError  3  a model, operator or target this version or host cannot serve
 ├── IntegrityError    4  a file is corrupt, tampered with or unsafe
-└── ResourceError     5  memory, disk or time ran out, or the user interrupted
+└── ResourceError     5  memory, disk, time or network ran out, or the user interrupted
 
 A message is one line: what is wrong, where, and what to do about it.
 """
@@ -64,7 +64,7 @@ class IntegrityError(EdgepackError):
 
 
 class ResourceError(EdgepackError):
-    """Memory, disk or time ran out, or the user interrupted."""
+    """Memory, disk or time ran out, there is no network, or the user interrupted."""
 
     exit_code = 5
     kind = "resources"

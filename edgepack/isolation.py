@@ -122,21 +122,26 @@ class _Words:
 
 
 def isolated(
-    function: Callable[..., T], *arguments: Any, step: Step, bounds: Bounds | None = None
+    function: Callable[..., T],
+    *arguments: Any,
+    step: Step,
+    bounds: Bounds | None = None,
+    grace: float = 0.0,
 ) -> T:
     """`function(*arguments, step)` in a new interpreter; its steps and its error come back here.
 
     Function and arguments have to be picklable. The error has the traceback of the other process as
     its cause, and the end of what was written to stderr there as a note (and `stderr` in the
     details of an EdgepackError). A process that dies is a ResourceError. An interrupt reaches only
-    this process, which then ends the other one. With `bounds` it cannot take more than those, and
+    this process, which then ends the other one, and gives it `grace` seconds for that; one that has
+    any is interrupted as this one is. With `bounds` it cannot take more than those, and
     every error is one of ours.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     heard, stderr = context.Pipe(duplex=False)
     work = pickle.dumps((function, arguments))  # read there once it is sure to end with us
-    target = (sender, stderr, os.getpid(), bounds, work)
+    target = (sender, stderr, os.getpid(), bounds, grace > 0, work)
     process = context.Process(target=_child, args=target, daemon=True)
     words = _Words(heard)
     try:
@@ -166,6 +171,9 @@ def isolated(
         raise _died(function.__name__, process.exitcode, words.text()) from None
     finally:
         if process.pid is not None:
+            if grace and process.is_alive():
+                process.terminate()
+                process.join(grace)
             process.kill()
             process.join()
         receiver.close()
@@ -203,9 +211,17 @@ def _died(name: str, code: int | None, words: str) -> ResourceError:
 
 
 def _child(
-    sender: Connection, stderr: Connection, parent: int, bounds: Bounds | None, work: bytes
+    sender: Connection,
+    stderr: Connection,
+    parent: int,
+    bounds: Bounds | None,
+    listening: bool,
+    work: bytes,
 ) -> None:
     interrupts.end_with(parent)
+    if listening:
+        interrupts.listen()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     os.dup2(stderr.fileno(), _STDERR)
     stderr.close()
     with contextlib.suppress(BrokenPipeError):  # the parent has gone

@@ -311,12 +311,24 @@ class Device(Struct, frozen=True):
     peak_bytes: Bytes | msgspec.UnsetType = msgspec.UNSET
 
 
+class Origin(Struct, frozen=True):
+    """The repository of a model hub that a checkpoint was downloaded from.
+
+    `revision` is a commit where the hub tells it (Hugging Face), or the branch or tag.
+    """
+
+    hub: Name
+    repository: Line
+    revision: Line
+
+
 class Manifest(Struct, frozen=True):
     """Everything a device needs to know about a bundle.
 
     `languages` are codes in order of preference, those of every language unless `trim` is there.
     `solvers` are by runtime; one without has the checkpoint's own. `default_voice` speaks where
-    none is asked for, "" for the first of `voices` by name.
+    none is asked for, "" for the first of `voices` by name. `origin` is left out of bundles of a
+    folder.
     """
 
     format: Some
@@ -349,6 +361,7 @@ class Manifest(Struct, frozen=True):
     tools: dict[Line, Line]
     build: Line
     files: dict[FileName, StoredFile]
+    origin: Origin | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def language(self) -> str:

@@ -82,7 +82,11 @@ def build(request: BuildRequest, step: Step = silent) -> list[Built]:
     step("reading the checkpoint")
     source, plans = planned(request, step)
     _clear(request, plans)
-    built = {p.target: found for p in plans if (found := _existing(p, force=request.force))}
+    built = {
+        p.target: replace(found, warnings=source.notes)
+        for p in plans
+        if (found := _existing(p, force=request.force))
+    }
     missing = [p for p in plans if p.target not in built]
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
@@ -268,7 +272,8 @@ def _make(
         )
         # First: if they were missing, nothing would build a bundle again that is there.
         measurements.write(wanted.folder, measured)
-    return Built(wanted, Bundle(wanted.folder, manifest), False, measured, contents.warnings)
+    warnings = [*source.notes, *contents.warnings]
+    return Built(wanted, Bundle(wanted.folder, manifest), False, measured, warnings)
 
 
 def _variants(

@@ -20,7 +20,7 @@ from edgepack.choices import Choices, read_choices, read_solvers
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.family import Family, recognise
-from edgepack.manifest import Solver
+from edgepack.manifest import Origin, Solver
 from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS
 from edgepack.runtime import audio, prompting
@@ -70,7 +70,7 @@ class VoiceRequest:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: `model` is a checkpoint folder or "demo".
+    """What to build: `model` is a checkpoint folder, "demo", or a repository (`model_hub.parse`).
 
     `formats` limits the target's runtimes; `precision` replaces the profile's unless "auto".
     `languages` are codes, none for all of them; the words of the text file `keep_text` stay too.
@@ -101,13 +101,19 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Source:
-    """A recognised checkpoint: name, family, and the hashes of the files it is read from."""
+    """A recognised checkpoint: name, family, and the hashes of the files it is read from.
+
+    `origin` is where it was downloaded from, None for a folder of the user's; `notes` are lines to
+    show about that.
+    """
 
     name: str
     checkpoint: Checkpoint
     family_name: str
     family: Family
     hashes: Mapping[str, str]
+    origin: Origin | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -165,11 +171,16 @@ def open_source(model: str, llm: str | None = None) -> Source:
     family_name, family = recognise(checkpoint)
     # Of a link, its own name: in a cache it leads to a folder called after a revision.
     named = folder.name if folder.name not in ("", "..") else folder.resolve().name
-    name = model if model == DEMO else re.sub(r"[^\w.-]+", "_", named)
+    name = model if model == DEMO else bundle_name(named)
     documents = [name for name in DOCUMENTS if checkpoint.has(name)]
     files = [*family.sources(checkpoint), *documents]
     hashes = {file: checkpoint.sha256(file) for file in files}
     return Source(name, checkpoint, family_name, family, hashes)
+
+
+def bundle_name(named: str) -> str:
+    """What a bundle is called of a checkpoint that is called so."""
+    return re.sub(r"[^\w.-]+", "_", named)
 
 
 def tools() -> dict[str, str]:
@@ -252,7 +263,9 @@ def source_key(request: BuildRequest, source: Source) -> str:
 
 def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
     """Everything but the target that decides what a bundle is."""
+    origin = {"origin": msgspec.to_builtins(source.origin)} if source.origin else {}
     return {
+        **origin,
         "edgepack": edgepack.__version__,
         "name": source.name,
         "source": dict(source.hashes),

@@ -4,12 +4,15 @@ Every reader is tried there before anything of a checkpoint is read here, and th
 written in such a process too.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.download import Downloaded, download
 from edgepack.inspection import CheckpointSummary, inspect_checkpoint
 from edgepack.isolation import Bounds, isolated
-from edgepack.plan import DEMO, Source, open_source
+from edgepack.model_hub import parse
+from edgepack.plan import DEMO, Source, bundle_name, checkpoint_folder, open_source
 from edgepack.report import Step, silent
 
 _GB = 1 << 30
@@ -41,18 +44,28 @@ def writing(folder: Path) -> Bounds:
 def survey(model: str, llm: str | None = None, step: Step = silent) -> Source:
     """The checkpoint to build as `open_source` has it, once each of its readers was tried.
 
-    The one that comes with edgepack is not from outside.
+    One of a model hub is downloaded first. The one that comes with edgepack is not from outside.
     """
     if model == DEMO:
         return open_source(model, llm)
-    folder = open_checkpoint(Path(model)).folder
-    return isolated(_survey, model, llm, step=step, bounds=reading(folder))
+    reference = parse(model)
+    if reference is None:
+        folder = open_checkpoint(Path(model)).folder
+        return isolated(_survey, model, llm, step=step, bounds=reading(folder))
+    found = download(reference, llm, step)
+    bounds = reading(found.folder)
+    source = isolated(_survey, str(found.folder), llm, step=step, bounds=bounds)
+    name = bundle_name(reference.name)
+    return replace(source, name=name, origin=found.origin, notes=found.notes)
 
 
-def summary(folder: Path) -> CheckpointSummary:
-    """What `inspect_checkpoint` finds."""
-    folder = open_checkpoint(folder).folder
-    return isolated(_summary, folder, step=silent, bounds=reading(folder))
+def summary(model: str, step: Step = silent) -> tuple[CheckpointSummary, Downloaded | None]:
+    """What `inspect_checkpoint` finds in a checkpoint, and where that was downloaded from."""
+    reference = None if model == DEMO else parse(model)
+    found = download(reference, None, step) if reference else None
+    here = Path(model) if Path(model).exists() else checkpoint_folder(model)
+    folder = open_checkpoint(found.folder if found else here).folder
+    return isolated(_summary, folder, step=silent, bounds=reading(folder)), found
 
 
 def _survey(model: str, llm: str | None, step: Step) -> Source:

@@ -1,8 +1,9 @@
-"""What an engine tells its maker about a machine: nothing, where edgepack is imported.
+"""What an engine or a hub's library tells its maker of a machine: nothing, with edgepack imported.
 
 ONNX Runtime (since 1.29) looks up a host of Microsoft's when it is imported and keeps a device id
 and a database of events in `~/.cache/Microsoft`. OpenVINO and NNCF do the same with a host of
-Google's and a client id in `~/intel`, through the package `openvino_telemetry`.
+Google's and a client id in `~/intel`, through the package `openvino_telemetry`. huggingface_hub
+tells with what tools a file is downloaded, and looks up at its hub how to know them.
 """
 
 import os
@@ -11,9 +12,10 @@ from typing import Any, cast
 
 
 def switch_off() -> None:
-    """Has to come before an engine is imported; processes that are started then inherit it.
+    """Has to come before an engine or such a library is imported; child processes inherit it.
 
     OpenVINO and NNCF have a stub for a telemetry package that is not installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     cast(dict[str, Any], sys.modules).setdefault("openvino_telemetry", None)

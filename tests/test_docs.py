@@ -48,4 +48,4 @@ def test_demo_builds_and_speaks_with_every_runtime(tmp_path: Path) -> None:
 def test_the_readme_says_where_the_command_is() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert "`.venv/bin/edgepack`" in text.split("## Your own checkpoint", maxsplit=1)[0]
-    assert "pip install '.[build,report]'" in text  # as `bench --report` is shown
+    assert "pip install '.[build,report,hub]'" in text  # as `bench --report` is shown

@@ -2,11 +2,13 @@
 
 What is read or copied is in the folder itself, or, where the folder is a snapshot of a Hugging Face
 cache, among the blobs of the same repository: REPOSITORY/snapshots/REVISION/NAME is a link to
-REPOSITORY/blobs/HASH there. A link to anywhere else is refused.
+REPOSITORY/blobs/HASH there, and that may be one to a blob that repositories of the cache share,
+CACHE/blobs/HA/HASH, called after its content. A link to anywhere else is refused.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -21,20 +23,23 @@ from edgepack.errors import IntegrityError, UsageError
 
 # The newest name first: what was downloaded over an older release may have both. The name says
 # nothing else, CosyVoice2 had the first one's until April 2025.
-_CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
+CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
 _CONTAINERS = (".pt", ".safetensors")
+_SHARED = re.compile("[0-9a-f]{64}")  # a blob that repositories share
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder in the released CosyVoice layout; nothing is read before it is asked for.
 
-    `parts` names state dicts that are in another file than `<part>.pt`.
+    `parts` names state dicts that are in another file than `<part>.pt`. `listed` are the files of a
+    repository that is not all here yet; it is those that the checkpoint has.
     """
 
     folder: Path
     config_name: str
     parts: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    listed: frozenset[str] | None = field(default=None, kw_only=True)
 
     @cached_property
     def config(self) -> Config:
@@ -47,7 +52,7 @@ class Checkpoint:
         if not path.is_file():
             raise UsageError(f"{self.folder}: {name} is missing; is the download complete?")
         root, found = self.folder.resolve(), path.resolve()
-        if not found.is_relative_to(root) and found.parent != _blobs(root):
+        if not found.is_relative_to(root) and not _is_blob(root, found):
             raise IntegrityError(
                 f"{path}: a link out of the checkpoint, to {found}; refused. If that is meant, "
                 "copy the file into the folder"
@@ -55,8 +60,8 @@ class Checkpoint:
         return path
 
     def has(self, name: str) -> bool:
-        """Whether the folder has this file."""
-        return (self.folder / name).is_file()
+        """Whether the folder has this file, or the repository that it is downloaded from."""
+        return name in self.listed if self.listed is not None else (self.folder / name).is_file()
 
     def json(self, name: str) -> Config:
         """A JSON file of the folder whose top level is an object."""
@@ -84,7 +89,8 @@ class Checkpoint:
                 f"{name!r} cannot be {part}: give the name of a .pt or .safetensors file that is "
                 f"inside {self.folder}"
             )
-        self.file(name)
+        if self.listed is None:
+            self.file(name)
         return replace(self, parts={**self.parts, part: name})
 
     def tensors(self, part: str) -> Mapping[str, np.ndarray]:
@@ -122,20 +128,33 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, by the first configuration that is there."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such checkpoint folder (or use 'demo')")
-    for name in _CONFIGS:
-        if (folder / name).is_file():
-            return Checkpoint(folder, name)
-    raise UsageError(
-        f"{folder}: none of {', '.join(_CONFIGS)} is there; not a CosyVoice checkpoint"
-    )
+        raise UsageError(f"{folder}: no such checkpoint folder (or use 'demo', or OWNER/NAME)")
+    names = {name for name in CONFIGS if (folder / name).is_file()}
+    return Checkpoint(folder, config_name(names, folder))
 
 
-def _blobs(root: Path) -> Path | None:
-    """Where the files of a snapshot are in a Hugging Face cache; None for any other folder.
+def config_name(names: Container[str], where: object) -> str:
+    """The configuration among the files of a checkpoint; raises UsageError if there is none."""
+    found = next((name for name in CONFIGS if name in names), None)
+    if found is None:
+        raise UsageError(
+            f"{where}: none of {', '.join(CONFIGS)} is there; not a CosyVoice checkpoint"
+        )
+    return found
 
-    Source: huggingface_hub, "Understand caching". `root` is resolved, and so has to be what it
-    returns: a folder of blobs that is a link could be any folder.
+
+def _is_blob(root: Path, found: Path) -> bool:
+    """Whether a file is a blob of the Hugging Face cache that the folder `root` is a snapshot in.
+
+    It is one of the same repository, or one that repositories share: who links to that has to know
+    the hash of what is in it. Source: huggingface_hub, "Understand caching". Both paths are
+    resolved, and so have to be the folders of blobs: one that is a link could be any folder.
     """
-    blobs = root.parent.parent / "blobs"
-    return blobs if root.parent.name == "snapshots" and not blobs.is_symlink() else None
+    if root.parent.name != "snapshots":
+        return False
+    repository = root.parent.parent
+    own, shared = repository / "blobs", repository.parent / "blobs"
+    if found.parent == own:
+        return not own.is_symlink()
+    named = _SHARED.fullmatch(found.name)
+    return bool(named) and found.parent == shared / found.name[:2] and not shared.is_symlink()

@@ -23,6 +23,8 @@ _EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "sounddevice": "play",
+    "huggingface_hub": "hub",
+    "modelscope_hub": "hub",
 }
 
 

@@ -28,7 +28,7 @@ _GREETINGS = {
 }
 
 
-@click.command(short_help="Checkpoint folder (or 'demo') to a bundle for each target.")
+@click.command(short_help="Checkpoint (or its name, or 'demo') to a bundle for each target.")
 @click.argument("model")
 @click.option(
     "--target",
@@ -145,6 +145,9 @@ def command(
 ) -> None:
     """Build bundles from MODEL, a checkpoint folder in the released layout, or "demo".
 
+    OWNER/NAME is downloaded from Hugging Face and modelscope:OWNER/NAME from ModelScope, into their
+    own caches, only what is needed and not there yet; OWNER/NAME@REV at a branch, tag or commit.
+
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
@@ -172,7 +175,10 @@ def command(
     )
     require_possible(request)
     if dry_run:
-        plans = pipeline.planned(request)[1]
+        with report.progress("build", shown=not quiet) as step:
+            source, plans = pipeline.planned(request, step)
+        for note in source.notes if not quiet else ():
+            report.warn(note)
         if as_json:
             report.document({"plans": [_planned(planned) for planned in plans]})
         elif not quiet:

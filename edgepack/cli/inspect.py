@@ -4,18 +4,21 @@ from pathlib import Path
 
 import click
 
-from edgepack.cli._options import PATH, output_options
+from edgepack.cli._options import output_options
 
 
 @click.command(short_help="Say what is inside a checkpoint or a bundle.")
-@click.argument("path", type=PATH)
+@click.argument("path", type=click.Path())
 @output_options
-def command(path: Path, as_json: bool, quiet: bool) -> None:
-    """Say what is inside PATH, a checkpoint folder (or "demo") or a bundle, without running it."""
+def command(path: str, as_json: bool, quiet: bool) -> None:
+    """Say what is inside PATH, a checkpoint folder (or "demo") or a bundle, without running it.
+
+    A checkpoint may have a name, as in 'edgepack build', and is downloaded as it is there.
+    """
     from edgepack.bundle import MANIFEST
 
-    if (path / MANIFEST).is_file():
-        _bundle(path, as_json, quiet)
+    if Path(path, MANIFEST).is_file():
+        _bundle(Path(path), as_json, quiet)
     else:
         _checkpoint(path, as_json, quiet)
 
@@ -37,22 +40,32 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
         bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
         report.line(f"family {manifest.family}, language {manifest.language}")
         report.line(f"made of: {', '.join(manifest.source)}")
+        if origin := manifest.origin:
+            report.line(f"downloaded: {origin.hub}:{origin.repository} at {origin.revision}")
         report.line(f"voices: {', '.join(manifest.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")
         tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
         report.line(f"built by edgepack {manifest.edgepack} with {tools}")
 
 
-def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
+def _checkpoint(path: str, as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
+    import msgspec
+
     from edgepack import report
-    from edgepack.plan import checkpoint_folder
     from edgepack.survey import summary
 
-    found = summary(path if path.exists() else checkpoint_folder(str(path)))
+    with report.progress("inspect", shown=not quiet) as step:
+        found, downloaded = summary(path, step)
+    for note in downloaded.notes if downloaded and not quiet else ():
+        report.warn(note)
     if as_json:
-        report.document({"kind": "checkpoint", "path": str(path), **asdict(found)})
+        record = {"kind": "checkpoint", "path": path, **asdict(found)}
+        if downloaded:
+            record["path"] = str(downloaded.folder)
+            record["origin"] = msgspec.to_builtins(downloaded.origin)
+        report.document(record)
     elif not quiet:
         rows = [
             [p.file, str(p.tensors), f"{p.parameters:,}", report.size(p.bytes), ", ".join(p.dtypes)]
@@ -60,5 +73,7 @@ def _checkpoint(path: Path, as_json: bool, quiet: bool) -> None:
         ]
         columns = ["part", "tensors", "parameters", "size", "dtype"]
         report.table(f"{found.family} checkpoint {path}", columns, rows)
+        if downloaded:
+            report.line(f"at {downloaded.origin.revision}, in {downloaded.folder}")
         report.line(f"voices: {', '.join(found.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(found.enrolment) or 'none'}")

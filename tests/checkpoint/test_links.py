@@ -76,6 +76,28 @@ def test_a_snapshot_of_a_hub_cache_is_read(tmp_path: Path) -> None:
     }
 
 
+def shared(snapshot: Path, name: str) -> Path:
+    """A file as newer caches have it: its blob is a link to one that repositories share."""
+    blob = (snapshot / name).resolve()
+    digest = "ab" * 32
+    store = snapshot.parents[2] / "blobs" / digest[:2]
+    store.mkdir(parents=True)
+    blob.rename(store / digest)
+    blob.symlink_to(Path("../../blobs", digest[:2], digest))
+    return store
+
+
+def test_blobs_that_repositories_share_are_read(tmp_path: Path) -> None:
+    snapshot = released(SOURCE, tmp_path)
+    wanted = dict(open_source(str(snapshot)).hashes)
+    store = shared(snapshot, "llm.pt")
+    assert dict(open_source(str(snapshot)).hashes) == wanted
+    store.rename(tmp_path / "elsewhere")
+    store.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="a link out of the checkpoint"):
+        open_source(str(snapshot))
+
+
 def hidden(snapshot: Path, secret: Path) -> None:
     """A blob that is a link itself."""
     blob = (snapshot / "README.md").resolve()

@@ -48,7 +48,8 @@ def last_line(told: str) -> list[str]:
 
 
 def test_the_quick_start_of_the_readme_speaks(cli: Cli, snapshot: Path) -> None:
-    Path("CosyVoice2-0.5B").symlink_to(snapshot)
+    Path("FunAudioLLM").mkdir()
+    Path("FunAudioLLM/CosyVoice2-0.5B").symlink_to(snapshot)
     shutil.copy(GOLDEN / "common" / "prompt_24k.wav", "anna.wav")
     build, run = quick_start()
     built = cli(*build)

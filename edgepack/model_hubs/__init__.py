@@ -1,0 +1,1 @@
+"""Where checkpoints are downloaded from, one module each: `HUB` asks one hub with its library."""
