@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import consistency
+from edgepack import consistency, links
 from edgepack.atomic import clear, write_atomically
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
@@ -45,12 +45,12 @@ class Bundle:
         return [name for name, stage in stages if stage.variants[runtime].engine == guest]
 
     def path(self, name: str) -> Path:
-        """The path of a listed file, inside the folder also after following links."""
+        """The path of a listed file, inside the folder or its hub cache also behind links."""
         if name not in self.manifest.files:
             raise IntegrityError(f"{self.folder}: {name} is used but not listed; refused")
         path = self.folder / name
         try:
-            inside = path.resolve().is_relative_to(self.folder.resolve())
+            inside = links.stays(path, self.folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             raise IntegrityError(f"{path}: leads nowhere ({error}); copy it again") from None
         if not inside:

@@ -1,8 +1,7 @@
 """A checkpoint folder: its configuration, its tensors and the hashes of what was read.
 
 What is read or copied is in the folder itself, or, where the folder is a snapshot of a Hugging Face
-cache, among the blobs of the same repository: REPOSITORY/snapshots/REVISION/NAME is a link to
-REPOSITORY/blobs/HASH there. A link to anywhere else is refused.
+cache, among the blobs of the same repository (`links`). A link to anywhere else is refused.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepack import links
 from edgepack.checkpoint import safetensors, torch_zip, yaml
 from edgepack.checkpoint.config import Config
 from edgepack.documents import read_json
@@ -46,11 +46,10 @@ class Checkpoint:
         path = self.folder / name
         if not path.is_file():
             raise UsageError(f"{self.folder}: {name} is missing; is the download complete?")
-        root, found = self.folder.resolve(), path.resolve()
-        if not found.is_relative_to(root) and found.parent != _blobs(root):
+        if not links.stays(path, self.folder):
             raise IntegrityError(
-                f"{path}: a link out of the checkpoint, to {found}; refused. If that is meant, "
-                "copy the file into the folder"
+                f"{path}: a link out of the checkpoint, to {path.resolve()}; refused. "
+                "If that is meant, copy the file into the folder"
             )
         return path
 
@@ -129,13 +128,3 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     raise UsageError(
         f"{folder}: none of {', '.join(_CONFIGS)} is there; not a CosyVoice checkpoint"
     )
-
-
-def _blobs(root: Path) -> Path | None:
-    """Where the files of a snapshot are in a Hugging Face cache; None for any other folder.
-
-    Source: huggingface_hub, "Understand caching". `root` is resolved, and so has to be what it
-    returns: a folder of blobs that is a link could be any folder.
-    """
-    blobs = root.parent.parent / "blobs"
-    return blobs if root.parent.name == "snapshots" and not blobs.is_symlink() else None
