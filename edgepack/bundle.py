@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import consistency, links
+from edgepack import consistency, links, locks
 from edgepack.atomic import clear, write_atomically
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
@@ -84,7 +84,7 @@ class Bundle:
             path.relative_to(self.folder).as_posix()
             for path in beside.rglob("*")
             if not path.is_dir() or path.is_symlink()
-        } - {MANIFEST}
+        } - {MANIFEST, locks.file_of(Path(MANIFEST)).name}
         if unlisted := sorted(found - self.manifest.files.keys()):
             raise IntegrityError(
                 f"{self.folder / unlisted[0]}: not of this bundle, but where its networks could "
