@@ -10,7 +10,6 @@ import pytest
 
 NO_USER = "import pwd\ndef unknown(uid):\n    raise KeyError(uid)\npwd.getpwuid = unknown\n"
 TWICE = """
-from edgepack import caches
 from edgepack.calibration import cache
 made = cache.recorded("kind", "key", lambda folder: None)
 assert cache.recorded("kind", "key", None) == made
