@@ -24,7 +24,7 @@ def run(script: str, temporary: Path, **more: str) -> "subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize("home", [None, "/nonexistent"])
+@pytest.mark.parametrize("home", [None, "/proc/nonexistent"])
 def test_without_a_home_directory_they_are_temporary(tmp_path: Path, home: str | None) -> None:
     ran = run(TWICE, tmp_path, HOME=home) if home else run(NO_USER + TWICE, tmp_path)
     assert ran.returncode == 0, ran.stderr
