@@ -230,18 +230,6 @@ def _clear(hidden: Path, place: Path) -> None:
             hidden.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for this file, which may be replaced in it."""
-    while True:
-        with path.open("r+b") as file:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield
-                return
-
-
 def _place(path: Path) -> Path:
     """Where a path leads: links are written through."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path

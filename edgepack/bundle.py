@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import consistency
+from edgepack import consistency, links, locks
 from edgepack.atomic import clear, write_atomically
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
@@ -45,12 +45,12 @@ class Bundle:
         return [name for name, stage in stages if stage.variants[runtime].engine == guest]
 
     def path(self, name: str) -> Path:
-        """The path of a listed file, inside the folder also after following links."""
+        """The path of a listed file, inside the folder or its hub cache also behind links."""
         if name not in self.manifest.files:
             raise IntegrityError(f"{self.folder}: {name} is used but not listed; refused")
         path = self.folder / name
         try:
-            inside = path.resolve().is_relative_to(self.folder.resolve())
+            inside = links.stays(path, self.folder)
         except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in circles
             raise IntegrityError(f"{path}: leads nowhere ({error}); copy it again") from None
         if not inside:
@@ -84,7 +84,7 @@ class Bundle:
             path.relative_to(self.folder).as_posix()
             for path in beside.rglob("*")
             if not path.is_dir() or path.is_symlink()
-        } - {MANIFEST}
+        } - {MANIFEST, locks.file_of(Path(MANIFEST)).name}
         if unlisted := sorted(found - self.manifest.files.keys()):
             raise IntegrityError(
                 f"{self.folder / unlisted[0]}: not of this bundle, but where its networks could "

@@ -3,6 +3,8 @@
 Speeds and errors differ from run to run; a bundle of the same inputs and recipes does not.
 """
 
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -44,6 +46,20 @@ class Measurements(Struct, frozen=True):
     offers: dict[str, dict[str, tuple[Offer, ...]]]
     errors: dict[str, dict[str, float]]
     peaks: dict[str, int]
+
+
+@dataclass
+class Lap:
+    """Seconds by name, each since the one before."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        """The time until now goes to `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self.started
+        self.started = now
 
 
 def place(bundle: Path) -> Path:

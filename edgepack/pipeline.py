@@ -8,14 +8,14 @@ is run in its own runtime and compared with the hub before the bundle exists.
 import os
 import platform
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from edgepack import atomic, budget, bundle, limits, measurements
+from edgepack import atomic, budget, bundle, limits, locks, measurements
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
@@ -26,7 +26,7 @@ from edgepack.errors import GateError, UnsupportedError, UsageError
 from edgepack.hub import HubStage, answers, author
 from edgepack.isolation import isolated
 from edgepack.manifest import Calibrated, Manifest, Solver, Variant, encode
-from edgepack.measurements import Measurements
+from edgepack.measurements import Lap, Measurements
 from edgepack.metrics import Limit, Limits, Quality, Values
 from edgepack.plan import BuildRequest, Plan, Source, plan, require_possible, source_key
 from edgepack.recipe import QUANTIZED, named
@@ -46,20 +46,6 @@ from edgepack.verification.readiness import require_ready
 _HUB = "hub"  # below the output: what is there only while it is built
 
 
-@dataclass
-class Lap:
-    """Seconds by name, each since the one before."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    def lap(self, name: str) -> None:
-        """The time until now goes to `name`."""
-        now = time.perf_counter()
-        self.seconds[name] = now - self.started
-        self.started = now
-
-
 @dataclass(frozen=True)
 class Built:
     """A bundle that exists now; `reused` if it did before.
@@ -77,10 +63,15 @@ class Built:
 
 
 def build(request: BuildRequest, step: Step = silent) -> list[Built]:
-    """Build every target. If one fails, its folder is left as it was."""
+    """Build every target, one process at a time. If one fails, its folder is left as it was."""
     require_possible(request)
     step("reading the checkpoint")
     source, plans = planned(request, step)
+    with locks.alone(*(wanted.folder for wanted in plans)):
+        return _all(request, source, plans, step)
+
+
+def _all(request: BuildRequest, source: Source, plans: Sequence[Plan], step: Step) -> list[Built]:
     _clear(request, plans)
     built = {
         p.target: replace(found, warnings=source.notes)
@@ -213,7 +204,7 @@ def _make(
     else:  # it is there for another target of the same request
         trial = None
     made: dict[str, dict[str, Converted]] = {}
-    with atomic.replacing(wanted.folder) as folder:
+    with ExitStack() as held, atomic.replacing(wanted.folder) as folder:
         for runtime in profile.runtimes:
             work = Conversion(
                 runtime,
@@ -272,6 +263,8 @@ def _make(
         )
         # First: if they were missing, nothing would build a bundle again that is there.
         measurements.write(wanted.folder, measured)
+        if wanted.folder.exists():  # no voice may be added between this and the exchange
+            held.enter_context(locks.alone(wanted.folder / bundle.MANIFEST))
     warnings = [*source.notes, *contents.warnings]
     return Built(wanted, Bundle(wanted.folder, manifest), False, measured, warnings)
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save
 
-from edgepack import arrays, discovery
-from edgepack.atomic import exclusive, write_atomically
+from edgepack import arrays, discovery, links, locks
+from edgepack.atomic import require_writable, write_atomically
 from edgepack.bundle import MANIFEST, Bundle, open_bundle, stored
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.manifest import Manifest
@@ -127,7 +128,7 @@ def add(bundle: Bundle, name: str, voice: Voice, *, replace: bool = False) -> Bu
     """
     data = voice.to_bytes()
     relative = file_name(name, data)
-    with exclusive(bundle.folder / MANIFEST):
+    with _alone(bundle):
         latest = open_bundle(bundle.folder)
         require_free(latest, name, replace=replace)
         known = latest.manifest.voices.get(name)
@@ -150,7 +151,7 @@ def remove(bundle: Bundle, name: str) -> Bundle:
 
     Raises UsageError for an unknown voice, and for the last of a bundle that can make no other.
     """
-    with exclusive(bundle.folder / MANIFEST):
+    with _alone(bundle):
         latest = open_bundle(bundle.folder)
         manifest = latest.manifest
         _require_known(manifest, name)
@@ -168,10 +169,28 @@ def remove(bundle: Bundle, name: str) -> Bundle:
 
 def make_default(bundle: Bundle, name: str) -> Bundle:
     """The bundle with another default voice, on disk too; raises UsageError for an unknown one."""
-    with exclusive(bundle.folder / MANIFEST):
+    with _alone(bundle):
         latest = open_bundle(bundle.folder)
         _require_known(latest.manifest, name)
         return _changed(latest, default_voice=name)
+
+
+def require_changeable(bundle: Bundle) -> None:
+    """Raise UsageError or OSError if the voices of a bundle cannot be changed."""
+    if links.of_hub(bundle.folder):
+        raise UsageError(
+            f"{bundle.folder}: in the cache of a hub, which shares its files; change a copy: "
+            f"cp -rL {bundle.folder} mine"
+        )
+    require_writable(bundle.folder / MANIFEST)
+
+
+@contextmanager
+def _alone(bundle: Bundle) -> Iterator[None]:
+    """No other process changes the bundle meanwhile, or replaces it."""
+    require_changeable(bundle)
+    with locks.alone(bundle.folder / MANIFEST):
+        yield
 
 
 def _require_known(manifest: Manifest, name: str) -> None:

@@ -2,22 +2,20 @@
 
 import functools
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from edgepack import atomic
+from edgepack import atomic, caches
 
 _DONE = "done"
 
 
 def cache_folder(kind: str, key: str) -> Path:
-    """Where recordings of a kind and a key are kept (XDG_CACHE_HOME)."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "edgepack", kind, key[:32])
+    """Where recordings of a kind and a key are kept."""
+    return caches.folder() / kind / key[:32]
 
 
 def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:

@@ -1,13 +1,10 @@
 """A checkpoint folder: its configuration, its tensors and the hashes of what was read.
 
 What is read or copied is in the folder itself, or, where the folder is a snapshot of a Hugging Face
-cache, among the blobs of the same repository: REPOSITORY/snapshots/REVISION/NAME is a link to
-REPOSITORY/blobs/HASH there, and that may be one to a blob that repositories of the cache share,
-CACHE/blobs/HA/HASH, called after its content. A link to anywhere else is refused.
+cache, among the blobs of the same repository (`links`). A link to anywhere else is refused.
 """
 
 import hashlib
-import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepack import links
 from edgepack.checkpoint import safetensors, torch_zip, yaml
 from edgepack.checkpoint.config import Config
 from edgepack.documents import read_json
@@ -25,7 +23,6 @@ from edgepack.errors import IntegrityError, UsageError
 # nothing else, CosyVoice2 had the first one's until April 2025.
 CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
 _CONTAINERS = (".pt", ".safetensors")
-_SHARED = re.compile("[0-9a-f]{64}")  # a blob that repositories share
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,10 @@ class Checkpoint:
         path = self.folder / name
         if not path.is_file():
             raise UsageError(f"{self.folder}: {name} is missing; is the download complete?")
-        root, found = self.folder.resolve(), path.resolve()
-        if not found.is_relative_to(root) and not _is_blob(root, found):
+        if not links.stays(path, self.folder):
             raise IntegrityError(
-                f"{path}: a link out of the checkpoint, to {found}; refused. If that is meant, "
-                "copy the file into the folder"
+                f"{path}: a link out of the checkpoint, to {path.resolve()}; refused. "
+                "If that is meant, copy the file into the folder"
             )
         return path
 
@@ -141,20 +137,3 @@ def config_name(names: Container[str], where: object) -> str:
             f"{where}: none of {', '.join(CONFIGS)} is there; not a CosyVoice checkpoint"
         )
     return found
-
-
-def _is_blob(root: Path, found: Path) -> bool:
-    """Whether a file is a blob of the Hugging Face cache that the folder `root` is a snapshot in.
-
-    It is one of the same repository, or one that repositories share: who links to that has to know
-    the hash of what is in it. Source: huggingface_hub, "Understand caching". Both paths are
-    resolved, and so have to be the folders of blobs: one that is a link could be any folder.
-    """
-    if root.parent.name != "snapshots":
-        return False
-    repository = root.parent.parent
-    own, shared = repository / "blobs", repository.parent / "blobs"
-    if found.parent == own:
-        return not own.is_symlink()
-    named = _SHARED.fullmatch(found.name)
-    return bool(named) and found.parent == shared / found.name[:2] and not shared.is_symlink()

@@ -48,6 +48,7 @@ def add(
 
     opened = open_bundle(bundle)
     voices.require_free(opened, name, replace=force)
+    voices.require_changeable(opened)
     heard = audio.read(recording)
     warnings = prompting.problems(heard, text)
     frontend = open_frontend(opened)

@@ -108,8 +108,11 @@ def widths(bundle: Bundle, calls: Mapping[str, Calls]) -> Widths:
     return found
 
 
-def require_fit(bundle: Bundle, tokenizer: Any) -> None:
-    """Raise IntegrityError if a voice or the tokenizer does not fit the bundle's networks."""
+def require_fit(bundle: Bundle, tokenizer: Any) -> dict[str, Voice]:
+    """The voices of a bundle.
+
+    Raises IntegrityError if one, or the tokenizer, does not fit its networks.
+    """
     found = widths(bundle, recorded(bundle))
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= found.text_rows:
@@ -122,8 +125,10 @@ def require_fit(bundle: Bundle, tokenizer: Any) -> None:
             f"{bundle.path(bundle.manifest.tokenizer)}: does not know the end-of-prompt token "
             f"{bundle.manifest.end_of_prompt!r}; build the bundle again"
         )
-    for name in bundle.manifest.voices:
-        require_voice(bundle, voices.read(bundle, name)[1], found, f"voice {name!r}")
+    known = {name: voices.read(bundle, name)[1] for name in bundle.manifest.voices}
+    for name, voice in known.items():
+        require_voice(bundle, voice, found, f"voice {name!r}")
+    return known
 
 
 def require_voice(bundle: Bundle, voice: Voice, found: Widths, what: str) -> None:

@@ -23,6 +23,7 @@ from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
 from edgepack.runtime.normalization import Normalization, Reader, normalizers
+from edgepack.runtime.opened_voices import OpenedVoices
 from edgepack.runtime.prompts import Prompts
 from edgepack.runtime.residency import Residency
 from edgepack.runtime.session import Options, Session, engine
@@ -96,6 +97,7 @@ class Loaded:
     decoder: SpeechDecoder
     flow: FlowDecoder
     vocoder: Vocoder
+    voices: OpenedVoices
     low_memory: bool = False
     prompts: Prompts | None = None
 
@@ -234,15 +236,17 @@ def load(
     `on_stage` is told of each network that is in memory. With `profile` engines time operators.
     With `memory` "low" networks are only checked now, and loaded when they are called, checked
     again: one group of `residency` at a time. Voices and tokenizer have to fit the networks.
+    What is read later is found wherever this process, or a link to the bundle, has gone by then.
     """
     bundle = open_bundle(folder)
+    bundle = replace(bundle, folder=folder.resolve())
     host = replace(choose(bundle, runtime, threads, plan, wanted), profile=profile)
     manifest = bundle.manifest
     if memory not in MEMORY:
         raise UsageError(discovery.unknown("memory", memory, MEMORY))
     residency = Residency()
     frontend = open_frontend(bundle)
-    require_fit(bundle, frontend.tokenizer)
+    voices = OpenedVoices(bundle, require_fit(bundle, frontend.tokenizer))
 
     def session(name: str) -> Session:
         if memory == "low":
@@ -281,6 +285,7 @@ def load(
             # A GPU has the memory, and prepares its convolutions for every length.
             manifest.flow.noise_frames if accelerated else WINDOW,
         ),
+        voices,
         low_memory=memory == "low",
         prompts=None if accelerated or memory == "low" else Prompts(bundle, host.runtime),
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from edgepack import voices
 from edgepack.errors import UsageError
 from edgepack.runtime import audio
 from edgepack.runtime.coverage import Coverage
@@ -140,6 +139,14 @@ class Synthesizer:
             later.push(held.pop_all())
         return stream
 
+    def reload_voices(self) -> None:
+        """Take the bundle's voices as they are on the disk now.
+
+        Without it a voice that is replaced or removed there speaks on as it was when the bundle was
+        loaded; one that is added is known at once.
+        """
+        self.loaded.voices.reload()
+
     @cached_property
     def enroller(self) -> Enroller:
         """The networks that make voices of recordings."""
@@ -184,7 +191,7 @@ class Synthesizer:
 
     def _manner(self, settings: Settings) -> Manner:
         """Who speaks and how; raises UsageError for what does not go together."""
-        name, chosen = voices.read(self.loaded.bundle, settings.voice)
+        name, chosen = self.loaded.voices.read(settings.voice)
         self.loaded.solver(settings.solver, settings.steps)
         return Manner(name, chosen, mode_of(name, chosen, settings), settings)
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from edgepack import caches
 from edgepack.runtime.gpu.stack import Stack
 
 
@@ -20,6 +20,5 @@ def key(model: str, options: Mapping[str, str], stack: Stack) -> str:
 
 
 def folder(model: str, options: Mapping[str, str], stack: Stack) -> Path:
-    """The folder of a model's engines (XDG_CACHE_HOME); other versions have others."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "edgepack", "engines", key(model, options, stack))
+    """The folder of a model's engines; other versions have others."""
+    return caches.folder() / "engines" / key(model, options, stack)
