@@ -30,7 +30,7 @@ from edgepack.manifest import (
     Variant,
 )
 from edgepack.plan import DOCUMENTS, BuildRequest, Plan, Source, VoiceRequest, tools
-from edgepack.report import Step
+from edgepack.report import Step, silent
 from edgepack.runtime import audio, coverage
 from edgepack.runtime.enrol import Enroller, Model
 from edgepack.runtime.session import Options, engine
@@ -76,12 +76,18 @@ def all_voices(
     networks: Mapping[str, Carried],
     folder: Path,
     step: Step,
+    warn: Step = silent,
 ) -> dict[str, Voice]:
-    """Voices of the checkpoint and those of the request, with ids of the bundle's tokenizer."""
-    found = {
-        name: _renumbered(voice, text)
-        for name, voice in source.family.voices(source.checkpoint).items()
-    }
+    """Voices of the checkpoint and those of the request, with ids of the bundle's tokenizer.
+
+    `warn` is told what of the checkpoint's is left out or has another name.
+    """
+    found = {}
+    for name, voice in source.family.voices(source.checkpoint, warn).items():
+        try:
+            found[name] = _renumbered(voice, text)
+        except UsageError as error:
+            warn(f"voice {name!r} is left out: {error}")
     if not request.voices:
         return found
     if not networks:

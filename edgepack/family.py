@@ -13,6 +13,7 @@ from edgepack.checkpoint.yaml import Tagged
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import Graph
 from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocoder
+from edgepack.report import Step, silent
 from edgepack.voices import Voice
 
 PACKAGE = "edgepack.families"
@@ -64,8 +65,11 @@ class Family(Protocol):
         """The text tokenizer as the JSON of the tokenizers library."""
         ...
 
-    def voices(self, checkpoint: Checkpoint) -> Mapping[str, Voice]:
-        """Speakers that come with the checkpoint."""
+    def voices(self, checkpoint: Checkpoint, warn: Step = silent) -> Mapping[str, Voice]:
+        """Speakers that come with the checkpoint, by names that voices of a bundle can have.
+
+        `warn` is told which have another name there, and what was left out as it is no voice.
+        """
         ...
 
     def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:

@@ -1,8 +1,8 @@
 """Where links in a folder from outside may lead: into the folder, or its hub cache's blobs.
 
 Hubs keep what they download as REPOSITORY/snapshots/REVISION/NAME, a link to REPOSITORY/blobs/HASH,
-and that may be one to a blob that repositories of the cache share, CACHE/blobs/HA/HASH, called after
-its content. A folder of files may be such a snapshot, or below one.
+and that may be one to a blob that repositories of the cache share, CACHE/blobs/HA/HASH, called
+after its content. A folder of files may be such a snapshot, or below one.
 Source: huggingface_hub, "Understand caching".
 """
 

@@ -182,7 +182,7 @@ def _contents(
         for problem in prompting.problems(audio.read(wanted.recording), wanted.text)
     ]
     networks = enrolment_networks(source, folder, warnings.append)
-    voices = all_voices(request, source, text, networks, folder, step)
+    voices = all_voices(request, source, text, networks, folder, step, warnings.append)
     clock.lap("voices")
     return Contents(stages, calls, text, voices, folder, networks, warnings), clock.seconds
 

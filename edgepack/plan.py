@@ -214,7 +214,11 @@ def require_possible(request: BuildRequest) -> None:
         language.load(code)
     if request.keep_text and not request.languages:
         raise UsageError("--keep-text adds to languages; give --language, or leave it out")
+    names = [wanted.name for wanted in request.voices]
     for wanted in request.voices:
+        voices.file_name(wanted.name, b"")  # refuses a name that cannot be
+        if names.count(wanted.name) > 1:
+            raise UsageError(f"voice {wanted.name!r} is given twice; give each its own name")
         if not wanted.recording.is_file():
             raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
         prompting.problems(audio.read(wanted.recording), wanted.text)

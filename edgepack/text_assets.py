@@ -52,7 +52,7 @@ class TextAssets:
             return ids
         found = np.searchsorted(self.rows, ids).clip(max=len(self.rows) - 1)
         if (self.rows[found] != ids).any():
-            raise UsageError("a voice's prompt text has ids that the tokenizer does not have")
+            raise UsageError("its prompt text has ids that the tokenizer does not have")
         return found
 
 

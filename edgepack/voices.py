@@ -20,6 +20,7 @@ from edgepack.manifest import Manifest
 _PROMPT = ("prompt_text", "prompt_tokens", "prompt_mel")
 _FOLDER = "voices"
 _NAME = re.compile(r"[\w][\w .-]{0,63}")
+_LONGEST_PLAIN = 48  # characters of another name that are kept
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
         raise UsageError(
             f"{bundle.folder}: no voices in it; add one with 'edgepack voice add' from a recording"
         )
-    name = name or default(bundle.manifest)
-    _require_known(bundle.manifest, name)
+    name = _known(bundle.manifest, name or default(bundle.manifest))
     path = bundle.path(voices[name])
     parts = arrays.parse(bundle.read(voices[name]), path, "a voice file")
     try:
@@ -111,6 +111,18 @@ def file_name(name: str, data: bytes) -> str:
         )
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
     return f"{_FOLDER}/{plain}-{hashlib.sha256(name.encode() + data).hexdigest()[:12]}.safetensors"
+
+
+def safe_name(name: str) -> str:
+    """The name in a bundle of a voice that is called `name` elsewhere; its own if it can be.
+
+    Other names lose what cannot be in one, and end with six digits of their hash: each has always
+    the same, and no two the same.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    plain = re.sub(r"[^\w .-]+", "_", name).strip(" ._-")[:_LONGEST_PLAIN] or "voice"
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
 
 
 def require_free(bundle: Bundle, name: str, *, replace: bool) -> None:
@@ -154,7 +166,7 @@ def remove(bundle: Bundle, name: str) -> Bundle:
     with _alone(bundle):
         latest = open_bundle(bundle.folder)
         manifest = latest.manifest
-        _require_known(manifest, name)
+        name = _known(manifest, name)
         kept = {other: file for other, file in manifest.voices.items() if other != name}
         if not kept and not manifest.enrolment:
             raise UsageError(
@@ -171,8 +183,7 @@ def make_default(bundle: Bundle, name: str) -> Bundle:
     """The bundle with another default voice, on disk too; raises UsageError for an unknown one."""
     with _alone(bundle):
         latest = open_bundle(bundle.folder)
-        _require_known(latest.manifest, name)
-        return _changed(latest, default_voice=name)
+        return _changed(latest, default_voice=_known(latest.manifest, name))
 
 
 def require_changeable(bundle: Bundle) -> None:
@@ -193,9 +204,12 @@ def _alone(bundle: Bundle) -> Iterator[None]:
         yield
 
 
-def _require_known(manifest: Manifest, name: str) -> None:
-    if name not in manifest.voices:
+def _known(manifest: Manifest, name: str) -> str:
+    """The name of a voice in a bundle, given that or the one it has in its checkpoint."""
+    found = name if name in manifest.voices else safe_name(name)
+    if found not in manifest.voices:
         raise UsageError(discovery.unknown("voice", name, manifest.voices))
+    return found
 
 
 def _changed(bundle: Bundle, **fields: Any) -> Bundle:

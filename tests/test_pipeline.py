@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 import torch_zip_writer as writer
-from support import DATA
+from support import DATA, GOLDEN
 
-from edgepack import measurements
+from edgepack import measurements, pipeline, voices
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UsageError
@@ -22,6 +22,7 @@ from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 TARGET = "intel-cpu"
+PROMPT = (GOLDEN / "common" / "prompt_24k.wav").read_bytes()
 
 
 @pytest.fixture
@@ -139,18 +140,46 @@ def test_a_bundle_of_other_inputs_is_replaced_only_by_force(
 
 
 def test_a_build_that_fails_late_leaves_what_was_there(
-    built: Bundle, folder: Path, tmp_path: Path
+    built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fails(*arguments: object) -> None:
+        raise UsageError("late")
+
     bundle = copy_of(built, tmp_path / "out")
     before = contents(bundle.folder)
-    (folder / "spk2info.pt").unlink()
-    escaping = {"../../evil": {"embedding": np.zeros((1, 192), np.float32)}}
-    writer.save(folder / "spk2info.pt", escaping)
-    with pytest.raises(UsageError, match="voice name"):
+    monkeypatch.setattr(pipeline, "describe", fails)
+    with pytest.raises(UsageError, match="late"):
         build(replace(request(folder, tmp_path / "out"), force=True))
     assert list((tmp_path / "out").iterdir()) == [bundle.folder]
     assert contents(bundle.folder) == before
-    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_voices_of_a_table_are_named_safely_and_found_by_their_own_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    names = ["../../evil", "女声(温柔)"]
+    tree: dict[str, object] = {name: {"embedding": np.zeros((1, 192))} for name in names}
+    (folder / "spk2info.pt").unlink()
+    writer.save(folder / "spk2info.pt", tree | {"no voice": 1})
+    (made,) = build(request(folder, tmp_path / "out"))
+    bundle = made.bundle
+    files = {path.parent for path in tmp_path.rglob("*evil*")}
+    assert files == {bundle.folder / "voices"}
+    assert all("evil" in n or n.startswith("女声_温柔-") for n in bundle.manifest.voices)
+    assert {voices.read(bundle, name)[0] for name in names} == set(bundle.manifest.voices)
+    assert [line.split("'")[1] for line in made.warnings] == [*names, "no voice"]
+    chosen = voices.make_default(bundle, names[1])
+    assert set(voices.remove(chosen, names[1]).manifest.voices) == {voices.safe_name(names[0])}
+
+
+def test_a_request_with_a_voice_that_cannot_be_named_is_refused_before_anything(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "planned", None)
+    for names, words in ((["a/b"], "voice name 'a/b'"), (["a", "a"], "'a' is given twice")):
+        wanted = [VoiceRequest(name, GOLDEN / "common" / "prompt_24k.wav", "Hi") for name in names]
+        with pytest.raises(UsageError, match=words):
+            build(replace(request(folder, tmp_path / "out"), voices=wanted))
 
 
 CHANGES: dict[str, Callable[[BuildRequest, Path], BuildRequest]] = {
@@ -158,7 +187,7 @@ CHANGES: dict[str, Callable[[BuildRequest, Path], BuildRequest]] = {
     "format": lambda r, f: replace(r, formats=["openvino"]),
     "precision": lambda r, f: replace(r, precision="fp16"),
     "language": lambda r, f: replace(r, languages=["en"]),
-    "voice": lambda r, f: replace(r, voices=[VoiceRequest("a", put(f / "a.wav", b"x"), "hello")]),
+    "voice": lambda r, f: replace(r, voices=[VoiceRequest("a", put(f / "a.wav", PROMPT), "hello")]),
     "enrolment": lambda r, f: replace(r, keep_enrolment=True),
 }
 

@@ -185,3 +185,19 @@ def test_a_default_that_is_no_voice_is_refused(tiny: Bundle) -> None:
     tiny.with_manifest(msgspec.structs.replace(tiny.manifest, default_voice="nobody"))
     with pytest.raises(IntegrityError, match="default_voice: not one of the voices"):
         open_bundle(tiny.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["女声(温柔)", "a/b", "", ".", "..", "x" * 65, "a\n", "\ud800", "+@#"]
+)
+def test_a_name_of_elsewhere_becomes_one_that_can_be(tiny: Bundle, name: str) -> None:
+    safe = voices.safe_name(name)
+    assert safe != name
+    assert voices.safe_name(safe) == safe
+    added = voices.add(tiny, safe, VOICE)
+    assert voices.read(added, name or safe)[0] == safe
+
+
+def test_a_name_that_can_be_stays_and_no_two_become_one() -> None:
+    assert voices.safe_name("邻居 2") == "邻居 2"
+    assert len({voices.safe_name(name) for name in ("a/b", "a#b", "a_b", "a//b")}) == 4

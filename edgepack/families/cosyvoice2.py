@@ -12,6 +12,7 @@ from edgepack.checkpoint import tokenizer
 from edgepack.checkpoint.config import Config
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.families import _spk2info
 from edgepack.family import PARTS, TEXT_TABLE, HostSettings
 from edgepack.graph.net import Graph
 from edgepack.graph.weights import Weights, stack
@@ -20,7 +21,8 @@ from edgepack.networks.flow_encoder import FlowEncoderDims, flow_encoder
 from edgepack.networks.flow_unet import FlowUNetDims, flow_time, flow_unet
 from edgepack.networks.hift import HiFTDims, hift, hift_source
 from edgepack.networks.speech_lm import SpeechLMDims, embedding_table, speech_lm
-from edgepack.voices import Prompt, Voice
+from edgepack.report import Step, silent
+from edgepack.voices import Voice
 
 _QWEN = "CosyVoice-BlankEN"
 _SPECIAL = [
@@ -129,19 +131,11 @@ class _CosyVoice2:
     def tokenizer(self, checkpoint: Checkpoint) -> str:
         return tokenizer.build(checkpoint, _QWEN, _SPECIAL, self.text_rows(checkpoint))
 
-    def voices(self, checkpoint: Checkpoint) -> Mapping[str, Voice]:
+    def voices(self, checkpoint: Checkpoint, warn: Step = silent) -> Mapping[str, Voice]:
         if not checkpoint.has("spk2info.pt"):
             return {}
-        speakers = checkpoint.objects("spk2info.pt")
-        if not isinstance(speakers, dict):
-            raise UsageError(f"{checkpoint.folder}: spk2info.pt holds no table of speakers")
-        found = {str(name): _voice(str(name), entry) for name, entry in speakers.items()}
-        for name, voice in found.items():
-            if not _fits(voice, checkpoint.config.section("flow"), self.text_rows(checkpoint)):
-                raise UsageError(
-                    f"spk2info.pt: speaker {name!r} does not fit the networks; save it again"
-                )
-        return found
+        tree, flow = checkpoint.objects("spk2info.pt"), checkpoint.config.section("flow")
+        return _spk2info.read(tree, flow, self.text_rows(checkpoint), warn)
 
     def enrolment(self, checkpoint: Checkpoint) -> Mapping[str, str]:
         files = {"speech_tokenizer": "speech_tokenizer_v2.onnx", "speaker_encoder": "campplus.onnx"}
@@ -329,47 +323,6 @@ def _expect_few(section: Config, key: str, values: list[Any]) -> None:
         raise UsageError(
             f"{section.where}.{key} has {len(values)} entries, expected 1 to {_MAX_LIST}"
         )
-
-
-def _voice(name: str, entry: Any) -> Voice:
-    """A speaker of `spk2info.pt`: `{"embedding"}`, or a zero-shot prompt with all its parts."""
-
-    def part(key: str) -> np.ndarray:
-        value = entry.get(key) if isinstance(entry, dict) else None
-        if not isinstance(value, np.ndarray) or 0 in value.shape[-1:]:
-            raise UsageError(f"spk2info.pt: speaker {name!r} has no {key!r}; save it again")
-        if value.dtype != np.float64:
-            return value
-        with np.errstate(over="ignore"):  # an infinity does not fit
-            return value.astype(np.float32)
-
-    if isinstance(entry, dict) and "embedding" in entry:
-        return Voice(part("embedding").reshape(-1))
-    mel = part("prompt_speech_feat")
-    prompt = Prompt(
-        part("prompt_text").reshape(-1),
-        part("flow_prompt_speech_token").reshape(-1),
-        mel.reshape(-1, mel.shape[-1] if mel.shape else 1),
-    )
-    return Voice(part("flow_embedding").reshape(-1), prompt)
-
-
-def _fits(voice: Voice, flow: Config, text_rows: int) -> bool:
-    """Whether a voice has the networks' widths, known ids, and only finite values."""
-
-    def known(ids: np.ndarray, count: int) -> bool:
-        return ids.dtype.kind == "i" and bool(((ids >= 0) & (ids < count)).all())
-
-    speaker, prompt = voice.speaker, voice.prompt
-    if speaker.shape != (flow.positive("spk_embed_dim"),) or not np.isfinite(speaker).all():
-        return False
-    return prompt is None or (
-        known(prompt.text, text_rows)
-        and known(prompt.tokens, flow.positive("vocab_size"))
-        and prompt.mel.shape
-        == (flow.positive("token_mel_ratio") * len(prompt.tokens), flow.positive("output_size"))
-        and bool(np.isfinite(prompt.mel).all())
-    )
 
 
 FAMILY = _CosyVoice2()

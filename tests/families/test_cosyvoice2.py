@@ -19,6 +19,7 @@ from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.families.cosyvoice2 import FAMILY
 from edgepack.runtime.session import Options, engine
+from edgepack.voices import Voice, file_name
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 PARTS = ("llm", "flow", "hift")
@@ -261,13 +262,13 @@ def test_voices_have_the_shapes_of_the_host(folder: Path) -> None:
         {"a": {"embedding": 1.0}},
         {"a": {"embedding": zeros(1, 7)}},
         {"a": {"embedding": np.full((1, 192), np.inf, np.float32)}},
-        {"a": {k: v for k, v in PROMPT.items() if k != "prompt_text"}},
+        {"a": {k: v for k, v in PROMPT.items() if k != "flow_embedding"}},
         {"a": PROMPT | {"prompt_text": np.full((1, 3), 1216)}},
         {"a": PROMPT | {"flow_prompt_speech_token": np.full((1, 4), 729)}},
         {"a": PROMPT | {"flow_prompt_speech_token": np.full((1, 4), -1)}},
-        {"a": PROMPT | {"flow_prompt_speech_token": zeros(1, 4)}},
+        {"a": PROMPT | {"flow_prompt_speech_token": zeros(1, 4) + 0.5}},
         {"a": PROMPT | {"prompt_speech_feat": zeros(1, 8, 40)}},
-        {"a": PROMPT | {"prompt_speech_feat": zeros(1, 7, 80)}},
+        {"a": PROMPT | {"prompt_speech_feat": zeros(1, 5, 80)}},
         {"a": PROMPT | {"prompt_speech_feat": zeros(2, 3, 8, 80)}},
         {"a": PROMPT | {"prompt_speech_feat": zeros(1, 8, 0)}},
         {"a": PROMPT | {"prompt_speech_feat": zeros()}},
@@ -280,11 +281,81 @@ def test_voices_have_the_shapes_of_the_host(folder: Path) -> None:
         "no bands", "no axes", "beyond float32", "NaN",
     ],
 )  # fmt: skip
-def test_a_voice_that_does_not_fit_is_refused(folder: Path, tree: Any) -> None:
+def test_a_voice_that_does_not_fit_is_left_out_by_name(folder: Path, tree: Any) -> None:
+    sound = {"b": {"embedding": zeros(1, 192)}}
+    told: list[str] = []
+    found = speakers(folder, tree | sound if isinstance(tree, dict) else tree, told)
+    assert set(found) == (set(sound) if isinstance(tree, dict) else set())
+    assert len(told) == 1
+    assert told[0].startswith("spk2info.pt: " + ("speaker 'a' has " if found else "holds no table"))
+
+
+def speakers(folder: Path, tree: object, told: list[str]) -> Mapping[str, Voice]:
     (folder / "spk2info.pt").unlink()
     writer.save(folder / "spk2info.pt", tree)
-    with pytest.raises(UsageError, match=r"spk2info\.pt"):
-        FAMILY.voices(open_checkpoint(folder))
+    return FAMILY.voices(open_checkpoint(folder), told.append)
+
+
+ROW = np.linspace(-1, 1, 192)
+FORMS: dict[str, Any] = {
+    "embedding alone": ROW[None].astype(np.float32),
+    "no axis": ROW.astype(np.float32),
+    "list": ROW.tolist(),
+    "float64": {"embedding": ROW[None]},
+    "bfloat16": {"embedding": ROW[None].astype(ml_dtypes.bfloat16)},
+    "both embeddings": {"llm_embedding": zeros(1, 192), "flow_embedding": ROW[None]},
+    "one of two": {"llm_embedding": ROW[None]},
+    "prompt in part": {"embedding": ROW[None], "prompt_text": PROMPT["prompt_text"]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_embeddings_are_read_however_a_tool_wrote_them(folder: Path, form: str) -> None:
+    told: list[str] = []
+    voice = speakers(folder, {"a": FORMS[form]}, told)["a"]
+    assert voice.prompt is None
+    assert voice.speaker.dtype == np.float32
+    np.testing.assert_allclose(voice.speaker, ROW, atol=4e-3 if form == "bfloat16" else 1e-6)
+    lost = "speaker 'a' has a prompt without 'flow_prompt_speech_token'; taken without its prompt"
+    assert told == ([f"spk2info.pt: {lost}"] if form == "prompt in part" else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "tokens"),
+    [
+        ({"embedding": zeros(1, 192)}, 4),
+        ({"prompt_speech_feat": zeros(1, 9, 80)}, 4),
+        ({"prompt_speech_feat": zeros(1, 7, 80)}, 3),
+        ({"prompt_speech_feat": np.zeros((1, 8, 80))}, 4),
+        ({"flow_prompt_speech_token": np.arange(4.0)[None]}, 4),
+    ],
+    ids=["an embedding too", "a frame more", "a frame less", "float64", "ids as floats"],
+)
+def test_a_prompt_is_kept_whole_tokens_long(
+    folder: Path, change: dict[str, np.ndarray], tokens: int
+) -> None:
+    told: list[str] = []
+    prompt = speakers(folder, {"a": PROMPT | change}, told)["a"].prompt
+    assert prompt
+    assert told == []
+    assert (prompt.tokens.size, prompt.mel.shape) == (tokens, (2 * tokens, 80))
+    assert (prompt.tokens.dtype.name, prompt.mel.dtype.name) == ("int64", "float32")
+
+
+def test_names_that_a_bundle_cannot_have_are_changed_and_told(folder: Path) -> None:
+    told: list[str] = []
+    names = ["女声(温柔)", "女声/温柔", "a#1", "me@home", "C++", "", "../../evil", "x" * 99]
+    tree = {name: {"embedding": zeros(1, 192)} for name in [*names, "plain", 7]}
+    found = speakers(folder, tree, told)
+    assert len(found) == len(tree)
+    assert {"plain", "7"} <= found.keys()
+    assert len(told) == len(names)
+    for name in found:
+        file_name(name, b"")
+    assert told[0].startswith("spk2info.pt: speaker '女声(温柔)' is called '女声_温柔-")
+    told.clear()
+    assert set(speakers(folder, {7: tree[""], "7": tree[""]}, told)) == {"7"}
+    assert told == ["spk2info.pt: speaker '7' is there twice; the first is taken"]
 
 
 def test_a_bundle_is_made_of_every_file_that_is_read(folder: Path) -> None:
