@@ -25,6 +25,8 @@ check: $(VENV)/installed-dev fuzz
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 edgepack
+	$(BIN)/mypy --platform darwin edgepack
 
 # Every reader of files from outside over changed files, for so long in all.
 fuzz: $(VENV)/installed-fuzz

@@ -6,8 +6,6 @@ can be locked was left behind, and whoever writes to the same place next clears 
 """
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import os
 import re
@@ -17,11 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # no such locks: nothing is ever taken to have been left behind
-    fcntl = None  # type: ignore[assignment]
-
+from edgepack import system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
@@ -54,16 +48,20 @@ class NewFile:
             with naming(self._path):
                 self.file.flush()
                 os.fsync(self.file.fileno())
+                if not system.LOCKS:  # Windows renames no open file; elsewhere the lock has to stay
+                    self.file.close()
                 self._temporary.replace(self._place)
-                _sync(self._place.parent)
+                system.sync(self._place.parent)
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Close it, and remove it if it has no name yet."""
-        self._temporary.unlink(missing_ok=True)
+        if system.LOCKS:
+            self._temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # what is still in its buffer, for a full disk
             self.file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -160,6 +158,8 @@ def _hidden_folder(beside: Path, shown: Path) -> Iterator[Path]:
         _tell(error, hidden, shown)
         raise
     finally:
+        if not system.LOCKS:  # Windows removes no open file
+            lock.close()
         with contextlib.suppress(OSError):
             _remove(hidden, place)
         lock.close()
@@ -194,12 +194,12 @@ def replacing(folder: Path) -> Iterator[Path]:
         yield new
         for path in [*new.rglob("*"), new]:
             if not path.is_symlink():
-                _sync(path)
-        if place.exists() and not _exchange(new, place):
+                system.sync(path)
+        if place.exists() and not system.exchange(new, place):
             place.rename(new.with_name(_OLD))
         if not place.exists():
             new.rename(place)
-        _sync(place.parent)
+        system.sync(place.parent)
 
 
 def clear(place: Path) -> None:
@@ -222,7 +222,7 @@ def _clear(hidden: Path, place: Path) -> None:
         return  # we make none
     folder = hidden.is_dir()
     with (hidden / _LOCK).open("a+b") if folder else hidden.open("r+b") as lock:
-        if not _locked(lock):
+        if not system.lock(lock, wait=False):
             return
         if folder:
             _remove(hidden, place)
@@ -261,21 +261,10 @@ def _begun(place: Path) -> tuple[Path, IO[bytes]]:
             lock.close()
 
 
-def _locked(file: IO[bytes]) -> bool:
-    """Take the lock of an open file; False if another process has it."""
-    if not fcntl:
-        raise OSError(errno.ENOTSUP, "no locks")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _held(file: IO[bytes]) -> bool:
-    """The same for a writer: where there are no locks, nobody can clear its work away."""
+    """Take the lock of a writer; where there are no locks, nobody can clear its work away."""
     try:
-        return _locked(file)
+        return system.lock(file, wait=False)
     except OSError:
         return True
 
@@ -286,25 +275,3 @@ def _remove(hidden: Path, place: Path) -> None:
     if old.exists() and not place.exists():
         old.rename(place)
     shutil.rmtree(hidden)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to but not listed
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system without such a thing for folders
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two paths atomically (Linux `renameat2`); False where that cannot be done."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename is not None and rename(here, bytes(one), here, bytes(other), swap) == 0

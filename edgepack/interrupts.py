@@ -1,13 +1,15 @@
 """SIGTERM and Ctrl-C end a program in the same way, and what it has started ends with it."""
 
-import ctypes
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 
+from edgepack import system
+
 _BOTH = (signal.SIGINT, signal.SIGTERM)
-_PR_SET_PDEATHSIG = 1
 _AGAIN_SECONDS = 0.01
 
 MESSAGE = "interrupted; nothing was left half-written"
@@ -25,13 +27,13 @@ def listen() -> None:
     for number in _BOTH:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    if hasattr(signal, "setitimer"):
+    if sys.platform != "win32":
         signal.signal(signal.SIGALRM, _interrupt)
         sys.unraisablehook = _dropped
 
 
 def _dropped(lost: "sys.UnraisableHookArgs") -> None:
-    if issubclass(lost.exc_type, KeyboardInterrupt):
+    if sys.platform != "win32" and issubclass(lost.exc_type, KeyboardInterrupt):
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     else:
         sys.__unraisablehook__(lost)
@@ -50,16 +52,34 @@ def came() -> bool:
 
 def over() -> None:
     """From now on neither signal does anything: the program has its result, and is ending."""
-    for number in (*_BOTH, *([signal.SIGALRM] if hasattr(signal, "setitimer") else [])):
+    for number in _BOTH:
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 def end_with(parent: int) -> None:
     """Let this process be killed when its parent (a process id) ends, however that ends.
 
-    Only Linux can do so. The parent is more exactly the thread that started this process.
+    Linux does so by itself, for the thread that started this process; elsewhere a thread waits.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
-            os.kill(os.getpid(), signal.SIGKILL)
+    if not system.die_with_parent():
+        waiting = threading.Thread(target=_outlive, args=[parent], name="edgepack-parent")
+        waiting.daemon = True
+        waiting.start()
+    elif os.getppid() != parent:  # it ended before
+        _end()
+
+
+def _outlive(parent: int) -> None:
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):  # it ended before
+        psutil.Process(parent).wait()
+    _end()
+
+
+def _end() -> None:
+    import psutil
+
+    psutil.Process().kill()

@@ -5,19 +5,18 @@ import errno
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from edgepack import interrupts
+import psutil
+
+from edgepack import interrupts, system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError
 from edgepack.report import Step
 
@@ -47,12 +46,11 @@ class Bounds:
 
     def enter(self) -> None:
         """Hold this process to them, for good."""
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + self.memory)
-        used = sum(os.times()[:2])
-        _lower(resource.RLIMIT_CPU, int(used) + self.seconds)
-        _lower(resource.RLIMIT_FSIZE, self.written)
-        _lower(resource.RLIMIT_CORE, 0)
+        system.limit(
+            memory=psutil.Process().memory_info().vms + self.memory,
+            seconds=int(sum(os.times()[:2])) + self.seconds,
+            written=self.written,
+        )
 
     def translated(self, error: Exception) -> Exception:
         """An error of the process: what no reader expects is taken for a fault of the files."""
@@ -68,9 +66,9 @@ class Bounds:
 
     def died(self, code: int | None) -> EdgepackError:
         """The error for a process that ended without an answer."""
-        if code == -signal.SIGXCPU:
+        if system.out_of_time(code):
             return self._beyond(f"{self.seconds} s of processor time")
-        if code == -signal.SIGKILL:
+        if system.killed(code):
             return ResourceError(f"{self.what}: memory ran out while it was read")
         return IntegrityError(
             f"{self.what}: what reads it crashed (code {code}); corrupt or hostile, download it "
@@ -84,16 +82,6 @@ class Bounds:
         )
 
 
-def _lower(kind: int, most: int) -> None:
-    """Lower a limit of this process; it is never raised."""
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    # A process that is over its hard limit of time is killed, over the soft one it is told so.
-    beyond = most + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else most
-    resource.setrlimit(kind, (most, beyond))
-
-
 class _ChildError(Exception):
     """Where an error of another process arose, as text; it is the error's cause."""
 
@@ -104,7 +92,7 @@ class _ChildError(Exception):
 class _Words:
     """The end of what another process writes to stderr, which engines do in C++ too."""
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
         self._end = b""
         self._thread = threading.Thread(target=self._read, name="edgepack-stderr", daemon=True)
@@ -136,7 +124,10 @@ def isolated(
     this process, which then ends the other one, and gives it `grace` seconds for that; one that has
     any is interrupted as this one is. With `bounds` it cannot take more than those, and
     every error is one of ours.
+
+    Only a build has such processes. Raises UnsupportedError where they would have no limits.
     """
+    system.require_limits(bounds.what if bounds else "a build")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     heard, stderr = context.Pipe(duplex=False)
@@ -182,12 +173,8 @@ def isolated(
 @contextlib.contextmanager
 def sheltered() -> Iterator[None]:
     """Processes that are started in the block are not interrupted: who started them ends them."""
-    resource_tracker.ensure_running()  # starting it would undo the mask
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # a child inherits it
-    try:
+    with system.deaf(_INTERRUPTS):
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def explained(error: Exception, trace: str, words: str = "") -> Exception:
@@ -201,7 +188,7 @@ def explained(error: Exception, trace: str, words: str = "") -> Exception:
 
 
 def _died(name: str, code: int | None, words: str) -> ResourceError:
-    cause = "memory ran out" if code == -signal.SIGKILL else "it crashed"
+    cause = "memory ran out" if system.killed(code) else "it crashed"
     last = f", after writing {words.splitlines()[-1][-_LINE:]!r}" if words else ""
     return ResourceError(
         f"the build process for {name!r} ended with code {code}: {cause}{last}; close other "

@@ -5,7 +5,6 @@ of its own, so that files do not depend on what ran before and memory is given b
 is run in its own runtime and compared with the hub before the bundle exists.
 """
 
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from edgepack.recipe import QUANTIZED, named
 from edgepack.report import Step, silent
 from edgepack.runtime import audio, prompting
 from edgepack.runtime.cpu import isa
+from edgepack.runtime.cpu import plan as cpu_plan
 from edgepack.runtime.loading import Host
 from edgepack.runtime.solver import REFERENCE, euler
 from edgepack.solving import Solving, solve
@@ -159,7 +159,7 @@ def _as_chosen(wanted: Plan, manifest: Manifest) -> bool:
 
 
 def _threads() -> int:
-    return len(os.sched_getaffinity(0))
+    return len(cpu_plan.allowed())
 
 
 def _contents(

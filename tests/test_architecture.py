@@ -19,8 +19,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
-    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "telemetry",
-    "utf8", "goals", "links", "locks", "caches",
+    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
+    "telemetry", "utf8", "goals", "links", "locks", "caches",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
@@ -146,7 +146,7 @@ PROCESS_WIDE = re.compile(
     r"|np\.seterr|setrecursionlimit|setlocale|redirect_std|set_start_method"
 )
 CHANGES = {
-    "cli", "interrupts", "isolation", "backend", "backends.tflite", "runtime.memory",
+    "cli", "interrupts", "isolation", "system", "backend", "backends.tflite", "runtime.memory",
     "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite", "telemetry",
 }  # fmt: skip
 
@@ -155,6 +155,57 @@ CHANGES = {
 def test_a_library_leaves_its_process_as_it_is(path: Path) -> None:
     code = ast.unparse(ast.parse(path.read_text("utf-8")))
     assert dotted(path) in CHANGES or not PROCESS_WIDE.search(code)
+
+
+# What Windows or macOS lack, and where it is: these modules say what is done there instead.
+# `make check` has mypy look for the rest, with the standard library's stubs for these systems.
+ONLY_LINUX = re.compile(r"^/(proc|sys|dev)(/|$)|^(proc|sys)/")
+ONLY_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix"}
+SYSTEMS = {"system", "interrupts"}
+TREES = {
+    "system", "runtime.memory", "runtime.cpu.affinity", "runtime.cpu.isa", "runtime.cpu.quota",
+    "runtime.cpu.topology", "runtime.gpu.stack", "bench.environment",
+    *(f"runtime.meters.{path.stem}" for path in (PACKAGE / "runtime" / "meters").glob("*.py")),
+}  # fmt: skip
+
+
+def only_somewhere(tree: ast.AST) -> Iterator[str]:
+    """What of a module not every system has."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] in ONLY_POSIX)
+        elif isinstance(node, ast.ImportFrom) and node.module in ONLY_POSIX:
+            yield node.module
+        elif isinstance(node, ast.Attribute):
+            name = ast.unparse(node)
+            if re.match(r"os\.(sched_|fork|getuid|geteuid|killpg|setsid|sysconf|uname)", name):
+                yield name
+            if re.match(r"ctypes\.CDLL|signal\.(SIGKILL|SIGALRM|SIGXCPU|SIGHUP|pthread_)", name):
+                yield name
+        elif isinstance(node, ast.Constant) and ONLY_LINUX.match(str(node.value)):
+            yield str(node.value)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_what_not_every_system_has_is_where_that_is_said(path: Path) -> None:
+    name = dotted(path)
+    for found in only_somewhere(ast.parse(path.read_text("utf-8"))):
+        ours = TREES if ONLY_LINUX.match(found) else SYSTEMS
+        if found == "ctypes.CDLL":
+            ours = {*ours, "runtime.meters.perf"}  # a meter of Linux alone
+        assert name in ours, f"{name}: {found}; use edgepack.system"
+
+
+def test_what_not_every_system_has_is_found() -> None:
+    code = """
+import fcntl
+from resource import getrlimit
+os.sched_getaffinity(0)
+signal.SIGKILL
+ctypes.CDLL(None)
+open("/proc/meminfo")
+"""
+    assert len(list(only_somewhere(ast.parse(code)))) == 6
 
 
 OTHERS = [p for f in ("tests", "benchmarks", "docs", "examples") for p in (ROOT / f).rglob("*.py")]

@@ -13,6 +13,7 @@ from linked import linked
 from support import Build
 
 import edgepack.atomic
+import edgepack.system
 from edgepack.atomic import clear, replacing, temporary_folder, write_atomically
 from edgepack.bundle import open_bundle
 from edgepack.errors import IntegrityError, ResourceError, UsageError
@@ -110,7 +111,7 @@ def test_what_another_process_works_on_stays_whatever_its_number(tmp_path: Path)
 
 def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a kernel or a file system that cannot swap two names."""
-    monkeypatch.setattr("edgepack.atomic.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("edgepack.system.ctypes.CDLL", lambda name: object())
 
 
 @pytest.mark.parametrize("moment", [1, 2])
@@ -122,8 +123,8 @@ def test_a_kill_between_two_renames_loses_nothing(
     script = f"""
 import os, sys
 from pathlib import Path
-from edgepack import atomic
-atomic._exchange = lambda one, other: False
+from edgepack import atomic, system
+atomic.system.exchange = lambda one, other: False
 renames = 0
 def rename(self, target, real=Path.rename):
     global renames
@@ -179,7 +180,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(
     synced: list[int] = []
     before: list[set[int]] = []
     real_sync, real_rename = os.fsync, Path.rename
-    real_exchange = edgepack.atomic._exchange
+    real_exchange = edgepack.system.exchange
 
     def sync(descriptor: int) -> None:
         synced.append(os.fstat(descriptor).st_ino)
@@ -195,7 +196,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr("edgepack.atomic._exchange", exchange)
+    monkeypatch.setattr("edgepack.system.exchange", exchange)
     with replacing(place) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_bytes(b"x")

@@ -102,6 +102,22 @@ def lingers(step: Step) -> None:
     time.sleep(60)
 
 
+def test_where_no_kernel_ends_it_a_thread_does() -> None:
+    child = (
+        "import sys, time, edgepack.interrupts as i; i.system.die_with_parent = lambda: False; "
+        "i.end_with(int(sys.argv[1])); print(i.os.getpid(), flush=True); time.sleep(60)"
+    )
+    script = (
+        "import os, subprocess, sys; "
+        f"subprocess.run([sys.executable, '-c', {child!r}, str(os.getpid())])"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        started = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    assert psutil.wait_procs([started], timeout=5)[1] == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
 def test_it_ends_with_a_parent_that_is_killed() -> None:
     script = (

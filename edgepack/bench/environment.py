@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+import psutil
+
 from edgepack.bench.result import Environment
 from edgepack.runtime.cpu import isa, lists, plan, quota, topology
 
@@ -18,7 +20,7 @@ def read(root: Path = Path("/")) -> Environment:
         allowed=lists.show(plan.allowed()),
         quota_cpus=quota.cpus(root),
         governor=_governor(root),
-        memory_bytes=_memory(root),
+        memory_bytes=int(psutil.virtual_memory().total),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
@@ -28,11 +30,3 @@ def _governor(root: Path) -> str | None:
     files = root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
     found = {file.read_text("ascii").strip() for file in files}
     return ", ".join(sorted(found)) or None
-
-
-def _memory(root: Path) -> int | None:
-    try:
-        lines = (root / "proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if "MemTotal" in line), None)

@@ -1,10 +1,10 @@
 """The other end of a subject's process."""
 
 import multiprocessing
-import signal
 import time
 from typing import Any
 
+from edgepack import system
 from edgepack.bench.worker import Failed, Spec, serve
 from edgepack.errors import ResourceError
 from edgepack.isolation import explained, sheltered
@@ -42,8 +42,8 @@ class Remote:
         except EOFError:
             self._process.join()
             code = self._process.exitcode
-            killed = code == -signal.SIGKILL
-            cause = "it was killed, as happens when memory runs out" if killed else "it crashed"
+            dead = "it was killed, as happens when memory runs out"
+            cause = dead if system.killed(code) else "it crashed"
             raise ResourceError(
                 f"{self.name}: its process ended with code {code}: {cause}"
             ) from None

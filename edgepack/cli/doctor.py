@@ -50,7 +50,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{classes}; this process may use {found['allowed']}",
         f"limit of the control group: {'none' if quota is None else f'{quota:g} CPUs'}; "
         f"so {found['threads']} compute threads",
-        f"instruction sets: {', '.join(found['isa']) or 'none that matter'}; {found['int8']}",
+        f"instruction sets: {', '.join(found['isa']) or 'none known'}; {found['int8']}",
         f"memory: {report.size(memory) if memory else 'not known'}; "
         f"frequency governor: {found['governor'] or 'not known'}; {found['system']}, "
         f"Python {found['python']}",

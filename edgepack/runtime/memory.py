@@ -1,59 +1,40 @@
 """Memory of this process."""
 
-import ctypes
 import os
-import re
-import sys
 from pathlib import Path
 
+import psutil
+
 from edgepack.errors import ResourceError
+from edgepack.system import peak_rss_bytes, restart_peak, return_large_blocks
 
-_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-_STATUS = Path("/proc/self/status")
-_M_MMAP_THRESHOLD, _THRESHOLD_BYTES = -3, 128 << 10
+__all__ = [
+    "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require", "restart_peak",
+    "return_large_blocks", "rss_bytes",
+]  # fmt: skip
 
-
-def peak_rss_bytes() -> int:
-    """Largest resident set of this program so far.
-
-    Linux's `ru_maxrss` also counts the process that started this one, so it is the fallback. It
-    is in kilobytes there and in bytes on macOS.
-    """
-    if _STATUS.exists():
-        found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
-    import resource  # which not every system has
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def rss_bytes() -> int:
-    """Resident set of this program now; its peak where the system does not say."""
-    if _STATUS.exists():
-        found = re.search(r"^VmRSS:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
-    return peak_rss_bytes()
+    """Resident set of this program now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def available_bytes() -> int | None:
     """Memory that this machine can still give, within its control group; None if it does not say.
 
-    Sources: `/proc/meminfo`, and `memory.max` and `memory.current` of cgroup v2.
+    The group is that of cgroup v2: `memory.max` and `memory.current`.
     """
     try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+        left = int(psutil.virtual_memory().available)
     except OSError:
         return None
-    if not found:
-        return None
-    left = int(found[1]) * 1024
     try:
-        most = (_GROUP / "memory.max").read_text().strip()
+        most = (_GROUP / "memory.max").read_text("ascii").strip()
         if most.isdecimal():
-            left = min(left, max(0, int(most) - int((_GROUP / "memory.current").read_text())))
+            used = int((_GROUP / "memory.current").read_text("ascii"))
+            left = min(left, max(0, int(most) - used))
     except (OSError, ValueError):
         pass
     return left
@@ -68,27 +49,6 @@ def require(needed: int, most: int | None, what: str) -> None:
             f"{what} needs about {needed / 1e6:.0f} MB of memory, and there are "
             f"{min(limits) / 1e6:.0f} MB for it; use a shorter text or prompt"
         )
-
-
-def restart_peak() -> bool:
-    """Have the peak begin again at what is resident now; whether the system can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def return_large_blocks() -> None:
-    """Have glibc give freed blocks of 128 kB and more back to the system at once.
-
-    By default its threshold grows to 32 MB, and the activations of one network stay resident
-    while the next one runs. For a process of its own, not for a library to call. Does nothing
-    with another C library.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
 
 def keep_few_kernels() -> None:

@@ -138,3 +138,12 @@ def test_a_list_that_names_every_cpu_again_and_again_is_refused() -> None:
     with pytest.raises(ValueError, match="too many CPUs"):
         lists.parse(",".join(["0-9999"] * 18_000))
     assert len(lists.parse(",".join(str(n) for n in range(0, 8192, 2)))) == 4096
+
+
+def test_where_nothing_is_told_psutil_counts() -> None:
+    uniform, hybrid = topology.counted(8, 4), topology.counted(24, 16)
+    assert uniform.one_per_core(range(8)) == (0, 2, 4, 6)
+    assert len(hybrid.one_per_core(range(24))) == 16
+    assert hybrid.one_per_core(range(14, 18)) == (14, 16, 17)
+    assert len(topology.counted(8, None).one_per_core(range(8))) == 8
+    assert len(topology.counted(8, 8).one_per_core(range(8))) == 8

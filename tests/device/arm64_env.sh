@@ -64,7 +64,7 @@ python3 -m pip install --quiet --no-deps --only-binary=:all: "${platforms[@]}" \
     --target "$root/sysroot/usr/local/lib/python3.11/dist-packages" \
     Babel ai-edge-litert backports.strenum cffi click flatbuffers inflect kaldifst \
     markdown-it-py mdurl ml_dtypes more-itertools msgspec numpy onnxruntime packaging protobuf \
-    pycparser pygments rich safetensors soundfile tokenizers tqdm typeguard typing_extensions
+    psutil pycparser pygments rich safetensors soundfile tokenizers tqdm typeguard typing_extensions
 
 cat > "$root/python.new" <<END
 #!/bin/bash

@@ -71,8 +71,8 @@ def test_what_needs_more_memory_than_there_is_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemFree: 1 kB\nMemAvailable:   2000 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    meminfo.write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   2000 kB\n")
+    monkeypatch.setattr("psutil.PROCFS_PATH", str(tmp_path))
     monkeypatch.setattr(memory, "_GROUP", tmp_path)
     memory.require(2_000_000, None, "it")
     with pytest.raises(ResourceError, match="it needs about 3 MB of memory, and there are 2 MB"):

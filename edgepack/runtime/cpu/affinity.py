@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from edgepack import system
 from edgepack.errors import UnsupportedError
 from edgepack.runtime.cpu import lists
 from edgepack.runtime.cpu.plan import CpuPlan
@@ -57,29 +60,29 @@ def enter(plan: CpuPlan, *, program: bool = False) -> None:
     os.environ.update(environment(plan))
     if not plan.pinned:
         return
-    if not hasattr(os, "sched_setaffinity"):
-        raise UnsupportedError("--cpus: this system cannot pin processes to CPUs; leave it out")
     late = too_late()
-    tids = [int(entry.name) for entry in Path("/proc/self/task").iterdir()] if late else [0]
-    for tid in tids:
-        try:
-            os.sched_setaffinity(tid, plan.cpus)
-        except ProcessLookupError:
-            continue  # a thread that has just ended
-        except OSError as error:
-            raise UnsupportedError(
-                f"--cpus: the system refuses CPU {lists.show(plan.cpus)} ({error.strerror}); "
-                "it may have taken them from this process"
-            ) from None
-    if late and program and not os.environ.get(_PLACED):
+    try:
+        (system.set_affinity_of_threads if late else system.set_affinity)(plan.cpus)
+    except (OSError, ValueError, psutil.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnsupportedError(
+            f"--cpus: the system refuses CPU {lists.show(plan.cpus)} ({reason}); "
+            "it may have taken them from this process"
+        ) from None
+    if sys.platform == "linux" and late and program and not os.environ.get(_PLACED):
         os.environ[_PLACED] = "1"
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (this very program)
 
 
 def observe(cpus: Iterable[int], process: Path = Path("/proc/self")) -> Observed:
-    """The masks of all threads now, read from `/proc`; empty where there is none."""
+    """The masks of all threads now, read from `/proc`.
+
+    Windows has one for all threads of a process; empty where there are none (macOS).
+    """
     wanted = set(cpus)
     masks: Counter[str] = Counter()
+    if sys.platform != "linux" and (own := system.affinity()):
+        masks[lists.show(own)] = psutil.Process().num_threads()
     for task in sorted(process.glob("task/*/status")):
         try:
             text = task.read_text("utf-8")

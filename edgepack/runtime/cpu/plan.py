@@ -1,10 +1,12 @@
 """Which CPUs we compute on, with how many threads: one plan that every engine is set up from."""
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import floor
 
+import psutil
+
+from edgepack import system
 from edgepack.errors import UsageError
 from edgepack.manifest import Device
 from edgepack.runtime.cpu import lists, quota, topology
@@ -121,9 +123,7 @@ def _chosen(machine: Topology, mask: Collection[int], word: str) -> tuple[int, .
 
 def allowed() -> set[int]:
     """CPUs this process may use now; all there are where the system has no masks."""
-    if hasattr(os, "sched_getaffinity"):
-        return set(os.sched_getaffinity(0))
-    return set(range(os.cpu_count() or 1))
+    return system.affinity() or set(range(psutil.cpu_count() or 1))
 
 
 def current(wish: Wish = Wish()) -> CpuPlan:

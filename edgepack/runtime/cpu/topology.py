@@ -1,4 +1,4 @@
-"""CPUs by kind, core and cache, read from sysfs.
+"""CPUs by kind, core and cache, read from Linux's sysfs; elsewhere how many there are.
 
 Kinds are P (performance), E (efficiency), LPE (efficiency in a low-power island) and U where all
 CPUs are alike. Sources, in this order: Intel's hybrid PMUs, `cpu_capacity` (arm64, and x86 since
@@ -8,6 +8,8 @@ Linux 6.12), `cpuinfo_max_freq`. A hypervisor may give every CPU the same capaci
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from edgepack.runtime.cpu import lists
 
@@ -65,8 +67,13 @@ class Topology:
 
 
 def read(root: Path = Path("/")) -> Topology:
-    """The CPUs of the machine whose file system begins at `root`; none if it does not say."""
+    """The CPUs of the machine whose file system begins at `root`; none if it does not say.
+
+    Where this machine has no sysfs (Windows, macOS, some sandboxes) psutil counts them.
+    """
     online = lists.parse(_text(root / _CPUS / "online") or "")
+    if not online and root == Path("/"):
+        return counted(psutil.cpu_count() or 1, psutil.cpu_count(logical=False))
     capacity = {n: _number(root / _CPUS / f"cpu{n}" / "cpu_capacity") for n in online}
     frequency = {n: _number(root / _CPUS / f"cpu{n}/cpufreq/cpuinfo_max_freq") for n in online}
     kinds = (
@@ -85,6 +92,20 @@ def read(root: Path = Path("/")) -> Topology:
             for n in online
         )
     )
+
+
+def counted(processors: int, cores: int | None) -> Topology:
+    """CPUs of which only numbers are known: all alike, none or some with two threads a core.
+
+    Windows numbers threads of a core in a row, and cores that have two before those with one.
+    """
+    pairs = max(0, processors - cores) if cores and cores < processors <= 2 * cores else 0
+    found = []
+    for n in range(processors):
+        first = n - n % 2
+        siblings = (first, first + 1) if n < 2 * pairs else (n,)
+        found.append(Cpu(n, "U", None, None, siblings, ()))
+    return Topology(tuple(found))
 
 
 def _hybrid(root: Path, online: Iterable[int]) -> dict[int, str]:

@@ -10,7 +10,6 @@ Other files are tried in a process of their own, which may crash.
 
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from edgepack import interrupts
+from edgepack import interrupts, system
 from edgepack.errors import IntegrityError
 
 _MEMORY_BYTES, _CPU_SECONDS, _WALL_SECONDS = 2 << 30, 10, 30
@@ -36,11 +35,16 @@ def known() -> frozenset[str]:
 
 
 def check(locale: str, files: Sequence[Path]) -> None:
-    """Raise IntegrityError for a tagger and a verbaliser that cannot be opened and read with."""
+    """Raise IntegrityError for a tagger and a verbaliser that cannot be opened and read with.
+
+    UnsupportedError for such that are not known, where a process has no limits.
+    """
     try:
         unknown = [file for file in files if _sha256(file) not in known()]
     except OSError as error:
         raise IntegrityError(f"{error.filename}: kaldifst cannot read it: {error}") from None
+    if unknown:
+        system.require_limits(unknown[0])
     if unknown and (reason := _failure(locale, files)):
         raise IntegrityError(
             f"{unknown[0]}: kaldifst cannot read it: {reason}; take the file of the package wetext"
@@ -77,9 +81,7 @@ def _failure(locale: str, files: Sequence[Path]) -> str | None:
 def _main(parent: str, locale: str, *files: str) -> None:
     """Open the files and read with them, within limits of memory and time."""
     interrupts.end_with(int(parent))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    system.limit(memory=_MEMORY_BYTES, seconds=_CPU_SECONDS)
     from edgepack.runtime.normalizers._wfst_grammar import grammar
 
     read = grammar(locale, [Path(file) for file in files])

@@ -1,6 +1,7 @@
 """OpenVINO on CPU, for IR (`.xml` with `.bin`) and carried-over `.onnx` files."""
 
 import mmap
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -189,8 +190,8 @@ class _Weights:
         return openvino.Tensor(self._bytes, shared_memory=True)
 
     def release(self) -> None:
-        """Give the resident pages back."""
-        if self.mapping:
+        """Give the resident pages back; Windows has no such call and does so when it has to."""
+        if sys.platform != "win32" and self.mapping:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
     @contextmanager
