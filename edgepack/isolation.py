@@ -208,7 +208,7 @@ def _child(
     interrupts.end_with(parent)
     if listening:
         interrupts.listen()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+        system.hearing(_INTERRUPTS)
     os.dup2(stderr.fileno(), _STDERR)
     stderr.close()
     with contextlib.suppress(BrokenPipeError):  # the parent has gone

@@ -64,6 +64,12 @@ def deaf(signals: Collection[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def hearing(signals: Collection[signal.Signals]) -> None:
+    """Let this thread be interrupted by signals that its parent held back; Windows holds none."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 def require_limits(what: object) -> None:
     """Raise UnsupportedError where `limit` cannot hold a process: what is not trusted stays shut.
 
