@@ -4,6 +4,9 @@ Every recipe that the target allows is tried: converted, examined against the fp
 timed against fp32 in the same runtime if the target runs on this machine. Of those that pass, one
 that is not slower than fp32 is preferred, then the least product of time and bytes. A recipe that
 is slower and not smaller is never taken.
+
+A network is examined together with those that were chosen before it, as errors add up; few
+questions are enough to lose, and the one that is chosen has passed on all of them.
 """
 
 import shutil
@@ -15,12 +18,12 @@ from pathlib import Path
 
 import msgspec
 
+from edgepack import metrics
 from edgepack.backend import Job, converted
 from edgepack.calibration.samples import read_calls
 from edgepack.errors import GateError, UnsupportedError
 from edgepack.measurements import Offer
 from edgepack.metrics import Limits
-from edgepack.ranges import Precision
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.loading import Host, Loaded, with_session
@@ -52,13 +55,22 @@ class Lot:
     limits: Mapping[str, Limits]
     calls: Sequence[Call]
 
+    def beside(self, limits: Limits) -> "Lot":
+        """The same for a network that is judged with one that was held to other limits.
+
+        What such networks miss adds up, so the looser limit of both counts.
+        """
+        wider = {name: metrics.looser(held_to, limits) for name, held_to in self.limits.items()}
+        return replace(self, limits=wider)
+
 
 @dataclass(frozen=True)
 class Judge:
     """What offers are judged by: the reference, the exam, and a host that times.
 
-    `timed` is whether the target is of this machine's kind. If a `lenient` judge finds no recipe
-    of the first one's precision that passes, those that failed only a gate stand again.
+    The reference has networks that were chosen before in place of its own. `timed` is whether the
+    target is of this machine's kind. If a `lenient` judge finds no recipe of the first one's
+    precision that passes, those that failed only a gate stand again.
     """
 
     reference: Loaded
@@ -66,6 +78,14 @@ class Judge:
     host: Host
     timed: bool
     lenient: bool = False
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """fp32 in the same runtime, and the calls that networks are timed with."""
+
+    session: Session
+    play: Play
 
 
 def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path], list[Offer]]:
@@ -81,38 +101,24 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     # fp32 first: the others are timed against it.
     for name in sorted(lot.recipes, key=lambda name: name != "fp32"):
         step(f"{runtime}: {stage} with {name}")
-        recipe = named(runtime, name)
         folder = scratch / stage / name
         folder.mkdir(parents=True)
         try:
-            files = converted(replace(lot.job, folder=folder), recipe)
+            made[name] = converted(replace(lot.job, folder=folder), named(runtime, name))
         except UnsupportedError as error:
             offers.append(Offer(recipe=name, bytes=0, speed=None, values={}, verdict=str(error)))
             continue
-        size = sum(file.stat().st_size for file in files)
-        options = judge.host.options(stage, recipe.precision)
+        size = sum(file.stat().st_size for file in made[name])
+        offer = Offer(recipe=name, bytes=size, speed=None, values={}, verdict="")
         if name == "fp32":
-            session = engine(recipe.engine).open(files[0], lot.job.states, options)
+            session = _opened(offer, made[name], lot, judge)
             base = _yardstick(session, lot, judge)
             speed = _speed(base, session) if base else None
-            offer = Offer(recipe=name, bytes=size, speed=speed, values={}, verdict="")
+            offer = msgspec.structs.replace(offer, speed=speed)
         else:
-            offer = Offer(recipe=name, bytes=size, speed=None, values={}, verdict="")
-            try:
-                session = engine(recipe.engine).open(files[0], lot.job.states, options)
-                offer = _judged(offer, session, recipe.precision, lot, judge)
-                if base and not offer.verdict.startswith(_BROKEN):
-                    offer = msgspec.structs.replace(offer, speed=_speed(base, session))
-            except EngineError as error:
-                offer = _with(offer, f"{_BROKEN} {error}")
+            offer = _judged(offer, made[name], lot, judge, base)
         offers.append(offer)
-        made[name] = files
-    standing = [offer for offer in offers if offer.recipe in made]
-    if judge.lenient:
-        standing = _pardoned(standing, runtime, named(runtime, lot.recipes[0]).precision)
-    ranked = ranking(standing, lot.recipes)
-    if not ranked or ranked[0].verdict != CHOSEN:
-        raise UnsupportedError(f"{stage} in {runtime}: none of {', '.join(lot.recipes)} works")
+    ranked = _ranked([offer for offer in offers if offer.recipe in made], made, lot, judge, step)
     chosen = made[ranked[0].recipe]
     kept = [Path(shutil.move(file, lot.job.folder / file.name)) for file in chosen]
     shutil.rmtree(scratch / stage)
@@ -120,16 +126,60 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     return kept, [*ranked, *failed]
 
 
-def _judged(offer: Offer, session: Session, precision: Precision, lot: Lot, judge: Judge) -> Offer:
+def _ranked(
+    offers: list[Offer], made: Mapping[str, list[Path]], lot: Lot, judge: Judge, step: Step
+) -> list[Offer]:
+    """Offers from best to worst. The chosen one has passed the whole exam, or it is fp32.
+
+    One that does not pass it is refused, and the next is asked. A pardoned one has failed already.
+    """
+    runtime, stage = judge.host.runtime, lot.job.stage
+    examined: set[str] = set()
+    while True:
+        ranked = ranking(_pardoned(offers, lot, runtime) if judge.lenient else offers, lot.recipes)
+        if not ranked or ranked[0].verdict != CHOSEN:
+            raise UnsupportedError(f"{stage} in {runtime}: none of {', '.join(lot.recipes)} works")
+        best = next(offer for offer in offers if offer.recipe == ranked[0].recipe)
+        if best.recipe == "fp32" or best.verdict or best.recipe in examined:
+            return ranked
+        step(f"{runtime}: the whole exam of {stage} with {best.recipe}")
+        session = _opened(best, made[best.recipe], lot, judge)
+        offers[offers.index(best)] = _examined(best, session, lot, judge, whole=True)
+        examined.add(best.recipe)
+
+
+def _opened(offer: Offer, files: Sequence[Path], lot: Lot, judge: Judge) -> Session:
+    recipe = named(judge.host.runtime, offer.recipe)
+    options = judge.host.options(lot.job.stage, recipe.precision)
+    return engine(recipe.engine).open(files[0], lot.job.states, options)
+
+
+def _judged(
+    offer: Offer, files: Sequence[Path], lot: Lot, judge: Judge, base: Yardstick | None
+) -> Offer:
     """The offer with what its network is worth among those of the reference, and the verdict."""
-    stage = lot.job.stage
-    error, allowed = selftest.error(session, lot.calls), selftest.limit(stage, precision)
-    if not error <= allowed:
-        return _with(offer, f"{_BROKEN} its self-test is off by {error:.1e}, more than {allowed:g}")
-    examined = with_session(judge.reference, stage, session)
+    stage, precision = lot.job.stage, named(judge.host.runtime, offer.recipe).precision
     try:
-        values, failed = gates.judge(examined, judge.exam, stage, lot.limits[offer.recipe])
-    except GateError as problem:  # the runtime refuses values that are not finite
+        session = _opened(offer, files, lot, judge)
+        error, allowed = selftest.error(session, lot.calls), selftest.limit(stage, precision)
+        if not error <= allowed:
+            words = f"its self-test is off by {error:.1e}, more than {allowed:g}"
+            return _with(offer, f"{_BROKEN} {words}")
+        offer = _examined(offer, session, lot, judge, whole=False)
+        if base and not offer.verdict.startswith(_BROKEN):
+            offer = msgspec.structs.replace(offer, speed=_speed(base, session))
+    except EngineError as error:
+        return _with(offer, f"{_BROKEN} {error}")
+    return offer
+
+
+def _examined(offer: Offer, session: Session, lot: Lot, judge: Judge, *, whole: bool) -> Offer:
+    """The offer with the metrics of its network and the verdict of the gates."""
+    stage, held_to = lot.job.stage, lot.limits[offer.recipe]
+    loaded = with_session(judge.reference, stage, session)
+    try:
+        values, failed = gates.judge(loaded, judge.exam, stage, held_to, whole=whole)
+    except (EngineError, GateError) as problem:  # the latter for values that are not finite
         return _with(offer, f"{_BROKEN} {problem}")
     verdict = f"{_REFUSED} {failed[0]}" if failed else ""
     if not all(finite(measure) for measure in values.values()):
@@ -178,8 +228,9 @@ def ranking(offers: Iterable[Offer], preference: Sequence[str]) -> list[Offer]:
     return result + [o for o in offers if o.verdict]
 
 
-def _pardoned(offers: Sequence[Offer], runtime: str, precision: str) -> list[Offer]:
-    """Offers of a precision without their failed gates, alone, if none of them passed."""
+def _pardoned(offers: Sequence[Offer], lot: Lot, runtime: str) -> list[Offer]:
+    """Offers of the precision asked for without their failed gates, alone, if none passed."""
+    precision = named(runtime, lot.recipes[0]).precision
     asked = [offer for offer in offers if named(runtime, offer.recipe).precision == precision]
     refused = [offer for offer in asked if offer.verdict.startswith(_REFUSED)]
     if not refused or any(not offer.verdict for offer in asked):
@@ -195,14 +246,6 @@ def _worthwhile(offer: Offer, base: Offer) -> bool:
 
 def _with(offer: Offer, verdict: str) -> Offer:
     return msgspec.structs.replace(offer, verdict=verdict)
-
-
-@dataclass(frozen=True)
-class Yardstick:
-    """fp32 in the same runtime, and the calls that networks are timed with."""
-
-    session: Session
-    play: Play
 
 
 def _yardstick(session: Session, lot: Lot, judge: Judge) -> Yardstick | None:

@@ -1,7 +1,7 @@
 """From the hub's networks to those of one runtime; runs in a process of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgepack.auction import Judge, Lot, hold, reason
@@ -10,11 +10,11 @@ from edgepack.bundle import open_bundle
 from edgepack.errors import GateError
 from edgepack.manifest import Variant
 from edgepack.measurements import Offer
-from edgepack.metrics import Values
+from edgepack.metrics import Limits, Values
 from edgepack.recipe import named
 from edgepack.report import Step
 from edgepack.runtime.gpu.placement import ON_CPU
-from edgepack.runtime.loading import Host, load
+from edgepack.runtime.loading import Host, load, with_session
 from edgepack.runtime.session import engine
 from edgepack.trial import Trial
 from edgepack.verification import exam, gates, selftest
@@ -50,19 +50,21 @@ class Conversion:
 def convert(work: Conversion, step: Step) -> dict[str, Converted]:
     """Convert networks for one runtime and compare each with the hub.
 
-    A network with several recipes is put up for auction. Raises GateError if the self-test of one
-    differs by more than it may.
+    A network with several recipes is put up for auction, with those before it in their places.
+    Raises GateError if the self-test of one differs by more than it may.
     """
-    judge: Judge | None = None
+    judge = _judge(work) if any(len(lot.recipes) > 1 for lot in work.lots) else None
     made = {}
+    held_to: dict[gates.Part, Limits] = {}  # of what is in place
     for lot in work.lots:
+        part = gates.part_of(lot.job.stage)
+        lot = lot.beside(held_to.get(part, {}))
         offers: Sequence[Offer] = ()
-        if len(lot.recipes) == 1:
+        if judge is None or len(lot.recipes) == 1:
             recipe = named(work.runtime, lot.recipes[0])
             step(f"{work.runtime}: converting {lot.job.stage}")
             files = converted(lot.job, recipe)
         else:
-            judge = judge or _judge(work)
             files, offers = hold(lot, judge, work.scratch, step)
             recipe = named(work.runtime, offers[0].recipe)
         step(f"{work.runtime}: checking {lot.job.stage}")
@@ -85,6 +87,9 @@ def convert(work: Conversion, step: Step) -> dict[str, Converted]:
             engine="" if recipe.engine == work.runtime else recipe.engine,
         )
         made[stage] = Converted(variant, error, tuple(offers))
+        if judge and variant.recipe != "fp32":
+            held_to[part] = lot.limits[variant.recipe]
+            judge = replace(judge, reference=with_session(judge.reference, stage, session))
     backend(work.runtime).complete(work.root / work.runtime)
     return made
 

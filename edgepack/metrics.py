@@ -49,6 +49,22 @@ Values = dict[Metric, Measure]
 Limits = dict[Metric, Limit]
 
 
+def looser(limits: Limits, others: Limits) -> Limits:
+    """The same limits, each as wide as it or the other of its metric is."""
+    return {
+        metric: _wider(limit, others[metric]) if metric in others else limit
+        for metric, limit in limits.items()
+    }
+
+
+def _wider(one: Limit, other: Limit) -> Limit:
+    return Limit(
+        low=None if one.low is None or other.low is None else min(one.low, other.low),
+        high=None if one.high is None or other.high is None else max(one.high, other.high),
+        optional=one.optional or other.optional,
+    )
+
+
 class Quality(Struct, frozen=True):
     """How the bundle did in its exam when it was built, by runtime.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import Build
 
-from edgepack import auction, backend, language
+from edgepack import auction, backend, language, metrics
 from edgepack.auction import Judge, Lot, hold, ranking
 from edgepack.backend import Job, require_quantized
 from edgepack.errors import UnsupportedError
@@ -170,6 +170,45 @@ def test_a_network_that_answers_nan_loses(
     told = planted(stage, "nan", sessions, judge, tmp_path, monkeypatch)
     assert told["fp32"] == "chosen"
     assert told["nan"].startswith("broken:")
+
+
+def test_what_fails_the_whole_exam_is_not_chosen(
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few questions may be easy; the one that would be chosen is asked all of them."""
+    real = judge.reference.decoder.decoder
+    sessions = {"none.onnx": Faulty(real, 1.0, 0.0), "lucky.onnx": Faulty(real, 1.02, 0.0)}
+    easy, asked = gates.judge, []
+
+    def judged(*given: Any, whole: bool = False) -> Any:
+        asked.append(whole)
+        values, _ = easy(*given, whole=whole)
+        return values, ["lm_kld is 0.0104, at most 0.01 is asked for"] if whole else []
+
+    monkeypatch.setattr(gates, "judge", judged)
+    judge = replace(judge, timed=False)
+    told = planted("speech_lm", "lucky", sessions, judge, tmp_path, monkeypatch)
+    assert asked == [False, True]
+    assert told == {
+        "fp32": "chosen",
+        "lucky": "refused: lm_kld is 0.0104, at most 0.01 is asked for",
+    }
+
+
+def test_a_whole_exam_asks_every_question(judge: Judge) -> None:
+    asked = gates.part_of("speech_lm").questions(judge.exam)
+    few, _ = gates.judge(judge.reference, judge.exam, "speech_lm", limits("speech_lm"))
+    every, _ = gates.judge(
+        judge.reference, judge.exam, "speech_lm", limits("speech_lm"), whole=True
+    )
+    assert few["lm_kld"].count < every["lm_kld"].count == len(asked)
+
+
+def test_networks_judged_together_have_the_looser_limits() -> None:
+    close: Limits = {"lm_kld": Limit(high=0.01), "lm_agreement": Limit(low=0.96)}
+    coarse: Limits = {"lm_kld": Limit(high=0.08), "pesq": Limit(low=3)}
+    wider = {"lm_kld": Limit(high=0.08), "lm_agreement": Limit(low=0.96)}
+    assert metrics.looser(close, coarse) == metrics.looser(wider, close) == wider
 
 
 def planted(

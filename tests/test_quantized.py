@@ -120,4 +120,12 @@ def test_an_auction_chooses_for_every_network(tmp_path: Path) -> None:
         assert [offer.verdict for offer in offers].count("chosen") == 1
         assert offers[0].recipe == variant.recipe
         assert {"fp32", "fp16"} <= {offer.recipe for offer in offers}
+    # The last one that is chosen for a part was examined with the others, as the bundle is.
+    quality = built.bundle.manifest.quality
+    assert quality
+    for name in ("speech_embedding", "flow_estimator"):
+        values = built.measured.offers["ort"][name][0].values
+        for metric, value in values.items():
+            assert value.count == quality.values["ort"][metric].count
+            assert value.value == pytest.approx(quality.values["ort"][metric].value, rel=0.05)
     assert built.bundle.manifest.stages["speech_lm"].variants["ort"].precision == "int8"

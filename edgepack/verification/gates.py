@@ -170,11 +170,14 @@ def examine(loaded: Loaded, exam: Exam) -> Values:
     return values
 
 
-def judge(loaded: Loaded, exam: Exam, stage: str, limits: Limits) -> tuple[Values, list[str]]:
+def judge(
+    loaded: Loaded, exam: Exam, stage: str, limits: Limits, *, whole: bool = False
+) -> tuple[Values, list[str]]:
     """Metrics of one network in a loaded bundle, and which limits it does not keep.
 
     Questions are asked until the answers decide by far, at least two of them; what is close to a
-    limit is asked all. `limits` are of the metrics of this network's part.
+    limit is asked all, and so is everything for a `whole` judgement. `limits` are of the metrics
+    of this network's part.
     """
     part = part_of(stage)
     answers: list[Answers] = []
@@ -182,7 +185,7 @@ def judge(loaded: Loaded, exam: Exam, stage: str, limits: Limits) -> tuple[Value
     for number in part.questions(exam):
         answers.append(part.answer(loaded, exam, number))
         values = _summarised(answers)
-        if len(answers) < _FEWEST:
+        if whole or len(answers) < _FEWEST:
             continue
         if not failures(_widened(values), limits) or _hopeless(_widened(values), limits):
             break
