@@ -207,7 +207,7 @@ def test_a_whole_exam_asks_every_question(judge: Judge) -> None:
 def test_networks_judged_together_have_the_looser_limits() -> None:
     close: Limits = {"lm_kld": Limit(high=0.01), "lm_agreement": Limit(low=0.96)}
     coarse: Limits = {"lm_kld": Limit(high=0.08), "pesq": Limit(low=3)}
-    wider = {"lm_kld": Limit(high=0.08), "lm_agreement": Limit(low=0.96)}
+    wider: Limits = {"lm_kld": Limit(high=0.08), "lm_agreement": Limit(low=0.96)}
     assert metrics.looser(close, coarse) == metrics.looser(wider, close) == wider
 
 
