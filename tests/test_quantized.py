@@ -127,5 +127,6 @@ def test_an_auction_chooses_for_every_network(tmp_path: Path) -> None:
         values = built.measured.offers["ort"][name][0].values
         for metric, value in values.items():
             assert value.count == quality.values["ort"][metric].count
-            assert value.value == pytest.approx(quality.values["ort"][metric].value, rel=0.05)
+            bundles = quality.values["ort"][metric].value
+            assert value.value == pytest.approx(bundles, rel=0.05, abs=1e-3)
     assert built.bundle.manifest.stages["speech_lm"].variants["ort"].precision == "int8"
