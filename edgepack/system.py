@@ -112,6 +112,11 @@ def _lower(kind: int, most: int) -> None:
         resource.setrlimit(kind, (most, beyond))
 
 
+def user() -> int | None:
+    """Number of the user this process works for; None on Windows, which has none."""
+    return None if sys.platform == "win32" else os.getuid()
+
+
 def affinity() -> set[int] | None:
     """CPUs this process may run on; None on macOS, which has no masks."""
     if sys.platform == "darwin":
