@@ -52,7 +52,7 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
             raise UsageError(f"{file}: no lines to speak")
         return Lines(lines)
     if output and str(output) != "-":
-        format_of(output)
+        format_of(output, live=options["stream"])
     if options["convert"]:
         return audio.read(options["convert"])
     if options["speech_tokens"]:
@@ -150,7 +150,7 @@ def _stream(
     try:
         with synthesizer.stream(text, settings) as stream, ExitStack() as opened:
             if output:
-                writer = opened.enter_context(Writer(output, synthesizer.sample_rate))
+                writer = opened.enter_context(Writer(output, synthesizer.sample_rate, live=True))
                 sinks = [writer, *sinks]
             for chunk in stream:
                 seconds += len(chunk) / synthesizer.sample_rate

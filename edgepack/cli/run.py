@@ -16,6 +16,7 @@ from edgepack.cli._options import (
     provider_options,
     seed_option,
     solver_option,
+    to_stdout,
 )
 from edgepack.errors import UsageError
 
@@ -154,7 +155,6 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     meters = energy.select(options["energy"], machine, opened.manifest.device)
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
-    to_stdout = str(options["output"]) == "-"
     hush(opened, runtime)
     with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
         step("loading")
@@ -205,7 +205,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     else:
         for warning in found["warnings"]:
             report.warn(warning)
-        if shown and not to_stdout:
+        if shown and not options["to_stdout"]:
             _spoken.show(found)
         if options["verbose"]:
             report.note(_spoken.versions(opened, runtime))
@@ -234,6 +234,7 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
         options["output"] = Path("out.wav")
     output: Path | None = options["output"]
     options["folder"] = False
+    options["to_stdout"] = str(output) == "-" or to_stdout(output, as_json=options["as_json"])
     if output and str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")
