@@ -16,9 +16,13 @@ from edgepack.errors import ResourceError, UsageError
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether a path is where standard output goes: /dev/stdout, or the file or pipe itself."""
+    """Whether a path is the file or pipe that standard output goes to, such as /dev/stdout.
+
+    Not for a terminal or another device: it is the same to write to those twice.
+    """
     with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
-        return os.path.samestat(os.fstat(sys.stdout.fileno()), path.stat())
+        ours = os.fstat(sys.stdout.fileno())
+        return not stat.S_ISCHR(ours.st_mode) and os.path.samestat(ours, path.stat())
     return False
 
 

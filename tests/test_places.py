@@ -1,4 +1,4 @@
-"""What is written into where it is: devices, pipes, standard output, and what cannot be replaced."""
+"""What is written into where it is: devices, pipes, standard output, what cannot be replaced."""
 
 import errno
 import os

@@ -29,8 +29,8 @@ from edgepack.errors import UsageError
     "--output",
     "-o",
     metavar="PATH",
-    help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
-    "folder, for a file a line.  [default: out.wav, none with --play]",
+    help="Sound file, pipe or device to write: wav, flac, ogg, opus or mp3, by its name; with "
+    "--file also a folder, for a file a line.  [default: out.wav, none with --play]",
 )
 @click.option(
     "--voice",
@@ -96,7 +96,8 @@ from edgepack.errors import UsageError
 @click.option(
     "--stream",
     is_flag=True,
-    help="Write audio while it is made; with -o - raw 16-bit samples go to standard output.",
+    help="Write audio while it is made, wav into a pipe; with -o - raw 16-bit samples go to "
+    "standard output.",
 )
 @click.option(
     "--memory",
