@@ -118,6 +118,15 @@ def test_a_page_that_fails_leaves_the_measurement(
     assert contents(Path()) == {}
 
 
+def broken(monkeypatch: pytest.MonkeyPatch, folder: Path, package: str, error: str) -> None:
+    """A package that is found, and fails when it is imported."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(folder)
+    for name in [n for n in sys.modules if n.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 BROKEN = {"jinja2": "RuntimeError('half of it')", "matplotlib": "ImportError('half of it')"}
 
 
@@ -125,11 +134,7 @@ BROKEN = {"jinja2": "RuntimeError('half of it')", "matplotlib": "ImportError('ha
 def test_a_package_that_is_installed_and_broken(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    (tmp_path / "site" / package).mkdir(parents=True)
-    (tmp_path / "site" / package / "__init__.py").write_text(f"raise {BROKEN[package]}")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    for name in [n for n in sys.modules if n.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
+    broken(monkeypatch, tmp_path / "site", package, BROKEN[package])
     monkeypatch.setattr(measure, "run", never)
     monkeypatch.setattr(result, "read", never)
     for command in (["bench", tiny, "--format", "ort", "--report", "a"], ["report", RESULT]):
@@ -139,6 +144,43 @@ def test_a_package_that_is_installed_and_broken(
         assert "is installed and cannot be imported" in ran.message
         assert ran.message.endswith("half of it); install it again")
     assert contents(Path()) == {}
+
+
+@pytest.mark.parametrize("error", ["ImportError('no library')", "AttributeError('too new')"])
+def test_an_engine_that_is_installed_and_broken(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    broken(monkeypatch, tmp_path / "site", "ai_edge_litert", error)
+    ran = cli("run", tiny, "hello", "--format", "tflite")
+    assert ran.code == 3
+    assert ran.message.startswith("ai_edge_litert")
+    assert f"is installed and cannot be imported ({error.partition('(')[0]}" in ran.message
+    assert contents(Path()) == {}
+
+
+def test_a_folder_that_may_not_be_changed(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((loading, "open_stage"), (measure, "run"), (result, "read")):
+        monkeypatch.setattr(module, name, never)
+    Path("out").mkdir()
+    Path("lines").write_text("one")
+    with unchangeable(Path("out")):
+        for command in (
+            ("run", tiny, "hello", "-o", "out/a.wav"),
+            ("run", tiny, "hello", "-o", "out/a.wav", "--stream"),
+            ("run", tiny, "-f", "lines", "-o", "out"),
+            ("run", tiny, "hello", "--dump", "out"),
+            ("bench", tiny, "--format", "ort", "-o", "out/a.json"),
+            ("bench", tiny, "--format", "ort", "--report", "out/a.html"),
+            ("report", RESULT, "-o", "out/a.html"),
+        ):
+            ran = cli(*command)
+            assert (ran.code, ran.message.partition(":")[0]) == (
+                2,
+                command[-1 - ("--stream" in command)],
+            )
+    assert contents(Path("out")) == {}
 
 
 def test_a_plan_that_could_not_be_kept(
