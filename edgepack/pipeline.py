@@ -79,6 +79,9 @@ def _all(request: BuildRequest, source: Source, plans: Sequence[Plan], step: Ste
         if (found := _existing(p, force=request.force))
     }
     missing = [p for p in plans if p.target not in built]
+    for wanted in missing:
+        bundle.require_replaceable(wanted.folder)
+        atomic.require_writable(measurements.place(wanted.folder))
     if _needs_trial(missing, gates.STAGES):
         require_speaker(request, source)
     if missing:

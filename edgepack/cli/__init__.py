@@ -96,6 +96,10 @@ def _translated(error: BaseException) -> EdgepackError:
         package = error.name.split(".")[0]
         extra = _EXTRAS.get(package, "build")
         return UnsupportedError(f"{package} is not installed; pip install 'edgepack[{extra}]'")
+    if isinstance(error, ImportError) and not (error.name or "edgepack").startswith("edgepack"):
+        return UnsupportedError(
+            f"{error.name}: is installed and cannot be imported ({error}); install it again"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
     if isinstance(error, OSError) and error.filename:

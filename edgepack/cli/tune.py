@@ -54,6 +54,7 @@ def command(bundle: Path, **options: Any) -> None:
     if runtime not in runtimes:
         raise UsageError(f"{bundle}: {unknown('runtime', runtime, runtimes)}")
     installed.require(opened, runtime)
+    tuned.require_writable(bundle)
     shown = not options["quiet"] and not options["as_json"]
     with report.progress("tune", shown=shown) as step:
         trials = tuning.run(

@@ -1,6 +1,5 @@
 """What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +12,7 @@ import numpy as np
 from edgepack import discovery
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.installed import SESSIONS
+from edgepack.runtime.installed import SESSIONS, imported
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -210,11 +209,11 @@ class Engine(Protocol):
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`; raises UnsupportedError if its package is not installed."""
+    """The engine called `name`; UnsupportedError if its package is not installed, or broken."""
     found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
     try:
-        importlib.import_module(found.distribution)
-    except ImportError:
+        imported(found.distribution)
+    except ModuleNotFoundError:
         raise UnsupportedError(
             f"{found.distribution} is not installed; pip install 'edgepack[{name}]'"
         ) from None
