@@ -216,7 +216,8 @@ def _make(
                 profile.architecture == platform.machine(),
                 request.allow_failed_gate,
             )
-            made[runtime] = isolated(convert, work, step=step)
+            with limits.blamed(runtime, made, profile):
+                made[runtime] = isolated(convert, work, step=step)
             clock.lap(runtime)
         variants = _variants(wanted, contents.stages, made)
         solvers = _solvers(
@@ -244,11 +245,8 @@ def _make(
             }
             quality = _quality(folder, held_to, solvers, step)
             clock.lap("exam")
-            if quality.failed and not request.allow_failed_gate:
-                raise GateError(
-                    f"{wanted.folder}: {'; '.join(quality.failed)}; no bundle was written. "
-                    "Try another --precision, or --allow-failed-gate"
-                )
+            if not request.allow_failed_gate:
+                limits.require_passed(wanted.folder, quality)
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         bundle.open_bundle(folder)  # whether a device would
@@ -296,7 +294,7 @@ def _solvers(
     host = source.family.host(source.checkpoint)
     policy = wanted.profile.solver
     bound = Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
-    found = {}
+    found: dict[str, Calibrated] = {}
     for runtime in wanted.profile.runtimes:
         table = wanted.solver(runtime, names)
         if table == REFERENCE or trial is None or trial.solving is None:
@@ -311,7 +309,8 @@ def _solvers(
             table if isinstance(table, Solver) else None,
             lenient,
         )
-        solver = isolated(solve, work, step=step)
+        with limits.blamed(runtime, found, wanted.profile):
+            solver = isolated(solve, work, step=step)
         curve = wanted.choices.curves.get(runtime, solver.curve) if work.given else solver.curve
         found[runtime] = msgspec.structs.replace(solver, curve=tuple(curve))
     return found
