@@ -15,13 +15,18 @@ _SHARES: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "i
 
 def runtime_bytes(manifest: Manifest, runtime: str) -> int:
     """Bytes of what a device with one runtime needs: files of other runtimes are not counted."""
+    return sum(manifest.files[name].bytes for name in _files(manifest, runtime))
+
+
+def _files(manifest: Manifest, runtime: str) -> list[str]:
+    """Files that a device with one runtime needs."""
     of_runtime: dict[str, set[str]] = {}
     for stage in manifest.stages.values():
         for name, variant in stage.variants.items():
             of_runtime.setdefault(name, set()).update(variant.files)
     others = {f for name, files in of_runtime.items() if name != runtime for f in files}
     others -= of_runtime.get(runtime, set())
-    return sum(file.bytes for name, file in manifest.files.items() if name not in others)
+    return [name for name in manifest.files if name not in others]
 
 
 def require_disk(folder: Path, checkpoint: int, profiles: Iterable[TargetProfile]) -> None:
@@ -51,11 +56,13 @@ def require_size(manifest: Manifest, profile: TargetProfile) -> None:
             f"bundle was written. Try {keeping}a lower --precision, fewer languages, or a target "
             "without a budget"
         )
+    largest = {r: max(manifest.files[f].bytes for f in _files(manifest, r)) for r in sizes}
+    _, keeping = _parted(largest, packaging.part_mb if packaging else None)
     for name, file in manifest.files.items() if packaging else ():
         if packaging and file.bytes > packaging.part_mb * _MEGA:
             raise GateError(
                 f"{manifest.target}: {name} is {file.bytes / _MEGA:.0f} MB, one file may have "
-                f"{packaging.part_mb} MB; no bundle was written. Try a lower --precision"
+                f"{packaging.part_mb} MB; no bundle was written. Try {keeping}a lower --precision"
             )
 
 

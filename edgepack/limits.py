@@ -14,6 +14,7 @@ from edgepack.metrics import Limits, Quality
 from edgepack.plan import Plan
 from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS, QUANTIZED, named, runtimes
+from edgepack.runtime.session import EngineError
 from edgepack.target import TargetProfile, formats
 from edgepack.verification import gates
 
@@ -71,9 +72,8 @@ def require_passed(folder: Path, quality: Quality) -> None:
     """Raise GateError if a runtime of the bundle to be failed its exam, with those that passed."""
     if not quality.failed:
         return
-    failed = {words.partition(": ")[0] for words in quality.failed}
-    passed = [runtime for runtime in quality.limits if runtime not in failed]
-    told = f"{', '.join(passed)} passed; " if passed else ""
+    passed = [r for r in quality.limits if not any(w.startswith(f"{r}: ") for w in quality.failed)]
+    told = f"{' and '.join(passed)} passed; " if passed else ""
     first = f"{formats(passed)}, " if passed else ""
     raise GateError(
         f"{folder}: {'; '.join(quality.failed)}; {told}no bundle was written. "
@@ -83,18 +83,18 @@ def require_passed(folder: Path, quality: Quality) -> None:
 
 @contextmanager
 def blamed(runtime: str, done: Collection[str], profile: TargetProfile) -> Iterator[None]:
-    """Let a gate that fails, or what cannot be done, say how to build without this runtime.
+    """Let what a runtime cannot do, or does wrongly, say how to build without that runtime.
 
-    `done` are runtimes that the same was done for.
+    `done` are runtimes that the same was done for. What ran out is no fault of one.
     """
     try:
         yield
-    except (GateError, UnsupportedError) as error:
+    except (GateError, UnsupportedError, EngineError) as error:
         waiting = [r for r in profile.runtimes if r != runtime and r not in done]
         others = [r for r in profile.runtimes if r in done] or waiting
         if others:
             far = "got this far without a fault" if done else "not tried yet"
-            advice = f"{', '.join(others)} {far}: try {formats(others)}"
+            advice = f"{' and '.join(others)} {far}: try {formats(others)}"
             error.args = (f"{runtime} failed: {error}; {advice}",)
         raise
 

@@ -233,17 +233,17 @@ def _make(
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         require_ready(Bundle(folder, manifest))
         budget.require_size(manifest, profile)
-        peaks = {
-            runtime: isolated(peak, folder, runtime, _threads(), step=step)
-            for runtime in (profile.runtimes if profile.memory or profile.gpu else ())
-        }
+        peaks: dict[str, int] = {}
+        for runtime in profile.runtimes if profile.memory or profile.gpu else ():
+            with limits.blamed(runtime, peaks, profile):
+                peaks[runtime] = isolated(peak, folder, runtime, _threads(), step=step)
         budget.require_memory(wanted.target, profile, peaks)
         if examined:
             held_to = {
                 runtime: limits.of_runtime(profile, runtime, variants)
                 for runtime in profile.runtimes
             }
-            quality = _quality(folder, held_to, solvers, step)
+            quality = _quality(folder, wanted, held_to, solvers, step)
             clock.lap("exam")
             if not request.allow_failed_gate:
                 limits.require_passed(wanted.folder, quality)
@@ -327,15 +327,16 @@ def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
 
 def _quality(
     folder: Path,
+    wanted: Plan,
     held_to: Mapping[str, Limits],
     solvers: Mapping[str, Calibrated],
     step: Step,
 ) -> Quality:
     """The exam of a finished bundle in each of its runtimes, and what its solvers missed."""
-    values: dict[str, Values] = {
-        runtime: isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
-        for runtime in held_to
-    }
+    values: dict[str, Values] = {}
+    for runtime in held_to:
+        with limits.blamed(runtime, values, wanted.profile):
+            values[runtime] = isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
     failed = [
         f"{runtime}: {words}"
         for runtime, found in values.items()

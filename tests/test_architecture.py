@@ -40,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
-    "limits": {"plan", "recipe", "target", "verification"},
+    "limits": {"plan", "recipe", "runtime", "target", "verification"},
     "host_contract": {"backend", "family", "hub", "runtime"},
     "gpu_plan": {"family", "graph", "hub", "recipe", "runtime", "target"},
     "solving": {"calibration", "runtime", "verification"},
