@@ -37,9 +37,7 @@ def _stage_table(
     runtimes = list(next(iter(manifest.stages.values())).variants)
     timed = bool(measured and any(o for of in measured.offers.values() for o in of.values()))
     more = ["speed"] * timed + ["error"] * bool(measured and errors)
-    columns = ["stage", "parameters"]
-    for runtime in runtimes:
-        columns += [runtime, "size", *more]
+    columns = ["stage", "parameters", *([runtime, "size", *more] for runtime in runtimes)]
     rows = []
     for name, stage in manifest.stages.items():
         row = [name, f"{stage.parameters:,}"]
