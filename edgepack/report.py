@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any, Literal
@@ -14,6 +14,7 @@ Step = Callable[[str], None]
 
 _WIDTH = 80  # columns where there is no terminal
 _BORDERS = 3  # of a column
+_SHORT = 10  # characters of a text that is not wrapped
 _TRUSTED_SECONDS = 30.0  # of an estimate, until what was measured counts more
 
 
@@ -116,23 +117,47 @@ def table(
     console = Console(width=width, markup=False, emoji=False)
     groups = [[column] if isinstance(column, str) else list(column) for column in columns]
     titles = [column for group in groups for column in group]
-    words = [_longest_word([column, *(row[n] for row in rows)]) for n, column in enumerate(titles)]
+    cells = [[column, *(row[n] for row in rows)] for n, column in enumerate(titles)]
+    words = [_longest(word for cell in of for word in _words(cell)) for of in cells]
+    whole = [_longest(of) for of in cells]
     for number, chosen in enumerate(_fitting(words, [len(g) for g in groups], console.width)):
         grid = Table(title=None if number else Text(title, "table.title"), title_justify="left")
-        for n in chosen:
+        room = console.width - 1 - _BORDERS * len(chosen)
+        widths = _widths([words[n] for n in chosen], [whole[n] for n in chosen], room)
+        for n, of in zip(chosen, widths, strict=True):
             justify: Literal["left", "right"] = "right" if n else "left"
-            least = min(words[n], console.width - 4)
-            grid.add_column(titles[n], justify=justify, overflow="fold", min_width=least)
+            grid.add_column(titles[n], justify=justify, overflow="fold", width=of)
         for row in rows:
             grid.add_row(*(row[n] for n in chosen))
         console.print(grid)
 
 
-def _longest_word(texts: Sequence[str]) -> int:
-    """Cells of the longest word."""
+def _words(text: str) -> list[str]:
+    """What is not to be broken; of a short text, such as a number with its unit, all of it."""
+    return text.split() if len(text) > _SHORT else [text]
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Cells of the longest of some texts."""
     from rich.cells import cell_len
 
-    return max((cell_len(word) for text in texts for word in text.split()), default=0)
+    return max(map(cell_len, texts), default=0)
+
+
+def _widths(words: Sequence[int], whole: Sequence[int], room: int) -> list[int]:
+    """Cells of each column: of its longest word at least, of its longest text if there is room.
+
+    What is left over goes to those that want least first, so that few are wrapped. A word is
+    broken only if it is too long for all of the room.
+    """
+    found = list(words)
+    while sum(found) > room:
+        found[found.index(max(found))] -= 1
+    wanting = sorted(range(len(found)), key=lambda n: whole[n] - found[n])
+    for done, n in enumerate(wanting):
+        share = (room - sum(found)) // (len(found) - done)
+        found[n] += min(whole[n] - found[n], share)
+    return found
 
 
 def _fitting(words: Sequence[int], together: Sequence[int], width: int) -> list[list[int]]:

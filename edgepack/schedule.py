@@ -23,10 +23,7 @@ CONVERSION, SOLVER, MEMORY, EXAM = "conversion", "solver", "memory", "exam"
 # Seconds of a checkpoint of next to no bytes, and how many times as long they are for each GB.
 _READ, _SPOKEN, _FOLLOWED = 1.0, 7.0, 5.0
 _CONVERTED = 2.0  # all networks of a runtime
-_TIMED, _UNTIMED = (
-    1.3,
-    0.5,
-)  # each recipe that is tried in an auction, if the target is such a machine
+_TIMED, _UNTIMED = 1.3, 0.5  # each recipe of an auction, on a machine as the target and another
 _SOLVED, _EXAMINED = 5.0, 7.0
 _A_GIGABYTE = 4.0
 
