@@ -21,7 +21,7 @@ CALIBRATION: Part = ("calibration",)
 CONVERSION, SOLVER, MEMORY, EXAM = "conversion", "solver", "memory", "exam"
 
 # Seconds of a checkpoint of next to no bytes, and how many times as long they are for each GB.
-_READ, _SPOKEN, _FOLLOWED = 1.0, 7.0, 5.0
+_PREPARED, _WRITTEN, _SPOKEN, _FOLLOWED = 0.5, 1.0, 7.0, 5.0
 _CONVERTED = 2.0  # all networks of a runtime
 _TIMED, _UNTIMED = 1.3, 0.5  # each recipe of an auction, on a machine as the target and another
 _SOLVED, _EXAMINED = 5.0, 7.0
@@ -46,7 +46,7 @@ def parts(step: Step, told: Step, seconds: dict[Part, float]) -> Parts:
 def _parts(plans: Sequence[Plan]) -> Iterator[tuple[Part, float]]:
     stages = list(gates.STAGES)
     for part in (TEXT, NETWORKS, REFERENCE, VOICES):
-        yield part, _READ
+        yield part, _WRITTEN if part in (NETWORKS, REFERENCE) else _PREPARED
     solving = any(
         plan.solves(runtime, stages) for plan in plans for runtime in plan.profile.runtimes
     )
@@ -63,6 +63,6 @@ def _parts(plans: Sequence[Plan]) -> Iterator[tuple[Part, float]]:
             if plan.solves(runtime, stages):
                 yield (SOLVER, plan.target, runtime), _SOLVED
         for runtime in runtimes if profile.memory or profile.gpu else ():
-            yield (MEMORY, plan.target, runtime), _READ
+            yield (MEMORY, plan.target, runtime), _WRITTEN
         for runtime in runtimes if plan.needs_speech(stages) else ():
             yield (EXAM, plan.target, runtime), _EXAMINED
