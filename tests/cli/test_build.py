@@ -26,7 +26,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cli: Cli, tiny: str) ->
     assert (told.code, told.err) == (0, "")
     assert told.out == (
         "out/tiny-intel-cpu: ort, openvino\nout/tiny-linux-arm64: ort\n"
-        "estimated to take about 20 s\n"
+        "estimated to take about 10 s\n"
     )
     document = cli(*request, "--json").document
     assert 1 < document["estimated_seconds"] < 60
