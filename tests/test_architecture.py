@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "solving": {"calibration", "runtime", "verification"},
     "grammars": set(),
     "isolation": set(),
+    "gpu_delegate": {"isolation", "runtime"},
     "checkpoint": {"documents"},
     "graph": set(),
     "networks": {"graph"},
@@ -78,6 +80,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "cli": {
         "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "survey",
+        "gpu_delegate",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -148,6 +151,7 @@ PROCESS_WIDE = re.compile(
 CHANGES = {
     "cli", "interrupts", "isolation", "system", "backend", "backends.tflite", "runtime.memory",
     "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite", "telemetry",
+    "gpu_delegate",
 }  # fmt: skip
 
 
@@ -231,8 +235,15 @@ def test_only_families_know_a_family(path: Path) -> None:
 
 
 def test_dependencies_are_light() -> None:
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert not re.search(r'"(torch|transformers|tensorflow|onnx-tf)\b', text)
+    """But for two extras, which have to be asked for by their names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = {"tensorflow": extras.pop("tensorflow"), "interop": extras.pop("interop")}
+    heavy = re.compile(r"(edgepack\[.*)?(torch|transformers|tensorflow|onnx-tf)\b")
+    for needed in (project["dependencies"], *extras.values()):
+        assert not [one for one in needed if heavy.match(one)]
+    assert [one for one in named["tensorflow"] if heavy.match(one)] == named["tensorflow"]
+    assert "edgepack[build,tensorflow]" in named["interop"]
 
 
 def test_help_is_fast_and_light() -> None:
