@@ -272,7 +272,7 @@ def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, dict[str, st
         if stored not in places:
             raise UnsupportedError(f"{path}: has no inner value {name}")
         if places[stored] not in graph.outputs:
-            graph.outputs.append(places[stored])
+            graph.outputs = [*graph.outputs, places[stored]]  # an array at first, or a list
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), images
 
 
