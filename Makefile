@@ -25,7 +25,7 @@ test-arm64: $(VENV)/installed-dev
 # In an environment of its own: with TensorFlow in the other one, nobody saw what lacks without it.
 test-interop:
 	$(MAKE) VENV=$(INTEROP) $(INTEROP)/installed-interop
-	$(INTEROP)/bin/python -m pytest -m interop tests/interop
+	$(INTEROP)/bin/python -m pytest --numprocesses 2 --dist worksteal -m interop tests/interop
 
 check: $(VENV)/installed-dev fuzz
 	$(BIN)/ruff check .

@@ -1,36 +1,41 @@
 """Bundles in engines as they are installed, without a line of edgepack: `make test-interop`.
 
 What such an engine is given and has to answer goes through files: a script of `stock` runs the
-calls of one network, each an `.npz` of inputs, and writes what came out beside them.
+calls of every network, each an `.npz` of inputs, and writes what came out beside them.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edgepack.bundle import Bundle
-from edgepack.verification.selftest import Call
+from edgepack.verification.selftest import Calls
 
 STOCK = Path(__file__).parent / "stock"
-SECONDS = 120
+SECONDS = 300
 
-Answers = list[dict[str, np.ndarray]]
+Answers = Mapping[str, list[dict[str, np.ndarray]]]
 
 
-def answers(script: str, bundle: Bundle, stage: str, runtime: str, calls: list[Call]) -> Answers:
-    """Outputs of the calls of a network, from a script that knows its file and its caches."""
-    file = bundle.path(bundle.manifest.stages[stage].variants[runtime].files[0])
-    states = [[s.input, s.output, s.shape] for s in bundle.manifest.stages[stage].states]
-    folder = bundle.folder.parent / f"{runtime}-{stage}"
-    folder.mkdir()
-    for number, call in enumerate(calls):
-        np.savez(folder / f"{number}.in.npz", **call.feeds)
-    command = [sys.executable, "-I", STOCK / script, file, folder, json.dumps(states)]
+def answers(script: str, bundle: Bundle, runtime: str, calls: Calls, folder: Path) -> Answers:
+    """Outputs of the calls of networks, from a script that knows their files and their caches."""
+    jobs = []
+    for stage, recorded in calls.items():
+        found = bundle.manifest.stages[stage]
+        file = bundle.path(found.variants[runtime].files[0])
+        (folder / stage).mkdir()
+        for number, call in enumerate(recorded):
+            np.savez(folder / stage / f"{number}.in.npz", **call.feeds)
+        states = [[state.input, state.output, state.shape] for state in found.states]
+        jobs.append({"model": str(file), "folder": str(folder / stage), "states": states})
+    command = [sys.executable, "-I", str(STOCK / script)]
     ran = subprocess.run(
-        [str(part) for part in command],
+        command,
+        input=json.dumps(jobs),
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -38,4 +43,7 @@ def answers(script: str, bundle: Bundle, stage: str, runtime: str, calls: list[C
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "edgepack: []\n"  # of all that the process had imported
-    return [dict(np.load(folder / f"{number}.out.npz")) for number in range(len(calls))]
+    return {
+        stage: [dict(np.load(folder / stage / f"{n}.out.npz")) for n in range(len(recorded))]
+        for stage, recorded in calls.items()
+    }
