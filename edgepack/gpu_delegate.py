@@ -1,7 +1,7 @@
 """What TensorFlow's analyzer says of `.tflite` files: would LiteRT's GPU delegate run them?
 
 The analyzer follows a file without checking it, and crashes over a faulty one, so it has a process
-of its own. Since TensorFlow 2.18 it calls every file compatible and looks at no operator
+of its own. That of TensorFlow 2.21 calls every file compatible and looks at no operator
 (https://github.com/tensorflow/tensorflow/issues/77042). So it is shown a network that the delegate
 does not run, too: if it finds nothing in that, what it says of others counts for nothing.
 """

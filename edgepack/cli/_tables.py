@@ -179,8 +179,8 @@ def delegate_table(analysis: Analysis) -> None:
         title = f"GPU delegate of LiteRT, by TensorFlow {analysis.tensorflow}'s analyzer"
         report.table(title, ["file", "operators", "not compatible"], rows)
         for name, network in analysis.networks.items():
-            for warning, count in network.warnings.items():
-                report.line(f"{name}: {count} × {warning}")
+            for warning, times in network.warnings.items():
+                report.line(f"{name}: {times} × {warning}")
     if analysis.reason:
         report.line(f"GPU delegate of LiteRT: not known; {analysis.reason}")
 

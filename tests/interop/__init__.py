@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def answers(script: str, bundle: Bundle, runtime: str, calls: Calls, folder: Pat
         file = bundle.path(found.variants[runtime].files[0])
         (folder / stage).mkdir()
         for number, call in enumerate(recorded):
-            np.savez(folder / stage / f"{number}.in.npz", **call.feeds)
+            feeds: dict[str, Any] = dict(call.feeds)
+            np.savez(folder / stage / f"{number}.in.npz", **feeds)
         states = [[state.input, state.output, state.shape] for state in found.states]
         jobs.append({"model": str(file), "folder": str(folder / stage), "states": states})
     command = [sys.executable, "-I", str(STOCK / script)]

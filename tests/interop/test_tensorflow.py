@@ -92,7 +92,7 @@ def test_what_the_analyzer_says_is_told_with_what_it_is_worth(
     for name in files:
         assert name in shown
     warned = found["networks"]["tflite/flow_encoder.tflite"]["warnings"]
-    if found["checked"]:  # not by TensorFlow 2.18 to 2.21
+    if found["checked"]:  # not by TensorFlow 2.21
         assert warned["Not supported op SHAPE"]
         assert found["reason"] is None
     else:
