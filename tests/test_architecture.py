@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from support import Build
 
 import edgepack
@@ -244,6 +245,23 @@ def test_dependencies_are_light() -> None:
         assert not [one for one in needed if heavy.match(one)]
     assert [one for one in named["tensorflow"] if heavy.match(one)] == named["tensorflow"]
     assert "edgepack[build,tensorflow]" in named["interop"]
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "wanted"),
+    [
+        ("linux", "x86_64", "tensorflow-cpu"),
+        ("win32", "AMD64", "tensorflow-cpu"),
+        ("linux", "aarch64", "tensorflow"),
+        ("darwin", "arm64", "tensorflow"),
+        ("darwin", "x86_64", "tensorflow"),  # pip says that it has no wheel
+    ],
+)
+def test_each_machine_gets_one_tensorflow(system: str, machine: str, wanted: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    there = {"sys_platform": system, "platform_machine": machine}
+    needed = [Requirement(line) for line in project["optional-dependencies"]["tensorflow"]]
+    assert [one.name for one in needed if one.marker and one.marker.evaluate(there)] == [wanted]
 
 
 def test_help_is_fast_and_light() -> None:

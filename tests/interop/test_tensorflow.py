@@ -1,7 +1,9 @@
 """TensorFlow beside edgepack: its interpreter as the engine, and its analyzer in `inspect`."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -66,6 +68,25 @@ def test_it_speaks_as_litert_does_and_says_nothing(bundle: Build, tmp_path: Path
     for key in ("runtime", "audio_seconds", "threads", "cpus"):
         assert one[key] == other[key]
     assert one["audio_seconds"] > 0.3
+
+
+def test_it_calls_nobody_and_leaves_one_file(tmp_path: Path) -> None:
+    """docs/tflite.md names the file."""
+    trace, home = tmp_path / "trace", tmp_path / "home"
+    home.mkdir()
+    script = ENTRY.format(absent=(*LITERT, "matplotlib"))
+    command = [sys.executable, "-c", script, "doctor", "--quiet"]
+    strace = shutil.which("strace")
+    if strace and subprocess.run([strace, "-o", os.devnull, "true"], check=False).returncode:
+        strace = None  # not allowed here; files are looked for in any case
+    if strace:
+        command = [strace, "-f", "-e", "trace=connect,sendto,sendmsg", "-o", str(trace), *command]
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    left = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    assert left == [".keras/keras.json"]
+    assert not strace or "AF_INET" not in trace.read_text("utf-8")
 
 
 def test_it_holds_to_the_original(bundle: Build) -> None:
