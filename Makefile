@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INTEROP := .venv-interop
 
-.PHONY: demo test test-slow test-arm64 check fuzz format docs clean
+.PHONY: demo test test-slow test-arm64 test-interop check fuzz format docs clean
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
@@ -20,6 +21,11 @@ test-arm64: $(VENV)/installed-dev
 	tests/device/arm64_env.sh .arm64
 	$(BIN)/python -m pytest -m device tests/device
 	@cat .arm64/report.md
+
+# In an environment of its own: with TensorFlow in the other one, nobody saw what lacks without it.
+test-interop:
+	$(MAKE) VENV=$(INTEROP) $(INTEROP)/installed-interop
+	$(INTEROP)/bin/python -m pytest --numprocesses 2 --dist worksteal -m interop tests/interop
 
 check: $(VENV)/installed-dev fuzz
 	$(BIN)/ruff check .
@@ -40,7 +46,7 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference.py > docs/cli.md
 
 clean:
-	rm -rf $(VENV) demo-output fuzz-found
+	rm -rf $(VENV) $(INTEROP) demo-output fuzz-found
 
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

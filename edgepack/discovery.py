@@ -28,8 +28,8 @@ def load(package: str, name: str, attribute: str) -> object:
     return getattr(importlib.import_module(f"{package}.{name}"), attribute)
 
 
-def constant(package: str, name: str, attribute: str) -> str:
-    """A string that a plug-in begins with, `ATTRIBUTE = "..."`, without importing the plug-in."""
+def strings(package: str, name: str, attribute: str) -> tuple[str, ...]:
+    """What a plug-in begins with, `ATTRIBUTE = ("...",)`, without importing the plug-in."""
     (file,) = (
         found
         for folder in importlib.import_module(package).__path__
@@ -37,7 +37,7 @@ def constant(package: str, name: str, attribute: str) -> str:
     )
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == attribute:
-            return str(ast.literal_eval(node.value))
+            return tuple(map(str, ast.literal_eval(node.value)))
     raise AttributeError(f"{package}.{name} has no {attribute}")
 
 

@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from support import Build
 
 import edgepack
@@ -47,6 +49,7 @@ LAYERS: dict[str, set[str]] = {
     "solving": {"calibration", "runtime", "verification"},
     "grammars": set(),
     "isolation": set(),
+    "gpu_delegate": {"isolation", "runtime"},
     "checkpoint": {"documents"},
     "graph": set(),
     "networks": {"graph"},
@@ -79,7 +82,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "cli": {
         "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "schedule",
-        "survey",
+        "survey", "gpu_delegate",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -150,6 +153,7 @@ PROCESS_WIDE = re.compile(
 CHANGES = {
     "cli", "interrupts", "isolation", "system", "backend", "backends.tflite", "runtime.memory",
     "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite", "telemetry",
+    "gpu_delegate",
 }  # fmt: skip
 
 
@@ -233,8 +237,32 @@ def test_only_families_know_a_family(path: Path) -> None:
 
 
 def test_dependencies_are_light() -> None:
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert not re.search(r'"(torch|transformers|tensorflow|onnx-tf)\b', text)
+    """But for two extras, which have to be asked for by their names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = {"tensorflow": extras.pop("tensorflow"), "interop": extras.pop("interop")}
+    heavy = re.compile(r"(edgepack\[.*)?(torch|transformers|tensorflow|onnx-tf)\b")
+    for needed in (project["dependencies"], *extras.values()):
+        assert not [one for one in needed if heavy.match(one)]
+    assert [one for one in named["tensorflow"] if heavy.match(one)] == named["tensorflow"]
+    assert "edgepack[build,tensorflow]" in named["interop"]
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "wanted"),
+    [
+        ("linux", "x86_64", "tensorflow-cpu"),
+        ("win32", "AMD64", "tensorflow-cpu"),
+        ("linux", "aarch64", "tensorflow"),
+        ("darwin", "arm64", "tensorflow"),
+        ("darwin", "x86_64", "tensorflow"),  # pip says that it has no wheel
+    ],
+)
+def test_each_machine_gets_one_tensorflow(system: str, machine: str, wanted: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    there = {"sys_platform": system, "platform_machine": machine}
+    needed = [Requirement(line) for line in project["optional-dependencies"]["tensorflow"]]
+    assert [one.name for one in needed if one.marker and one.marker.evaluate(there)] == [wanted]
 
 
 def test_help_is_fast_and_light() -> None:

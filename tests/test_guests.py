@@ -52,7 +52,8 @@ def test_a_missing_guest_is_named(
 ) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    for package in ("ai_edge_litert", "tensorflow"):
+        monkeypatch.setitem(sys.modules, package, None)
     folder = linked(mixed.folder, tmp_path).folder
     for runtime in ("ort", None):
         with pytest.raises(UnsupportedError, match=r"pip install 'edgepack\[tflite\]'") as raised:

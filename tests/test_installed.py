@@ -104,7 +104,7 @@ print(loaded.loaded.host.runtime, len(loaded.speak("hi", Settings(strict=False))
 
 def test_a_device_speaks_with_the_engine_that_it_has(bundle: Build, tmp_path: Path) -> None:
     """A bundle for three runtimes, on a device with its second: no option is needed."""
-    absent: tuple[str, ...] = (*BUILD_ONLY, "onnxruntime", "ai_edge_litert")
+    absent: tuple[str, ...] = (*BUILD_ONLY, "onnxruntime", "ai_edge_litert", "tensorflow")
     absent = tuple(name for name in absent if name != "openvino")
     tiny = bundle("tiny")
     ran = without(absent, "run", tiny, "hi", "--guard", "warn", "-o", tmp_path / "a.wav", "--json")

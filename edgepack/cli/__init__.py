@@ -20,12 +20,16 @@ _EXTRAS = {
     "onnxruntime": "ort",
     "openvino": "openvino",
     "ai_edge_litert": "tflite",
+    "tensorflow": "tensorflow",
     "matplotlib": "report",
     "jinja2": "report",
     "sounddevice": "play",
     "huggingface_hub": "hub",
     "modelscope_hub": "hub",
 }
+# TensorFlow, where that is the engine, tells on stderr what it was compiled for, when it is
+# imported, and that its own kernels (not those of its interpreter) use oneDNN.
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 class _Commands(click.Group):
@@ -63,6 +67,8 @@ def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> in
 def program() -> int:
     """Run the command line of this process, which is nothing else, and return its exit code."""
     keep_few_kernels()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable

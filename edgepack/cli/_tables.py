@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgepack import report
+from edgepack.gpu_delegate import Analysis
 from edgepack.manifest import Manifest, Saving
 from edgepack.measurements import Measurements
 from edgepack.metrics import Limit, Measure
@@ -163,6 +164,22 @@ def quality_record(manifest: Manifest) -> dict[str, Any] | None:
 def solver_record(manifest: Manifest) -> dict[str, Any]:
     """Solvers by runtime for the JSON document, with evaluations of each table; empty for none."""
     return msgspec.to_builtins(manifest.solvers)
+
+
+def delegate_table(analysis: Analysis) -> None:
+    """What TensorFlow's analyzer says of LiteRT's GPU delegate, and why it may not count."""
+    if analysis.networks:
+        rows = []
+        for name, network in analysis.networks.items():
+            count = str(sum(network.warnings.values()))
+            rows.append([name, str(network.operators), count if analysis.checked else "not known"])
+        title = f"GPU delegate of LiteRT, by TensorFlow {analysis.tensorflow}'s analyzer"
+        report.table(title, ["file", "operators", "not compatible"], rows)
+        for name, network in analysis.networks.items():
+            for warning, times in network.warnings.items():
+                report.line(f"{name}: {times} × {warning}")
+    if analysis.reason:
+        report.line(f"GPU delegate of LiteRT: not known; {analysis.reason}")
 
 
 def _trim_table(manifest: Manifest) -> None:

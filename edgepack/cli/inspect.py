@@ -14,6 +14,8 @@ def command(path: str, as_json: bool, quiet: bool) -> None:
     """Say what is inside PATH, a checkpoint folder (or "demo") or a bundle, without running it.
 
     A checkpoint may have a name, as in 'edgepack build', and is downloaded as it is there.
+    Of a bundle for LiteRT, what TensorFlow's analyzer says of running it on a phone's GPU is told,
+    where TensorFlow is installed.
     """
     from edgepack.bundle import MANIFEST
 
@@ -26,15 +28,18 @@ def command(path: str, as_json: bool, quiet: bool) -> None:
 def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
     import msgspec
 
-    from edgepack import measurements, report
+    from edgepack import gpu_delegate, measurements, report
     from edgepack.bundle import open_bundle
-    from edgepack.cli._tables import bundle_tables
+    from edgepack.cli._tables import bundle_tables, delegate_table
 
     opened = open_bundle(path)
     manifest, measured = opened.manifest, measurements.read(opened)
+    with report.progress("inspect", shown=not (quiet or as_json)) as step:
+        analysis = gpu_delegate.analyse(opened, step)
     if as_json:
         record = {"kind": "bundle", "path": str(path), **msgspec.to_builtins(manifest)}
-        report.document({**record, "measured": msgspec.to_builtins(measured)})
+        found = msgspec.to_builtins({"measured": measured, "gpu_delegate": analysis})
+        report.document({**record, **found})
     elif not quiet:
         total = report.size(sum(file.bytes for file in manifest.files.values()))
         bundle_tables(f"{manifest.name} for {manifest.target}, {total}", manifest, measured)
@@ -46,6 +51,8 @@ def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
         report.line(f"enrolment: {', '.join(manifest.enrolment) or 'none'}")
         tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
         report.line(f"built by edgepack {manifest.edgepack} with {tools}")
+        if analysis:
+            delegate_table(analysis)
 
 
 def _checkpoint(path: str, as_json: bool, quiet: bool) -> None:

@@ -3,7 +3,7 @@
 Nothing here imports an engine or numpy by itself: commands ask before they have gone to their CPUs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -21,14 +21,22 @@ def engines() -> list[str]:
 
 
 def package(name: str) -> str:
-    """The package that an engine is imported from."""
-    return discovery.constant(SESSIONS, name, "PACKAGE")
+    """The package that an engine is imported from: of those it can be, the first that is here.
+
+    The first of all if none is.
+    """
+    return choose(discovery.strings(SESSIONS, name, "PACKAGES"))
+
+
+def choose(packages: Sequence[str]) -> str:
+    """The first of several packages that is here, or the first of all."""
+    return next((name for name in packages if importable(name)), packages[0])
 
 
 def missing(bundle: Bundle, runtime: str) -> list[str]:
     """Engines that a runtime of a bundle needs and that are not here."""
     known = engines()
-    return [n for n in bundle.engines(runtime) if n not in known or not _importable(package(n))]
+    return [n for n in bundle.engines(runtime) if n not in known or not importable(package(n))]
 
 
 def usable(bundle: Bundle) -> list[str]:
@@ -97,7 +105,8 @@ def _broken(name: str, error: Exception) -> UnsupportedError:
     )
 
 
-def _importable(name: str) -> bool:
+def importable(name: str) -> bool:
+    """Whether there is such a package."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # a finder that blocks it

@@ -1,6 +1,7 @@
 """`edgepack inspect` and `edgepack targets`."""
 
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,10 @@ from cli import Cli, copied
 from edgepack import target
 
 
-def test_a_bundle_is_told_as_its_manifest(cli: Cli, bundle: Build) -> None:
+def test_a_bundle_is_told_as_its_manifest(
+    cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # wherever this is run
     folder = bundle("tiny")
     told = cli("inspect", folder, "--json")
     assert (told.code, told.err) == (0, "")
@@ -20,11 +24,15 @@ def test_a_bundle_is_told_as_its_manifest(cli: Cli, bundle: Build) -> None:
     del manifest["sha256"]
     document = told.document
     measured = document.pop("measured")
+    gpu = document.pop("gpu_delegate")
+    assert (gpu["tensorflow"], gpu["checked"], gpu["networks"]) == (None, False, {})
+    assert gpu["reason"] == "tensorflow is not installed; pip install 'edgepack[tensorflow]'"
     assert document == {"kind": "bundle", "path": str(folder), **manifest}
     assert set(measured["errors"]["openvino"]) == set(manifest["stages"])
     shown = cli("inspect", folder).out
     for word in (*manifest["stages"], "openvino", "cosyvoice2", "random", "speaker_encoder"):
         assert word in shown
+    assert f"GPU delegate of LiteRT: not known; {gpu['reason']}" in shown
     assert cli("inspect", folder, "--quiet") == (0, "", "")
 
 

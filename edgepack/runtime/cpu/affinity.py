@@ -18,7 +18,7 @@ from edgepack.errors import UnsupportedError
 from edgepack.runtime.cpu import lists
 from edgepack.runtime.cpu.plan import CpuPlan
 
-_MASKS_AT_IMPORT = ("numpy", "onnxruntime", "openvino", "ai_edge_litert")
+_MASKS_AT_IMPORT = ("numpy", "onnxruntime", "openvino", "ai_edge_litert", "tensorflow")
 _PLACED = "EDGEPACK_PLACED"
 
 

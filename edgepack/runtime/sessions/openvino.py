@@ -18,7 +18,7 @@ from edgepack.runtime.session import Feeds, Options, Session, translated
 if TYPE_CHECKING:
     import openvino
 
-PACKAGE = "openvino"
+PACKAGES = ("openvino",)
 
 _RELEASE_SECONDS = 0.2
 _CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
@@ -119,7 +119,7 @@ class _OpenVinoSession(Session):
 
 @dataclass(frozen=True)
 class _OpenVino:
-    distribution: str = PACKAGE
+    distribution: str = PACKAGES[0]
     batches: bool = True
     reads_onnx: bool = True
 

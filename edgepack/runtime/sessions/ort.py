@@ -19,7 +19,7 @@ from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, lengths, open_sess
 if TYPE_CHECKING:
     import onnxruntime
 
-PACKAGE = "onnxruntime"
+PACKAGES = ("onnxruntime",)
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SAME_AS_REQUESTED = 1  # how an arena grows
@@ -128,7 +128,7 @@ def _value(array: np.ndarray) -> Any:
 
 @dataclass(frozen=True)
 class _Ort:
-    distribution: str = PACKAGE
+    distribution: str = PACKAGES[0]
     batches: bool = True
     reads_onnx: bool = True
 

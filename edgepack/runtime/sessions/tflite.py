@@ -1,7 +1,13 @@
-"""LiteRT on CPU with XNNPACK, for `.tflite` files."""
+"""LiteRT on CPU with XNNPACK, for `.tflite` files.
 
+Its interpreter is that of the package ai-edge-litert, or TensorFlow's where only that is installed:
+the same code at another version, with the same calls.
+"""
+
+import importlib
 import os
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -12,12 +18,22 @@ import numpy as np
 
 from edgepack.errors import UnsupportedError
 from edgepack.manifest import State
+from edgepack.runtime.installed import choose
 from edgepack.runtime.session import Feeds, Options, Session, translated
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
-PACKAGE = "ai_edge_litert"
+PACKAGES = ("ai_edge_litert", "tensorflow")  # the first of them that is installed
+
+_TENSORFLOW = "tensorflow"
+_INTERPRETERS = {
+    "ai_edge_litert": "ai_edge_litert.interpreter",
+    _TENSORFLOW: "tensorflow.lite.python.interpreter",
+}
+_TOOLS = {"ai_edge_litert": "ai_edge_litert.tools", _TENSORFLOW: "tensorflow.lite.tools"}
+# What TensorFlow's interpreter says whenever there is one.
+_DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
 
 _USED = "used"  # the input that says how many slots of the caches are filled
 _FEWEST_SLOTS = 256
@@ -199,32 +215,36 @@ def _in_order(value: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _LiteRt:
-    distribution: str = PACKAGE
     batches: bool = False
     reads_onnx: bool = False
+
+    @property
+    def distribution(self) -> str:
+        return choose(PACKAGES)
 
     def version(self) -> str:
         from importlib.metadata import version
 
+        if self.distribution == _TENSORFLOW:  # its distributions have several names
+            return f"{importlib.import_module(_TENSORFLOW).__version__} (TensorFlow)"
         return version("ai-edge-litert")
 
     def hush(self, path: Path) -> None:
         """Let it announce XNNPACK, which it does once a process, to nobody."""
-        from ai_edge_litert.interpreter import Interpreter
-
+        if self.distribution == _TENSORFLOW:
+            warnings.filterwarnings("ignore", _DEPRECATED, UserWarning)
+        interpreter = self._interpreter()
         kept, nowhere = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, _STDERR)
             with suppress(ValueError, RuntimeError):  # `open` says so better
-                Interpreter(str(path)).allocate_tensors()
+                interpreter(str(path)).allocate_tensors()
         finally:
             os.dup2(kept, _STDERR)
             os.close(kept)
             os.close(nowhere)
 
     def open(self, path: Path, states: Sequence[State], options: Options) -> Session:
-        from ai_edge_litert.interpreter import Interpreter
-
         if path.suffix != ".tflite":
             raise UnsupportedError(f"{path}: LiteRT runs .tflite files only")
         source: dict[str, Any] = {"model_path": str(path)}
@@ -233,14 +253,16 @@ class _LiteRt:
             if options.taps:
                 content, images = _with_outputs(path, options.taps)
                 source = {"model_content": content}
-            interpreter = Interpreter(**source, num_threads=options.threads)
+            interpreter = self._interpreter()(**source, num_threads=options.threads)
             return _LiteRtSession(_Network(interpreter, states, images, path))
+
+    def _interpreter(self) -> "type[Interpreter]":
+        return importlib.import_module(_INTERPRETERS[self.distribution]).Interpreter
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, dict[str, str]]:
     """The model with inner values as further outputs, and the names of those that are images."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
+    flatbuffer_utils = importlib.import_module(f"{_TOOLS[choose(PACKAGES)]}.flatbuffer_utils")
     model = flatbuffer_utils.read_model(str(path))
     (graph,) = model.subgraphs
     places = {tensor.name.decode(): index for index, tensor in enumerate(graph.tensors)}
@@ -250,7 +272,7 @@ def _with_outputs(path: Path, names: Sequence[str]) -> tuple[bytes, dict[str, st
         if stored not in places:
             raise UnsupportedError(f"{path}: has no inner value {name}")
         if places[stored] not in graph.outputs:
-            graph.outputs.append(places[stored])
+            graph.outputs = [*graph.outputs, places[stored]]  # an array at first, or a list
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)), images
 
 

@@ -1,0 +1,1 @@
+"""Scripts that import nothing of edgepack."""
