@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 import edgepack
-from edgepack import atomic, language, recipe, target, voices
+from edgepack import atomic, charset, language, recipe, target, voices
 from edgepack.bundle import stored
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.choices import Choices, read_choices, read_solvers
@@ -61,11 +61,13 @@ class VoiceRequest:
         ends = [match.start() for match in re.finditer(":", rest)]
         if not separator or not ends:
             raise UsageError(f"voice {value!r}: give NAME=WAV:TEXT, TEXT being what is said")
+        name = charset.argument(name, "--voice")
         voices.file_name(name, b"")  # refuses a name that cannot be
         end = next((end for end in ends if Path(rest[:end]).is_file()), ends[0])
         if not rest[end + 1 :].strip():
             raise UsageError(f"voice {name!r}: has no text; give NAME=WAV:TEXT")
-        return VoiceRequest(name, Path(rest[:end]), rest[end + 1 :])
+        text = charset.argument(rest[end + 1 :], "--voice")
+        return VoiceRequest(name, Path(rest[:end]), text)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack import language, utf8
+from edgepack import charset, language
 from edgepack.errors import UsageError
 
 _HELD_OUT = 8  # every eighth sentence is never used for calibration
@@ -44,7 +44,7 @@ def of_folder(folder: Path) -> Corpus:
     sentences: list[str] = []
     prompts: list[tuple[str, Path, str]] = []
     for path in sorted(folder.glob("*.txt")):
-        text = utf8.read(path)
+        text = charset.read(path)
         recording = path.with_suffix(".wav")
         if recording.is_file():
             prompts.append((path.stem, recording, text.strip()))

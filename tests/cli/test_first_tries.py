@@ -10,7 +10,7 @@ import pytest
 from support import Build
 
 from cli import Cli, contents
-from edgepack import atomic, utf8
+from edgepack import atomic, charset
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.target import names as targets
@@ -41,7 +41,7 @@ def test_a_text_says_how_to_convert_it(tmp_path: Path) -> None:
     for encoding in ("GB18030", "UTF-16"):
         (tmp_path / "a.txt").write_bytes("你好".encode(encoding))
         with pytest.raises(UsageError, match=f"iconv -f {encoding} -t UTF-8"):
-            utf8.read(tmp_path / "a.txt")
+            charset.read(tmp_path / "a.txt")
 
 
 def test_a_slash_makes_a_folder_whatever_its_name(cli: Cli, bundle: Build) -> None:
