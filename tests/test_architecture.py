@@ -61,7 +61,9 @@ LAYERS: dict[str, set[str]] = {
     "pooling": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
-    "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
+    "plan": {  # of calibration, a user's folder: judged before anything is read that is large
+        "calibration", "choices", "recipe", "target", "language", "checkpoint", "family", "runtime",
+    },
     "model_hub": set(),
     "model_hubs": {"model_hub"},
     "download": {"checkpoint", "family", "isolation", "model_hub", "plan"},

@@ -19,9 +19,7 @@ class _Text(click.ParamType):
 
     name = "text"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         is_option = isinstance(param, click.Option)
         return charset.argument(value, param.opts[0] if param and is_option else "the text")
 

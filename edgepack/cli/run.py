@@ -46,7 +46,9 @@ from edgepack.errors import UsageError
     metavar="NAME",
     help="auto, sft, zero-shot, cross-lingual or instruct.",
 )
-@click.option("--instruct", type=TEXT, metavar="TEXT", help="How to speak, in words (mode instruct).")
+@click.option(
+    "--instruct", type=TEXT, metavar="TEXT", help="How to speak, in words (mode instruct)."
+)
 @click.option(
     "--convert",
     type=PATH,

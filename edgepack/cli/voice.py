@@ -21,7 +21,9 @@ def command() -> None:
 @click.argument("bundle", type=PATH)
 @click.argument("name", type=TEXT)
 @click.argument("recording", type=PATH)
-@click.option("--text", "-t", required=True, type=TEXT, help="What is said in the recording, word for word.")
+@click.option(
+    "--text", "-t", required=True, type=TEXT, help="What is said in the recording, word for word."
+)
 @click.option("--force", is_flag=True, help="Replace a voice of this name.")
 @engine_options
 @output_options

@@ -33,7 +33,7 @@ def test_a_folder_is_known_by_its_configuration(checkpoint: Checkpoint) -> None:
 
 def test_opening_reads_nothing(tmp_path: Path) -> None:
     for name in (CONFIG, "llm.pt"):
-        (tmp_path / name).write_bytes(b"\xff: [")
+        (tmp_path / name).write_bytes(b"a: [")
     opened = open_checkpoint(tmp_path)
     with pytest.raises(UsageError, match=f"{CONFIG}: not valid YAML"):
         opened.config.section("llm")

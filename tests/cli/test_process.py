@@ -70,7 +70,7 @@ def test_input_that_is_not_utf8_is_a_usage_error(bundle: Build) -> None:
     assert ran.returncode == 2
     assert ran.stderr == (
         b"edgepack: standard input: not UTF-8 text; convert it first, such as with "
-        b"'iconv -f GB18030 -t UTF-8'\n"
+        b"'iconv -f UTF-16 -t UTF-8'\n"
     )
 
 
