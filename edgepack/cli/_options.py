@@ -14,7 +14,7 @@ Decorated = Callable[..., Any]
 PATH = click.Path(path_type=Path)
 
 
-class _Text(click.ParamType):
+class _Text(click.ParamType[str]):
     """Words of people: UTF-8 also where the locale is another."""
 
     name = "text"

@@ -80,6 +80,12 @@ def test_names_that_stdout_cannot_encode_are_escaped() -> None:
     assert json.loads(ran.stdout)["error"]["message"].startswith("你\\udcff: no bundle there")
 
 
+@pytest.mark.parametrize("name", ["é", "😀"])
+def test_a_document_is_json_whatever_stdout_encodes(name: str) -> None:
+    ran = edgepack("run", name, "hello", "--json", env=environment(PYTHONIOENCODING="latin-1"))
+    assert json.loads(ran.stdout)["error"]["message"].startswith(f"{name}: no bundle there")
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_engines_say_nothing_between_the_lines(small: Bundle, tmp_path: Path, runtime: str) -> None:
     output = tmp_path / "a.wav"
