@@ -179,6 +179,10 @@ def require_replaceable(folder: Path) -> None:
 def _instead(folder: Path) -> str:
     """What is meant, perhaps, where there is no bundle."""
     build = f"; 'edgepack build {folder} --target NAME' makes one"
+    if folder.is_file():
+        if (folder.parent / MANIFEST).is_file():
+            return f"; did you mean {folder.parent}?"
+        return "; give the folder of a bundle"
     if not folder.exists():
         return build if folder.name == "demo" else ""
     if any(folder.glob("cosyvoice*.yaml")):

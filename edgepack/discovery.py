@@ -59,8 +59,8 @@ def unknown(
 def _close(name: str, known: Sequence[str], described: Mapping[str, str]) -> list[str]:
     """Names that are meant, whatever their case.
 
-    They have the name as one of their parts, or begin it ("zh-CN"), or are similar, or have it
-    inside, or in the words about them.
+    They have the name as one of their parts, or begin it ("zh-CN"), or are similar, or it is one of
+    the words about them, or its number is theirs ("8bit"), or they have it inside, or in the words.
     """
     plain = {one: _plain(one) for one in known}
     meant = _plain(name)
@@ -70,10 +70,17 @@ def _close(name: str, known: Sequence[str], described: Mapping[str, str]) -> lis
         return parts or begun
     similar = difflib.get_close_matches(meant, plain.values(), n=1)
     found = [one for one in known if plain[one] in similar]
+    words = {one: [*map(_plain, text.split())] for one, text in described.items()}
+    found = found or [one for one in words if meant and meant in words[one]]
+    found = found or [one for one in known if _number(name) and _number(one) == _number(name)]
     if found or len(meant) < _SHORTEST:
         return found[:1]
     within = [one for one in known if meant in plain[one]]
     return within or [one for one, words in described.items() if meant in _plain(words)]
+
+
+def _number(text: str) -> str:
+    return "".join(filter(str.isdecimal, text))
 
 
 def _plain(text: str) -> str:

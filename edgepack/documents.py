@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from edgepack import charset
 from edgepack.errors import IntegrityError, UsageError
 
 _MAX_YAML_BYTES = 32 << 10  # the largest released configuration has 7 kB
@@ -32,7 +33,10 @@ Explain = Callable[[str, int, Any], Any]
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A file of at most `most` bytes; raises UsageError if it cannot be read or has more."""
+    """A text file of at most `most` bytes, without the byte-order mark that it may begin with.
+
+    Raises UsageError if it cannot be read or has more.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -41,7 +45,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(data) > most:
         size = f"{most >> 20} MiB" if most >> 20 else f"{most >> 10} KiB"
         raise UsageError(f"{path}: larger than {size}; not a file of this kind")
-    return data
+    return charset.unmarked(data)
 
 
 def read_json(path: Path, most: int = _MAX_JSON_BYTES) -> Any:
@@ -51,6 +55,8 @@ def read_json(path: Path, most: int = _MAX_JSON_BYTES) -> Any:
         tree = msgspec.json.decode(data)
     except RecursionError:
         raise IntegrityError(f"{path}: nested too deeply; refused") from None
+    except UnicodeDecodeError:
+        raise charset.refused(path, data) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise UsageError(f"{path}: not valid JSON: {error}") from None
     level = [tree]
@@ -76,7 +82,11 @@ def read_yaml(path: Path, explain: Explain | None = None) -> Any:
     """
     data = read_bytes(path, _MAX_YAML_BYTES)
     try:
-        return _Reader(data.decode(), explain or _unknown).document()
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise charset.refused(path, data) from None
+    try:
+        return _Reader(text, explain or _unknown).document()
     except (IntegrityError, UsageError) as error:
         raise type(error)(f"{path}: {error}; refused") from None
     except Exception as error:  # PyYAML's scanner raises more than its own, such as OverflowError

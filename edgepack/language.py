@@ -17,13 +17,15 @@ ALL = "all"
 class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A language: its scripts, and how its numbers, dates and units are read aloud.
 
-    `normalizer` is a module of `runtime.normalizers`, `locale` what it is opened with.
+    `normalizer` is a module of `runtime.normalizers`, `locale` what it is opened with. `also` is
+    what people call it besides: in the language itself, or by the code of a country.
     """
 
     name: str
     scripts: list[str]
     normalizer: str
     locale: str
+    also: list[str] = []
 
 
 def _folder(name: str) -> Traversable:
@@ -41,7 +43,8 @@ def load(code: str) -> Language:
     import yaml  # a device has sentences and no YAML
 
     if code not in codes():
-        names = {known: load(known).name for known in codes()}
+        languages = {known: load(known) for known in codes()}
+        names = {known: " ".join([one.name, *one.also]) for known, one in languages.items()}
         raise UsageError(discovery.unknown("language", code, [*codes(), ALL], names))
     text = (_folder("languages") / f"{code}.yaml").read_text("utf-8")
     return msgspec.convert(yaml.safe_load(text), Language)

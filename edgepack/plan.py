@@ -13,8 +13,9 @@ from typing import cast
 import msgspec
 
 import edgepack
-from edgepack import atomic, language, recipe, target, voices
+from edgepack import atomic, charset, language, recipe, target, voices
 from edgepack.bundle import stored
+from edgepack.calibration.corpus import of_folder
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.choices import Choices, read_choices, read_solvers
 from edgepack.discovery import unknown
@@ -61,11 +62,13 @@ class VoiceRequest:
         ends = [match.start() for match in re.finditer(":", rest)]
         if not separator or not ends:
             raise UsageError(f"voice {value!r}: give NAME=WAV:TEXT, TEXT being what is said")
+        name = charset.argument(name, "--voice")
         voices.file_name(name, b"")  # refuses a name that cannot be
         end = next((end for end in ends if Path(rest[:end]).is_file()), ends[0])
         if not rest[end + 1 :].strip():
             raise UsageError(f"voice {name!r}: has no text; give NAME=WAV:TEXT")
-        return VoiceRequest(name, Path(rest[:end]), rest[end + 1 :])
+        text = charset.argument(rest[end + 1 :], "--voice")
+        return VoiceRequest(name, Path(rest[:end]), text)
 
 
 @dataclass(frozen=True)
@@ -249,8 +252,9 @@ def require_possible(request: BuildRequest) -> None:
         read_choices(request.recipe)
     if request.keep_text and not request.keep_text.is_file():
         raise UsageError(f"--keep-text {request.keep_text}: not a file")
-    if request.calibration and not request.calibration.is_dir():
-        raise UsageError(f"--calibration {request.calibration}: not a folder")
+    if request.calibration:
+        for _, recording, text in of_folder(request.calibration).prompts:
+            prompting.problems(audio.read(recording), text)
     atomic.require_writable_folder(request.output)
 
 
@@ -290,22 +294,18 @@ def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
         "name": source.name,
         "source": dict(source.hashes),
         "tools": tools(),
-        "languages": {code: _sentences_hash(code) for code in request.languages},
-        "keep_text": stored(request.keep_text).sha256 if request.keep_text else None,
+        "languages": {
+            code: _text_hash("\n".join(language.sentences(code))) for code in request.languages
+        },
+        "keep_text": _text_hash(charset.read(request.keep_text)) if request.keep_text else None,
         "voices": [[v.name, stored(v.recording).sha256, v.text] for v in request.voices],
         "keep_enrolment": request.keep_enrolment,
-        "calibration": _folder_hash(request.calibration),
+        "calibration": of_folder(request.calibration).sha256 if request.calibration else None,
     }
 
 
-def _folder_hash(folder: Path | None) -> dict[str, str] | None:
-    if folder is None:
-        return None
-    return {path.name: stored(path).sha256 for path in sorted(folder.glob("*.*"))}
-
-
-def _sentences_hash(code: str) -> str:
-    return hashlib.sha256("\n".join(language.sentences(code)).encode()).hexdigest()
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str, object]) -> Plan:

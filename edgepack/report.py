@@ -203,8 +203,9 @@ def warn(text: str) -> None:
 
 
 def document(tree: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(tree, ensure_ascii=False, indent=2, allow_nan=False))
+    """One JSON document on stdout, in ASCII where that is not UTF-8."""
+    plain = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    print(json.dumps(tree, ensure_ascii=plain, indent=2, allow_nan=False))
 
 
 def size(count: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from edgepack import language, utf8
+from edgepack import charset, language
 from edgepack.errors import UsageError
 from edgepack.grammars import grammars
 from edgepack.plan import BuildRequest, Source
@@ -101,4 +101,4 @@ def text_assets(request: BuildRequest, source: Source) -> TextAssets:
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
-    return [line for line in utf8.read(path).splitlines() if line.strip()]
+    return [line for line in charset.read(path).splitlines() if line.strip()]

@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
     "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
-    "telemetry", "utf8", "goals", "links", "locks", "caches", "places", "beside",
+    "telemetry", "charset", "goals", "links", "locks", "caches", "places", "beside",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
@@ -65,7 +65,9 @@ LAYERS: dict[str, set[str]] = {
     "pooling": set(),
     "inspection": {"checkpoint", "family"},
     "hub": {"checkpoint", "family", "runtime", "verification"},
-    "plan": {"choices", "recipe", "target", "language", "checkpoint", "family", "runtime"},
+    "plan": {  # of calibration, a user's folder: judged before anything is read that is large
+        "calibration", "choices", "recipe", "target", "language", "checkpoint", "family", "runtime",
+    },
     "model_hub": set(),
     "model_hubs": {"model_hub"},
     "download": {"checkpoint", "family", "isolation", "model_hub", "plan"},

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from edgepack import charset
 from edgepack.bench import joules
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.goals import GoalName
@@ -213,7 +214,7 @@ def read(path: Path) -> Result:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
-        tree = msgspec.json.decode(data)
+        tree = msgspec.json.decode(charset.unmarked(data))
         if isinstance(tree, dict) and tree.get("schema") not in (SCHEMA, None):
             raise UnsupportedError(
                 f"{path}: schema {str(tree['schema'])[:40]!r}, this edgepack reads {SCHEMA}"

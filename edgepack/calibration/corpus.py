@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack import language, utf8
+from edgepack import charset, language
+from edgepack.bundle import stored
 from edgepack.errors import UsageError
 
 _HELD_OUT = 8  # every eighth sentence is never used for calibration
@@ -27,7 +28,7 @@ class Corpus:
         """Hash of all of it."""
         digest = hashlib.sha256("\n".join([*self.calibration, "", *self.exam]).encode())
         for name, path, text in self.prompts:
-            digest.update(f"{name}\n{text}\n".encode() + path.read_bytes())
+            digest.update(f"{name}\n{text}\n{stored(path).sha256}\n".encode())
         return digest.hexdigest()
 
 
@@ -38,13 +39,18 @@ def of_languages(codes: Sequence[str]) -> Corpus:
 
 
 def of_folder(folder: Path) -> Corpus:
-    """A user's own: lines of `*.txt` are sentences; `NAME.wav` with `NAME.txt` is a prompt."""
+    """A user's own: lines of `*.txt` are sentences; `NAME.wav` with `NAME.txt` is a prompt.
+
+    Folders and hidden files, such as the `._NAME.txt` of macOS, are passed over.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder}: not a folder with sentences (*.txt)")
     sentences: list[str] = []
     prompts: list[tuple[str, Path, str]] = []
-    for path in sorted(folder.glob("*.txt")):
-        text = utf8.read(path)
+    for path in sorted(folder.glob("[!.]*.txt")):
+        if not path.is_file():
+            continue
+        text = charset.read(path)
         recording = path.with_suffix(".wav")
         if recording.is_file():
             prompts.append((path.stem, recording, text.strip()))

@@ -124,7 +124,9 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, by the first configuration that is there."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such checkpoint folder (or use 'demo', or OWNER/NAME)")
+        demo = str(folder).casefold() == "demo"
+        instead = "; did you mean 'demo'?" if demo else " (or use 'demo', or OWNER/NAME)"
+        raise UsageError(f"{folder}: no such checkpoint folder{instead}")
     names = {name for name in CONFIGS if (folder / name).is_file()}
     return Checkpoint(folder, config_name(names, folder))
 

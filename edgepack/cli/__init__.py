@@ -90,6 +90,11 @@ def _translated(error: BaseException) -> EdgepackError:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         known = ", ".join(cast(click.Group, error.ctx.command).list_commands(error.ctx))
         return UsageError(f"no command; give one of {known}, or --help")
+    if isinstance(error, click.NoSuchOption) and not error.possibilities and _takes_text(error):
+        return UsageError(
+            f"{error.format_message()} If it begins a text, put the text last and -- before it: "
+            f"edgepack run BUNDLE -- '{error.option_name}…'"
+        )
     if isinstance(error, click.ClickException):
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -118,6 +123,11 @@ def _translated(error: BaseException) -> EdgepackError:
         "run again with EDGEPACK_DEBUG=1 and report what it prints",
         {"notes": notes} if notes else None,
     )
+
+
+def _takes_text(error: click.UsageError) -> bool:
+    parameters = error.ctx.command.params if error.ctx else ()
+    return any(isinstance(p, click.Argument) and p.name == "text" for p in parameters)
 
 
 def _report(error: EdgepackError, *, as_json: bool) -> int:

@@ -6,12 +6,26 @@ from typing import Any
 
 import click
 
+from edgepack import charset
 from edgepack.cli import _complete
 from edgepack.errors import UsageError
 
 Decorated = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
+
+
+class _Text(click.ParamType[str]):
+    """Words of people: UTF-8 also where the locale is another."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        is_option = isinstance(param, click.Option)
+        return charset.argument(value, param.opts[0] if param and is_option else "the text")
+
+
+TEXT = _Text()
 
 
 def output_options(command: Decorated) -> Decorated:

@@ -1,5 +1,6 @@
 """What `edgepack run` is given to speak, and where its sound goes."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgepack import utf8
+from edgepack import charset
 from edgepack.atomic import made_folder, require_writable
 from edgepack.errors import EdgepackError, ResourceError, UsageError
 from edgepack.report import Step
@@ -19,6 +20,8 @@ from edgepack.runtime.playing import Player
 from edgepack.runtime.sound_file import Writer, format_of
 from edgepack.runtime.speech import Settings, Speech
 from edgepack.runtime.synthesizer import Synthesizer
+
+_STDIN = "standard input"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
     output: Path | None = options["output"]
     if options["folder"]:
         assert file  # noqa: S101 (refused otherwise before)
-        lines = [line for line in utf8.read(file).splitlines() if line.strip()]
+        lines = [line for line in charset.read(file).splitlines() if line.strip()]
         if not lines:
             raise UsageError(f"{file}: no lines to speak")
         assert output  # noqa: S101 (a folder is an output)
@@ -177,29 +180,26 @@ def _stream(
 
 def _arriving() -> Iterator[str]:
     """Standard input as it arrives, line by line; every line is a piece of one text."""
-    try:
-        for line in sys.stdin or ():
-            yield utf8.whole(line, "standard input")
-    except UnicodeError:
-        raise utf8.refused("standard input") from None
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        return charset.lines(sys.stdin.buffer, _STDIN, sys.stdin.encoding)
+    return (charset.whole(line, _STDIN) for line in sys.stdin or ())
 
 
 def _text(text: str | None, file: Path | None) -> str:
     if file is not None:
-        return utf8.read(file)
+        return charset.read(file)
     if text != "-":
-        return utf8.whole(text or "", "the text")
-    try:
-        return utf8.whole(sys.stdin.read() if sys.stdin else "", "standard input")
-    except UnicodeError:
-        raise utf8.refused("standard input") from None
+        return text or ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        return charset.decoded(sys.stdin.buffer.read(), _STDIN, sys.stdin.encoding)
+    return charset.whole(sys.stdin.read(), _STDIN) if sys.stdin else ""
 
 
 def _tokens(path: Path) -> list[int]:
     import json
 
     try:
-        tokens = json.loads(path.read_text("utf-8"))
+        tokens = json.loads(charset.read(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON list of speech tokens ({error})") from None
     if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):

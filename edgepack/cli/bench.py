@@ -9,6 +9,7 @@ from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
+    TEXT,
     energy_option,
     measuring_options,
     output_options,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--voice",
+    type=TEXT,
     metavar="NAME",
     shell_complete=_complete.voices,
     help="Voice.  [default: each bundle's own]",
@@ -206,9 +208,9 @@ def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> No
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    from edgepack import utf8
+    from edgepack import charset
 
-    found = tuple(filter(str.strip, utf8.read(path).splitlines()))
+    found = tuple(filter(str.strip, charset.read(path).splitlines()))
     if not found:
         raise UsageError(f"{path}: no lines to speak")
     return found

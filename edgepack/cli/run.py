@@ -10,6 +10,7 @@ from edgepack.cli import _complete
 from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
+    TEXT,
     energy_option,
     engine_options,
     output_options,
@@ -23,7 +24,7 @@ from edgepack.errors import UsageError
 
 @click.command(short_help="Speak with a bundle.")
 @click.argument("bundle", type=PATH)
-@click.argument("text", required=False)
+@click.argument("text", required=False, type=TEXT)
 @click.option("--file", "-f", "file", type=PATH, help="Read the text from a file.")
 @click.option(
     "--output",
@@ -34,6 +35,7 @@ from edgepack.errors import UsageError
 )
 @click.option(
     "--voice",
+    type=TEXT,
     metavar="NAME",
     shell_complete=_complete.voices,
     help="Voice.  [default: the bundle's own]",
@@ -45,7 +47,9 @@ from edgepack.errors import UsageError
     metavar="NAME",
     help="auto, sft, zero-shot, cross-lingual or instruct.",
 )
-@click.option("--instruct", metavar="TEXT", help="How to speak, in words (mode instruct).")
+@click.option(
+    "--instruct", type=TEXT, metavar="TEXT", help="How to speak, in words (mode instruct)."
+)
 @click.option(
     "--convert",
     type=PATH,
@@ -226,7 +230,8 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
 
     given = [text, file, options["convert"], options["speech_tokens"]]
     if sum(value is not None for value in given) != 1:
-        raise UsageError("give one of TEXT, --file, --convert or --speech-tokens")
+        dashed = "" if any(given) else "; before a TEXT that begins with - put --"
+        raise UsageError(f"give one of TEXT, --file, --convert or --speech-tokens{dashed}")
     if options["instruct"] and text is None and file is None:
         raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
     if options["play"] and find_spec("sounddevice") is None:

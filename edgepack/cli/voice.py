@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgepack.cli import _complete
-from edgepack.cli._options import PATH, engine_options, output_options
+from edgepack.cli._options import PATH, TEXT, engine_options, output_options
 
 if TYPE_CHECKING:
     from edgepack.bundle import Bundle
@@ -19,9 +19,11 @@ def command() -> None:
 
 @command.command(short_help="Add a voice from a recording.")
 @click.argument("bundle", type=PATH)
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @click.argument("recording", type=PATH)
-@click.option("--text", "-t", required=True, help="What is said in the recording, word for word.")
+@click.option(
+    "--text", "-t", required=True, type=TEXT, help="What is said in the recording, word for word."
+)
 @click.option("--force", is_flag=True, help="Replace a voice of this name.")
 @engine_options
 @output_options
@@ -95,7 +97,7 @@ def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
 
 @command.command("default", short_help="Choose the voice that speaks if none is asked for.")
 @click.argument("bundle", type=PATH)
-@click.argument("name", shell_complete=_complete.voices)
+@click.argument("name", type=TEXT, shell_complete=_complete.voices)
 @output_options
 def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Let voice NAME of BUNDLE speak where none is asked for."""
@@ -107,7 +109,7 @@ def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
 
 @command.command(short_help="Remove a voice.")
 @click.argument("bundle", type=PATH)
-@click.argument("name", shell_complete=_complete.voices)
+@click.argument("name", type=TEXT, shell_complete=_complete.voices)
 @output_options
 def remove(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Remove voice NAME from BUNDLE. If it was the default, the first by name becomes it."""

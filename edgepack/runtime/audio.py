@@ -17,7 +17,11 @@ _MOST_CHANNELS = 8
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 30.0  # the speech tokenizer hears no more
 _BLOCK_SECONDS = 1
 _RESAMPLED_AT_ONCE = 1 << 14
-_LOUDEST = 1e6  # of a sample, whose scale is 1; what is computed with larger ones overflows
+_OVER = 8.0  # above full scale nothing is recorded by this much: such samples are 16-bit numbers
+_LOUDEST = 32768.0  # of those
+_FRAME_SECONDS = 0.05
+_SILENT = 0.001  # -60 dB of full scale, in the loudest frame: nobody speaks there
+_CANCELLED = 0.25  # of the power that a mix of independent channels has
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,26 @@ class Recording:
         """Length."""
         return len(self.samples) / self.rate
 
+    @property
+    def loudness(self) -> np.ndarray:
+        """RMS of each frame of 50 ms [n] about its mean: an offset is not heard."""
+        size = round(_FRAME_SECONDS * self.rate)
+        whole = len(self.samples) // size
+        frames = self.samples[: whole * size].reshape(whole, size)
+        return np.std(frames, axis=1, dtype=np.float64)
+
     def at(self, rate: int) -> np.ndarray:
         """The samples at another rate, [n]."""
         return resample(self.samples, self.rate, rate)
 
 
 def read(path: Path) -> Recording:
-    """A sound file, its channels averaged.
+    """A sound file, its channels averaged, or the loudest of them if they cancel each other.
 
-    Raises UsageError if it is unreadable, if its rate, channels or length are beyond what can be
-    enrolled, or if a sample is not finite or huge. The header decides first, and no more is
-    decoded than is allowed, whatever it says.
+    Samples that are 16-bit numbers in a file of floats are scaled to ±1. Raises UsageError if it is
+    unreadable, if its rate, channels or length are beyond what can be enrolled, or if a sample is
+    not finite or huge. The header decides first, and no more is decoded than is allowed, whatever
+    it says.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -54,15 +67,37 @@ def read(path: Path) -> Recording:
                 known += len(block)
                 if known > longest:
                     raise wrong_length(str(path), known / rate)
-                with np.errstate(invalid="ignore", over="ignore"):
-                    blocks.append(block.mean(1))
+                blocks.append(block)
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:  # raw, no UTF-8
         how = f"; convert it: ffmpeg -i {path} {path.stem}.wav" if path.is_file() else ""
         raise UsageError(f"{path}: not a readable sound file ({error}){how}") from None
-    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-    if not (np.abs(samples) <= _LOUDEST).all():  # NaN is not
+    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
+    peak = np.abs(samples).max(initial=0.0)
+    if not peak <= _LOUDEST:  # NaN is not
         raise UsageError(f"{path}: has samples that are not finite or beyond all use; record again")
-    return Recording(str(path), samples, rate)
+    if peak > _OVER:
+        samples /= _LOUDEST
+    return Recording(str(path), _mixed(samples), rate)
+
+
+def _mixed(channels: np.ndarray) -> np.ndarray:
+    """Channels [n, c] as one [n]. Offsets do not count for how loud they are."""
+    mixed: np.ndarray = channels.mean(1)
+    count = channels.shape[1]
+    if count > 1 and len(channels):
+        power = np.var(channels, axis=0, dtype=np.float64)
+        if np.var(mixed, dtype=np.float64) < _CANCELLED * power.sum() / count**2:
+            return np.ascontiguousarray(channels[:, power.argmax()])
+    return mixed
+
+
+def require_heard(recording: Recording) -> None:
+    """Raise UsageError for a recording in which nothing can be heard, or that is not in ±1."""
+    peak = np.abs(recording.samples).max(initial=0.0)
+    if not peak <= _OVER:
+        raise UsageError(f"{recording.name}: samples of {peak:g}; they have to be in ±1")
+    if recording.loudness.max(initial=0.0) < _SILENT:
+        raise UsageError(f"{recording.name}: nothing is heard in it; record it again, louder")
 
 
 def _check(path: Path, rate: int, channels: int, frames: int) -> None:

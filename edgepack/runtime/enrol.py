@@ -11,7 +11,13 @@ import numpy as np
 from edgepack.errors import GateError
 from edgepack.manifest import Carried, MelSpectrogram
 from edgepack.runtime import features
-from edgepack.runtime.audio import LONGEST_SECONDS, SHORTEST_SECONDS, Recording, wrong_length
+from edgepack.runtime.audio import (
+    LONGEST_SECONDS,
+    SHORTEST_SECONDS,
+    Recording,
+    require_heard,
+    wrong_length,
+)
 from edgepack.runtime.session import Session
 from edgepack.voices import Prompt, Voice
 
@@ -76,4 +82,5 @@ class Enroller:
 def _checked(recording: Recording) -> Recording:
     if not SHORTEST_SECONDS <= recording.seconds <= LONGEST_SECONDS:
         raise wrong_length(recording.name, recording.seconds)
+    require_heard(recording)
     return recording

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from edgepack import charset
 from edgepack.errors import UsageError
 from edgepack.runtime.plain import plain
 
@@ -21,12 +22,8 @@ def parse(data: bytes, where: object) -> dict[str, str]:
     Blank lines and lines that begin with # are left out. Raises UsageError with the number of the
     line for any other, and for a word with two readings.
     """
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeError:
-        raise UsageError(f"{where}: not UTF-8 text") from None
     found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(charset.decoded(data, where).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         parts = line.split("\t", 1) if "\t" in line else line.split("=>", 1)

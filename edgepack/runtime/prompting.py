@@ -6,10 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgepack.errors import UsageError
-from edgepack.runtime.audio import SHORTEST_SECONDS, Recording, wrong_length
+from edgepack.runtime.audio import SHORTEST_SECONDS, Recording, require_heard, wrong_length
 
-_FRAME_SECONDS = 0.05
-_SILENT_RMS = 0.003  # -50 dB of full scale, in the loudest frames: nobody speaks there
 _HEARD = 0.05  # of the loudest frame's RMS: below are pauses
 _CLIPPED, _CLIPPED_SHARE = 0.999, 0.001  # samples at full scale, and how many are too many
 _SLOWEST, _FASTEST = 1.0, 11.0  # syllables a second of speech; people speak 3 to 8
@@ -25,20 +23,20 @@ def problems(recording: Recording, text: str) -> list[str]:
         raise wrong_length(recording.name, recording.seconds)
     if not any(c.isalnum() for c in text):
         raise UsageError(f"{recording.name}: no words are given; say what is said in it")
-    loudness = _loudness(recording)
-    if loudness.max() < _SILENT_RMS:
-        raise UsageError(f"{recording.name}: nothing is heard in it; record it again, louder")
-    return list(_doubts(recording, loudness, text))
+    require_heard(recording)
+    return list(_doubts(recording, text))
 
 
-def _doubts(recording: Recording, loudness: np.ndarray, text: str) -> Iterator[str]:
+def _doubts(recording: Recording, text: str) -> Iterator[str]:
     clipped = float((np.abs(recording.samples) >= _CLIPPED).mean())
     if clipped > _CLIPPED_SHARE:
         yield (
             f"{recording.name}: {100 * clipped:.1f} % of it is clipped, and the voice will rasp; "
             "record it again with less gain"
         )
-    seconds = float((loudness > _HEARD * loudness.max()).sum()) * _FRAME_SECONDS
+    loudness = recording.loudness
+    heard = float((loudness > _HEARD * loudness.max()).mean())
+    seconds = heard * recording.seconds
     rate = syllables(text) / seconds
     if not _SLOWEST <= rate <= _FASTEST:
         much = "little" if rate < _SLOWEST else "much"
@@ -60,11 +58,3 @@ def syllables(text: str) -> float:
 def _is_syllable(character: str) -> bool:
     name = unicodedata.name(character, "")
     return name.startswith(("CJK", "HIRAGANA", "KATAKANA", "HANGUL"))
-
-
-def _loudness(recording: Recording) -> np.ndarray:
-    """RMS of each frame, [n]."""
-    size = round(_FRAME_SECONDS * recording.rate)
-    whole = len(recording.samples) // size
-    frames = recording.samples[: whole * size].reshape(whole, size)
-    return np.sqrt(np.square(frames, dtype=np.float64).mean(1))

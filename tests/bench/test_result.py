@@ -52,3 +52,8 @@ def test_what_is_no_result_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"edgepack: {path}: not a result of 'edgepack bench'")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + msgspec.json.encode(WHOLE))
+    assert read(tmp_path / "a.json") == WHOLE

@@ -83,6 +83,15 @@ def test_a_folder_of_the_user_has_sentences_and_prompts(tmp_path: Path) -> None:
     assert of_folder(tmp_path).sha256 != before
 
 
+def test_what_is_no_text_file_of_the_folder_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"Sentence {n}." for n in range(16)), "utf-8")
+    before = of_folder(tmp_path)
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff")
+    (tmp_path / "b.txt").mkdir()
+    (tmp_path / "c.d").mkdir()
+    assert of_folder(tmp_path) == before
+
+
 @pytest.mark.parametrize("content", [b"only one", b"\xff\xfe\x00"])
 def test_a_folder_that_cannot_be_used_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(content)

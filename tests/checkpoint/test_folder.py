@@ -1,7 +1,10 @@
 """Checkpoint folders: what is there, what is missing, and state dicts in either container."""
 
+import codecs
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 
 import ml_dtypes
@@ -14,6 +17,8 @@ from support import DATA
 
 from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.families.cosyvoice2 import FAMILY
+from edgepack.plan import checkpoint_folder
 
 CONFIG = "cosyvoice2.yaml"
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
@@ -33,7 +38,7 @@ def test_a_folder_is_known_by_its_configuration(checkpoint: Checkpoint) -> None:
 
 def test_opening_reads_nothing(tmp_path: Path) -> None:
     for name in (CONFIG, "llm.pt"):
-        (tmp_path / name).write_bytes(b"\xff: [")
+        (tmp_path / name).write_bytes(b"a: [")
     opened = open_checkpoint(tmp_path)
     with pytest.raises(UsageError, match=f"{CONFIG}: not valid YAML"):
         opened.config.section("llm")
@@ -165,3 +170,34 @@ def test_the_object_tree_of_another_file_is_as_it_was_saved(checkpoint: Checkpoi
     speakers = open_checkpoint(DATA / "checkpoints" / "cosyvoice2-s1").objects("spk2info.pt")
     assert set(speakers) == {"spk_sft", "spk_zero_shot"}
     assert speakers["spk_sft"]["embedding"].shape == (1, 192)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """As editors of Windows put it before all files of text."""
+    demo = checkpoint_folder("demo")
+    shutil.copytree(demo, tmp_path / "demo", copy_function=os.link)
+    original = open_checkpoint(demo)
+    marked = open_checkpoint(tmp_path / "demo")
+    texts = [p for p in marked.folder.rglob("*") if p.suffix in (".json", ".yaml", ".txt")]
+    assert {"config.json", "vocab.json", "merges.txt", CONFIG} <= {path.name for path in texts}
+    for path in texts:
+        data = path.read_bytes()
+        path.unlink()  # it is the same file as the demo voice's
+        path.write_bytes(codecs.BOM_UTF8 + data)
+    for each in (False, True):
+        if each:
+            (marked.folder / "CosyVoice-BlankEN" / "tokenizer.json").unlink()
+        assert FAMILY.tokenizer(marked) == FAMILY.tokenizer(original)
+    assert FAMILY.host(marked) == FAMILY.host(original)
+    for name in ("config.json", "generation_config.json"):
+        name = f"CosyVoice-BlankEN/{name}"
+        assert marked.json(name) == original.json(name)
+
+
+@pytest.mark.parametrize("name", [CONFIG, "config.json"])
+def test_a_file_that_is_not_utf8_says_how_to_convert_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / CONFIG).touch()
+    (tmp_path / name).write_bytes('{"name": "你好"}'.encode("gbk"))
+    opened = open_checkpoint(tmp_path)
+    with pytest.raises(UsageError, match=rf"{name}: not UTF-8 text; convert it first"):
+        opened.config.section("x") if name == CONFIG else opened.json(name)

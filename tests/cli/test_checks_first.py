@@ -1,6 +1,7 @@
 """What cannot work is refused before anything is loaded, hashed, built or measured."""
 
 import shutil
+import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_speaking_what_is_not_there(
     assert "nofile: " in ran.message
 
 
+def three_hours(path: Path) -> None:
+    """A sound file of which nothing but the header is on the disk."""
+    size = 3 * 3600 * 48000 * 2
+    chunks = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 48000, 96000, 2, 16)
+    with path.open("wb") as file:
+        file.write(b"RIFF" + struct.pack("<I", size + 36) + b"WAVE" + chunks)
+        file.write(b"data" + struct.pack("<I", size))
+        file.truncate(44 + size)
+
+
 BUILD = {
     "-t intel-cpux": "did you mean 'intel-cpu'",
     "-t intel-cpu --format opnvino": "did you mean 'openvino'",
@@ -60,6 +71,7 @@ BUILD = {
     "-t intel-cpu --recipe nofile": "nofile",
     "-t intel-cpu --language zh --keep-text nofile": "nofile",
     "-t intel-cpu --calibration nofile": "nofile",
+    "-t intel-cpu --calibration spoken": "spoken/anna.wav: 10800.0 s long",
     "-t intel-cpu --voice me=short.wav:Hi": "short.wav: 0.0 s long",
     "-t intel-cpu --output /proc/out": "/proc/out: ",
 }
@@ -72,10 +84,16 @@ def test_building(
     monkeypatch.setattr(Checkpoint, "sha256", never)
     data = RECORDING.read_bytes()
     Path("short.wav").write_bytes(data[:44])
+    Path("spoken").mkdir()
+    Path("spoken/a.txt").write_text("line\n" * 8)
+    Path("spoken/._a.txt").write_bytes(b"\xff")
+    Path("spoken/anna.txt").write_text("Hi")
+    three_hours(Path("spoken/anna.wav"))
+    before = [path for path in Path().rglob("*") if path.is_file()]
     ran = cli("build", checkpoints("tiny"), *options.split())
     assert ran.code == 2
     assert BUILD[options] in ran.message
-    assert set(contents(Path())) == {"short.wav"}
+    assert {path for path in Path().rglob("*") if path.is_file()} == set(before)
 
 
 def test_a_disk_that_is_too_small_for_a_build(

@@ -10,7 +10,7 @@ import pytest
 from support import Build
 
 from cli import Cli, contents
-from edgepack import atomic, utf8
+from edgepack import atomic, charset
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
 from edgepack.target import names as targets
@@ -41,7 +41,7 @@ def test_a_text_says_how_to_convert_it(tmp_path: Path) -> None:
     for encoding in ("GB18030", "UTF-16"):
         (tmp_path / "a.txt").write_bytes("你好".encode(encoding))
         with pytest.raises(UsageError, match=f"iconv -f {encoding} -t UTF-8"):
-            utf8.read(tmp_path / "a.txt")
+            charset.read(tmp_path / "a.txt")
 
 
 def test_a_slash_makes_a_folder_whatever_its_name(cli: Cli, bundle: Build) -> None:
@@ -142,3 +142,32 @@ def test_a_process_that_is_done_tidies_up(tmp_path: Path) -> None:
         [sys.executable, str(tmp_path / "a.py")], capture_output=True, text=True, check=False
     )
     assert (ran.stdout, ran.stderr) == ("done\n", "")
+
+
+NAMED = {
+    "--language 中文": "'zh'", "--language 普通话": "'zh'", "--language cn": "'zh'",
+    "--language jp": "'ja'", "--language 日本語": "'ja'", "--language korean": "'ko'",
+    "--language kr": "'ko'", "--language 粤语": "'yue'", "--language Deutsch": "'de'",
+    "--language en,español": "'es'", "--precision 8bit": "'int8'", "--precision int-8": "'int8'",
+    "--precision 4-bit": "'int4'", "--precision q8": "'int8'", "--precision float16": "'fp16'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", NAMED)
+def test_other_names_of_languages_and_precisions(cli: Cli, options: str) -> None:
+    ran = cli("build", "demo", "-t", "intel-cpu", *options.split())
+    assert ran.code == 2
+    assert ran.message.endswith(f"did you mean {NAMED[options]}?")
+
+
+def test_the_demo_in_another_case(cli: Cli) -> None:
+    ran = cli("build", "Demo", "-t", "intel-cpu")
+    assert (ran.code, ran.message) == (2, "Demo: no such checkpoint folder; did you mean 'demo'?")
+
+
+def test_a_file_of_a_bundle_is_the_bundle(cli: Cli, bundle: Build) -> None:
+    ran = cli("run", bundle("tiny") / "manifest.json", "hello")
+    assert ran.code == 2
+    assert ran.message.endswith(f"; did you mean {bundle('tiny')}?")
+    Path("a.wav").touch()
+    assert cli("run", "a.wav", "hello").message.endswith("; give the folder of a bundle")

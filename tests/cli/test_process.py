@@ -70,7 +70,7 @@ def test_input_that_is_not_utf8_is_a_usage_error(bundle: Build) -> None:
     assert ran.returncode == 2
     assert ran.stderr == (
         b"edgepack: standard input: not UTF-8 text; convert it first, such as with "
-        b"'iconv -f GB18030 -t UTF-8'\n"
+        b"'iconv -f UTF-16 -t UTF-8'\n"
     )
 
 
@@ -78,6 +78,12 @@ def test_names_that_stdout_cannot_encode_are_escaped() -> None:
     ran = edgepack("run", "你\udcff", "hello", "--json", env=environment(PYTHONIOENCODING="ascii"))
     assert ran.returncode == 2
     assert json.loads(ran.stdout)["error"]["message"].startswith("你\\udcff: no bundle there")
+
+
+@pytest.mark.parametrize("name", ["é", "😀"])
+def test_a_document_is_json_whatever_stdout_encodes(name: str) -> None:
+    ran = edgepack("run", name, "hello", "--json", env=environment(PYTHONIOENCODING="latin-1"))
+    assert json.loads(ran.stdout)["error"]["message"].startswith(f"{name}: no bundle there")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

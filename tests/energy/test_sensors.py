@@ -185,6 +185,13 @@ def test_external_log_between_its_lines(tmp_path: Path) -> None:
     assert opened.updates == 2
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_external_log_of_a_spreadsheet(tmp_path: Path, encoding: str) -> None:
+    """With a byte-order mark, and the line ends of Windows."""
+    (tmp_path / "a.csv").write_bytes("t_s,w\r\n1.5,2\r\n".encode(encoding))
+    assert external.read(tmp_path / "a.csv") == [(1.5, 2.0)]
+
+
 def test_external_log_that_ends_too_early(tmp_path: Path) -> None:
     path = log(tmp_path / "log.csv", [(T, 1.0), (T + 1, 1.0)])
     clock = iter([T, T + 1.5])

@@ -63,6 +63,58 @@ def test_channels_are_averaged(tmp_path: Path, container: str) -> None:
     assert np.abs(samples - (left + right) / 2).mean() < 0.02
 
 
+@pytest.mark.parametrize("gains", [(1, -1), (1, -0.7), (0.4, -0.5), (1, -1, 1, -1)])
+def test_of_channels_that_cancel_the_loudest_is_taken(
+    tmp_path: Path, gains: tuple[float, ...]
+) -> None:
+    voice = sine(200, 16000)
+    channels = np.stack([gain * voice for gain in gains], 1) + 0.3  # an offset is not loud
+    soundfile.write(tmp_path / "a.wav", channels, 16000, subtype="FLOAT")
+    found = audio.read(tmp_path / "a.wav").samples
+    loudest = channels[:, np.argmax(np.abs(gains))]
+    np.testing.assert_allclose(found, loudest, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("gains", [(1, 0), (1, 0.5), (1, -0.2), (0, 0, 0, 0, 1, 0, 0, 0)])
+def test_channels_that_do_not_are_averaged(tmp_path: Path, gains: tuple[float, ...]) -> None:
+    channels = np.stack([gain * sine(200, 16000) for gain in gains], 1)
+    soundfile.write(tmp_path / "a.wav", channels, 16000, subtype="FLOAT")
+    found = audio.read(tmp_path / "a.wav").samples
+    np.testing.assert_allclose(found, channels.mean(1), rtol=0, atol=1e-6)
+
+
+def test_floats_of_16_bit_numbers_are_scaled(tmp_path: Path) -> None:
+    samples = np.concatenate([32768 * sine(200, 16000), [-32768.0]])
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    assert np.array_equal(audio.read(tmp_path / "a.wav").samples, (samples / 32768).astype("f4"))
+
+
+@pytest.mark.parametrize("peak", [1.0, 1.9, 7.5])
+def test_floats_a_little_above_full_scale_are_not(tmp_path: Path, peak: float) -> None:
+    soundfile.write(tmp_path / "a.wav", peak * sine(200, 16000), 16000, subtype="FLOAT")
+    found = audio.read(tmp_path / "a.wav").samples
+    assert np.array_equal(found, (peak * sine(200, 16000)).astype("f4"))
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_cannot_be_heard_is_refused(rate: int, channels: int) -> None:
+    rng = np.random.default_rng(0)
+    voice = sine(200, rate, 1.0)
+    dither = (np.round(rng.triangular(-1, 0, 1, rate)) / 32768).astype(np.float32)
+    for silent in (0 * voice, dither, 0 * voice + 0.5, dither - 0.9, 0.0013 * voice):
+        recording = audio.Recording("a.wav", audio._mixed(np.stack([silent] * channels, 1)), rate)
+        with pytest.raises(UsageError, match=r"a\.wav: nothing is heard in it"):
+            audio.require_heard(recording)
+    audio.require_heard(audio.Recording("a.wav", 0.01 * voice + 0.3, rate))
+
+
+@pytest.mark.parametrize("peak", [32767.0, np.nan, np.inf])
+def test_samples_of_a_caller_are_in_their_range(peak: float) -> None:
+    with pytest.raises(UsageError, match=r"a\.wav: samples of .*; they have to be in ±1"):
+        audio.require_heard(audio.Recording("a.wav", peak * np.ones(16000, np.float32), 16000))
+
+
 def test_a_low_rate_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", sine(200, 15999), 15999)
     with pytest.raises(UsageError, match="15999 Hz is too low"):

@@ -110,6 +110,16 @@ def test_recordings_too_short_or_too_long_are_refused(manifest: Manifest, second
             use()
 
 
+def test_silence_is_nobody(manifest: Manifest) -> None:
+    silent = Recording("a.wav", np.full(24000, 0.5, np.float32), 24000)
+    for use in (
+        lambda: enroller(manifest).voice(silent, []),
+        lambda: enroller(manifest).tokens(silent),
+    ):
+        with pytest.raises(UsageError, match=r"a\.wav: nothing is heard in it"):
+            use()
+
+
 def test_an_embedding_that_is_not_finite_is_refused(manifest: Manifest) -> None:
     with pytest.raises(GateError, match=r"a\.wav: the speaker encoder gave NaN"):
         enroller(manifest, embedding=np.nan).speaker(recording(1.0))

@@ -97,7 +97,10 @@ def test_a_file_has_a_word_and_a_reading_on_a_line() -> None:
         (b"a =>  ", "f:1: 'a' has no reading"),
         (b"a => b\na => b\na => c", "f:3: 'a' has another reading above"),
         (b"a" * 65 + b" => c", "f:1: a word has at most 64 characters, a reading 500"),
-        (b"a => \xff", "f: not UTF-8 text"),
+        (
+            b"a => \xff",
+            "f: not UTF-8 text; convert it first, such as with 'iconv -f GB18030 -t UTF-8'",
+        ),
     ],
 )
 def test_another_file_is_refused_by_line(data: bytes, message: str) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from edgepack import charset
+from edgepack.errors import UsageError
 from edgepack.manifest import Device
 from edgepack.runtime.meter import Instrument, Machine, UnusableError
 
@@ -65,9 +67,9 @@ class _External:
 def read(path: Path) -> list[tuple[float, float]]:
     """Times and watts, ascending; raises UnusableError for another kind of file."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(float(row["t_s"]), float(row["w"])) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines = charset.read(path).splitlines()
+        rows = [(float(row["t_s"]), float(row["w"])) for row in csv.DictReader(lines)]
+    except (UsageError, OSError, ValueError, KeyError, TypeError) as error:
         raise UnusableError(f"{path}: not a CSV with columns t_s,w ({error})") from None
     return sorted(rows)
 
