@@ -66,5 +66,7 @@ def languages(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     from edgepack import language
 
     before, comma, last = incomplete.rpartition(",")
-    known = [*language.codes(), *([] if comma else [language.ALL])]
+    given = before.split(",")
+    known = [code for code in language.codes() if code not in given]
+    known += [] if comma else [language.ALL]
     return [f"{before}{comma}{code}" for code in known if code.startswith(last)]

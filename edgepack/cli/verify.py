@@ -67,11 +67,13 @@ def command(
     from edgepack.cli._tables import quality_table
     from edgepack.runtime import installed
     from edgepack.runtime.gpu.placement import Wanted
-    from edgepack.verification import gates
+    from edgepack.verification import gates, reference
     from edgepack.verification.intervals import rounded
     from edgepack.verification.readiness import require_ready
 
     opened = open_bundle(bundle)
+    if against:
+        reference.files(against)
     require_ready(opened)
     runtimes = [runtime] if runtime else installed.usable(opened)
     skipped = {} if runtime else installed.skipped(opened)

@@ -27,8 +27,13 @@ class Player:
             raise UnsupportedError(f"--play: no output that sounds ({error})") from None
 
     def write(self, samples: np.ndarray) -> None:
-        """Play samples float32 [n]."""
-        self._stream.write(np.ascontiguousarray(samples[:, None], np.float32))
+        """Play samples float32 [n]; raises UnsupportedError if the output went away."""
+        import sounddevice
+
+        try:
+            self._stream.write(np.ascontiguousarray(samples[:, None], np.float32))
+        except sounddevice.PortAudioError as error:
+            raise UnsupportedError(f"--play: the output stopped ({error})") from None
 
     def __enter__(self) -> "Player":
         """The player itself."""

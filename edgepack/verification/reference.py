@@ -162,15 +162,20 @@ class Subject:
 Check = Callable[[Vectors, Subject], None]
 
 
+def files(folder: Path) -> list[str]:
+    """The names of the files of vectors in `folder`; raises UsageError if there are none."""
+    known = discovery.names(PACKAGE)
+    found = [name for name in known if (folder / f"{name}.npz").is_file()]
+    if not found:
+        raise UsageError(f"{folder}: none of {', '.join(f'{n}.npz' for n in known)} is there")
+    return found
+
+
 def run(loaded: Loaded, folder: Path) -> list[Row]:
     """Compare a loaded bundle with every file of vectors in `folder`, one row an array."""
-    files = [n for n in discovery.names(PACKAGE) if (folder / f"{n}.npz").is_file()]
-    if not files:
-        known = ", ".join(f"{name}.npz" for name in discovery.names(PACKAGE))
-        raise UsageError(f"{folder}: none of {known} is there")
     subject = Subject(loaded)
     rows: list[Row] = []
-    for name in files:
+    for name in files(folder):
         vectors = Vectors(name, _read(folder / f"{name}.npz"))
         check = cast(Check, discovery.load(PACKAGE, name, "check"))
         try:

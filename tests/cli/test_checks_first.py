@@ -15,6 +15,7 @@ from edgepack.bench import measure, page
 from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import UsageError
 from edgepack.runtime import loading
+from edgepack.verification import selftest
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
 
@@ -134,6 +135,13 @@ def test_measuring(cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch, opt
     ran = cli("bench", bundle("tiny"), "--format", "ort", *options.split())
     assert ran.code == 2
     assert BENCH[options] in ran.message
+
+
+def test_verifying(cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "run", never)
+    ran = cli("verify", bundle("tiny"), "--format", "ort", "--against", "nowhere")
+    assert ran.code == 2
+    assert ran.message.startswith("nowhere: none of flow.npz, ")
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"], ["-o", "kept.json"]])

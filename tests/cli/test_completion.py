@@ -17,6 +17,7 @@ WORDS = {
     ],
     "build demo --precision int": ["int8", "int4"],
     "build demo --language zh,e": ["zh,en", "zh,es"],
+    "build demo --language zh,en,z": [],
     "build demo --format op": ["openvino"],
     "run BUNDLE --voice r": ["random"],
     "run BUNDLE --format o": ["ort", "openvino"],

@@ -322,21 +322,46 @@ class Output:
     def close(self) -> None: ...
 
 
+class PortAudioError(Exception):
+    """As sounddevice has it: no OSError."""
+
+
+class Unplugged(Output):
+    """An output that goes away while it plays."""
+
+    def write(self, samples: np.ndarray) -> None:
+        raise PortAudioError("Device unavailable [PaErrorCode -9985]")
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, output: type[Output]) -> None:
+    module = types.ModuleType("sounddevice")
+    module.__spec__ = importlib.machinery.ModuleSpec("sounddevice", None)
+    module.OutputStream = output  # type: ignore[attr-defined]
+    module.PortAudioError = PortAudioError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+
+
 @pytest.mark.parametrize("stream", [(), ("--stream",)])
 def test_it_is_played(
     cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, stream: tuple[str, ...]
 ) -> None:
-    module = types.ModuleType("sounddevice")
-    module.__spec__ = importlib.machinery.ModuleSpec("sounddevice", None)
-    module.OutputStream = Output  # type: ignore[attr-defined]
-    module.PortAudioError = OSError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    stand_in(monkeypatch, Output)
     told = cli("run", tiny, "hello", "--play", *stream, *NOISE, "--json").document
     assert sum(map(len, Output.heard)) == round(24000 * told["audio_seconds"])
     assert told["output"] is None
     assert contents(Path()) == {}
     assert cli("run", tiny, "hello", "--play", "-o", "a.wav", *stream, *NOISE, "-q").code == 0
     assert len(samples(Path("a.wav"))[1]) == sum(map(len, Output.heard))
+
+
+@pytest.mark.parametrize("stream", [(), ("--stream",)])
+def test_an_output_that_goes_away(
+    cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, stream: tuple[str, ...]
+) -> None:
+    stand_in(monkeypatch, Unplugged)
+    ran = cli("run", tiny, "hello", "--play", *stream, *NOISE)
+    assert ran.code == 3
+    assert ran.message.startswith("--play: the output stopped (Device unavailable")
 
 
 def test_playing_needs_its_package(cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

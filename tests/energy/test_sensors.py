@@ -206,21 +206,47 @@ def test_external_log_that_ends_too_early(tmp_path: Path) -> None:
     assert "does not cover the whole window" in found.flags[0]
 
 
-def test_external_log_of_times_since_it_began(tmp_path: Path) -> None:
-    path = log(tmp_path / "log.csv", [(0.0, 1.0), (60.0, 1.0)])
-    with pytest.raises(UnusableError, match="t_s ends at 60; it has to be seconds since 1970"):
+@pytest.mark.parametrize(
+    ("last", "instead"), [(60.0, "since the log began"), (T * 1000, "millisec")]
+)
+def test_external_log_of_another_clock(tmp_path: Path, last: float, instead: str) -> None:
+    path = log(tmp_path / "log.csv", [(0.0, 1.0), (last, 1.0)])
+    expected = f"t_s ends at .*; it has to be seconds since 1970.*and not {instead}"
+    with pytest.raises(UnusableError, match=expected):
         meter("external").open(machine(tmp_path), Device(), str(path))
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "t_s,w\nx,1\n", ""])
+OTHER_LOGS = {
+    "a,b\n1,2\n": "not a CSV with columns t_s,w; its first line has a,b",
+    "t_s;w\n1;2\n": "not a CSV with columns t_s,w; its first line has t_s;w",
+    "": "not a CSV with columns t_s,w; its first line has nothing",
+    "t_s,w\nx,1\n": "not a CSV with columns t_s,w",
+    "t_s,w\n2e9\n": "not a CSV with columns t_s,w",
+    "t_s,w\n2e9,nan\n": "not a CSV with columns t_s,w .nan is no number",
+    "t_s,w\ninf,1\n": "not a CSV with columns t_s,w .inf is no number",
+    "t_s,w\n": "no lines yet",
+}
+
+
+@pytest.mark.parametrize("text", OTHER_LOGS)
 def test_external_log_of_another_form(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log.csv"
     path.write_text(text)
-    if text:
-        with pytest.raises(UnusableError, match="not a CSV with columns t_s,w"):
-            meter("external").open(machine(tmp_path), Device(), str(path))
+    with pytest.raises(UnusableError, match=OTHER_LOGS[text]):
+        meter("external").open(machine(tmp_path), Device(), str(path))
+
+
+def test_external_log_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UnusableError, match="external needs a log"):
         meter("external").open(machine(tmp_path), Device(), "")
+    with pytest.raises(UnusableError, match=r"no\.csv: No such file or directory"):
+        meter("external").open(machine(tmp_path), Device(), str(tmp_path / "no.csv"))
+
+
+def test_external_log_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"t_s,w\r\n{T},5\r\n", "utf-8-sig", newline="")
+    assert external.read(path) == [(T, 5.0)]
 
 
 def test_estimate_is_called_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The log is read when a window ends, so whatever writes it has to keep up.
 """
 
 import csv
+import math
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from edgepack.manifest import Device
 from edgepack.runtime.meter import Instrument, Machine, UnusableError
 
 _UPDATE_SECONDS = 1.0
-_EARLIEST = 1e9  # of 2001: smaller times are not of a clock
+_EARLIEST, _LATEST = 1e9, 1e11  # the years 2001 and 5138: other times are not of a clock in seconds
 
 
 @dataclass
@@ -53,8 +54,9 @@ class _External:
             raise UnusableError("external needs a log: external:FILE.csv with lines of t_s,w")
         path = Path(argument)
         rows = read(path)
-        if rows:
-            _require_clock(path, rows[-1][0])
+        if not rows:
+            raise UnusableError(f"{path}: no lines yet; the log has to begin before the work does")
+        _require_clock(path, rows[-1][0])
         return Instrument(
             "external",
             str(path),
@@ -67,18 +69,33 @@ class _External:
 def read(path: Path) -> list[tuple[float, float]]:
     """Times and watts, ascending; raises UnusableError for another kind of file."""
     try:
-        lines = charset.read(path).splitlines()
-        rows = [(float(row["t_s"]), float(row["w"])) for row in csv.DictReader(lines)]
-    except (UsageError, OSError, ValueError, KeyError, TypeError) as error:
+        table = csv.DictReader(charset.read(path).splitlines())
+        if {"t_s", "w"}.difference(table.fieldnames or ()):
+            shown = ",".join(table.fieldnames or ()) or "nothing"
+            raise UnusableError(
+                f"{path}: not a CSV with columns t_s,w; its first line has {shown}"
+            )
+        rows = [(_number(row["t_s"]), _number(row["w"])) for row in table]
+    except OSError as error:
+        raise UnusableError(f"{path}: {error.strerror}") from None
+    except (UsageError, ValueError, TypeError, csv.Error) as error:
         raise UnusableError(f"{path}: not a CSV with columns t_s,w ({error})") from None
     return sorted(rows)
 
 
+def _number(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word} is no number")
+    return value
+
+
 def _require_clock(path: Path, last: float) -> None:
-    if last < _EARLIEST:
+    if not _EARLIEST <= last < _LATEST:
+        wrong = "since the log began" if last < _EARLIEST else "milliseconds"
         raise UnusableError(
-            f"{path}: t_s ends at {last:g}; it has to be seconds since 1970, as 'date +%s' gives, "
-            "and not since the log began"
+            f"{path}: t_s ends at {last:.12g}; it has to be seconds since 1970, as 'date +%s' "
+            f"gives, and not {wrong}"
         )
 
 
