@@ -10,15 +10,13 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from edgepack import discovery
+from edgepack import discovery, shortage
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
 from edgepack.runtime.installed import SESSIONS
 
 Feeds = Mapping[str, np.ndarray]
 
-# How engines say that memory ran out; none has an exception of its own for it.
-_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "BFCArena")
 _LONGEST = 600  # characters of an engine's message
 
 
@@ -167,12 +165,22 @@ def translated(where: object, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip()[:_LONGEST] or type(error).__name__
-        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        if shortage.of_memory(error):
             raise ResourceError(
-                f"{where}: memory ran out ({text.splitlines()[0]}); use a shorter text or "
+                f"{where}: memory ran out ({text.splitlines()[-1]}); use a shorter text or "
                 "--memory low, or close other programs"
             ) from None
         raise EngineError(f"{where}: {what} it: {text}") from None
+
+
+def import_error(package: str, error: Exception) -> EdgepackError:
+    """The error for a package that is installed, and whose libraries cannot be loaded."""
+    if shortage.of_memory(error):
+        return ResourceError(
+            f"{package}: memory ran out while it was loaded ({error or 'no more words'}); close "
+            "other programs"
+        )
+    return UnsupportedError(f"{package} is installed, but cannot be loaded: {error}")
 
 
 class Engine(Protocol):
@@ -210,12 +218,17 @@ class Engine(Protocol):
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`; raises UnsupportedError if its package is not installed."""
+    """The engine called `name`; raises UnsupportedError if its package is not installed.
+
+    ResourceError if there is no memory for its libraries.
+    """
     found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
     try:
         importlib.import_module(found.distribution)
-    except ImportError:
+    except ModuleNotFoundError:
         raise UnsupportedError(
             f"{found.distribution} is not installed; pip install 'edgepack[{name}]'"
         ) from None
+    except (ImportError, MemoryError) as error:
+        raise import_error(found.distribution, error) from None
     return found

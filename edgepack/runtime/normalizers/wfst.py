@@ -11,6 +11,7 @@ from edgepack.runtime.normalizers import _rules_en, _rules_zh
 from edgepack.runtime.normalizers._rules import Rule, Ruled
 from edgepack.runtime.normalizers._wfst_grammar import ORDERS, grammar
 from edgepack.runtime.normalizers._wfst_trial import check
+from edgepack.runtime.session import import_error
 
 _RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.RULES}
 
@@ -24,8 +25,10 @@ class _Wfst:
         """
         try:
             importlib.import_module("kaldifst")
-        except ImportError:
+        except ModuleNotFoundError:
             raise UnsupportedError("kaldifst is not installed; pip install kaldifst") from None
+        except (ImportError, MemoryError) as error:
+            raise import_error("kaldifst", error) from None
         if locale not in ORDERS:
             raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(ORDERS)}")
         if len(files) != 2:
