@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
     "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
-    "telemetry", "utf8", "goals", "links", "locks", "caches",
+    "telemetry", "utf8", "goals", "links", "locks", "caches", "shortage",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
