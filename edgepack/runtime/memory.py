@@ -13,7 +13,7 @@ __all__ = [
     "restart_peak", "return_large_blocks", "rss_bytes",
 ]  # fmt: skip
 
-_LEAST_ROOM = 64 << 20  # stacks of a few threads, and a block to compute with
+_LEAST_ROOM = 256 << 20  # for stacks and heaps of an engine's threads, and blocks to compute with
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -52,8 +52,8 @@ def _room() -> int | None:
 def require_room(what: str) -> None:
     """Raise ResourceError if a limit of address space is as good as reached.
 
-    Engines start threads when they load or first run a network, and some wait without end for one
-    that there was no stack for.
+    Engines start threads when they load or first run a network. Some wait without end for one that
+    there was no stack for, or crash.
     """
     room = _room()
     if room is not None and room < _LEAST_ROOM:
