@@ -176,8 +176,8 @@ def run(loaded: Loaded, folder: Path) -> list[Row]:
         try:
             check(vectors, subject)
         except Exception as error:  # an engine's or numpy's, for an id or a shape it cannot take
-            known = isinstance(error, EdgepackError) and not isinstance(error, EngineError)
-            if known or shortage.of_memory(error):
+            ours = isinstance(error, EdgepackError) and not isinstance(error, EngineError)
+            if ours or shortage.of_memory(error):
                 raise
             raise UsageError(
                 f"{folder}: {name}.npz does not fit this bundle; is it of this checkpoint? "
