@@ -223,13 +223,22 @@ def _tell(error: Exception, hidden: Path, shown: Path) -> None:
     known = isinstance(error, EdgepackError) and not isinstance(error, IntegrityError)
     # numpy has no number for a write that the system took a part of.
     part = isinstance(error, OSError) and error.errno is None and "written" in str(error)
-    if part or (not known and shutil.disk_usage(hidden).free < _FULL):
+    if part or (not known and _full(hidden)):
         raise ResourceError(f"{shown}: no space left on its disk; free some") from error
     if isinstance(error, OSError) and str(hidden) in f"{error.filename} {error.filename2}":
         raise OSError(error.errno, error.strerror, str(shown)) from error
     if isinstance(error, EdgepackError) and str(hidden) in str(error):
         words = str(error).replace(str(hidden / _NEW), str(shown)).replace(str(hidden), str(shown))
         raise type(error)(words, error.details) from error
+
+
+def _full(hidden: Path) -> bool:
+    """Whether a disk has no more room for what is being written, or a file in it is at a limit."""
+    if shutil.disk_usage(hidden).free < _FULL:
+        return True
+    most = system.largest_file()
+    files = (path for path in hidden.rglob("*") if path.is_file())
+    return most is not None and any(path.stat().st_size >= most for path in files)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from edgepack import pooling
+from edgepack import pooling, shortage
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.manifest import Carried
 from edgepack.report import Step, silent
@@ -26,6 +26,8 @@ def carry(source: Path, folder: Path, relative: str, warn: Step = silent) -> Car
     try:
         model = onnx.load(source, load_external_data=False)
     except Exception as error:  # protobuf and OS errors share no base class
+        if shortage.of_memory(error):
+            raise
         raise _invalid(source, error) from None
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in _within(model, onnx.TensorProto)):
         raise IntegrityError(f"{source}: keeps weights in other files, which is unsafe; refused")
@@ -37,6 +39,8 @@ def carry(source: Path, folder: Path, relative: str, warn: Step = silent) -> Car
             settled = ir.to_proto(graph)
             onnx.checker.check_model(settled)
     except Exception as error:  # nor do the checker's
+        if shortage.of_memory(error):
+            raise
         raise _invalid(source, error) from None
     foreign = {node.domain for node in _within(model, onnx.NodeProto)} - _DOMAINS
     if foreign:

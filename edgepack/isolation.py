@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import psutil
 
-from edgepack import interrupts, system
+from edgepack import interrupts, shortage, system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError
 from edgepack.report import Step
 
@@ -54,7 +54,7 @@ class Bounds:
 
     def translated(self, error: Exception) -> Exception:
         """An error of the process: what no reader expects is taken for a fault of the files."""
-        if isinstance(error, MemoryError):
+        if shortage.of_memory(error):
             return self._beyond(f"{self.memory >> 20} MiB of memory")
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             return self._beyond(f"{self.written >> 20} MiB in a file")

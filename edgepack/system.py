@@ -117,6 +117,26 @@ def user() -> int | None:
     return None if sys.platform == "win32" else os.getuid()
 
 
+def largest_file() -> int | None:
+    """Bytes that a file of this process may have; None where there is no such limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def address_space() -> int | None:
+    """Bytes of address space that this process may have; None where there is no such limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def affinity() -> set[int] | None:
     """CPUs this process may run on; None on macOS, which has no masks."""
     if sys.platform == "darwin":
@@ -211,6 +231,16 @@ def return_large_blocks() -> None:
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
+
+
+def return_freed() -> None:
+    """Have glibc give back what is free in its heaps, once; it changes nothing of how it works.
+
+    A heap keeps what was freed below a block that is in use, and threads have heaps of their own.
+    Does nothing with another C library.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -23,6 +23,7 @@ CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
     "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
     "telemetry", "charset", "goals", "links", "locks", "caches", "places", "beside",
+    "shortage",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from edgepack import shortage
 from edgepack.backend import Job, quietly
 from edgepack.backends._ort_attention import fuse_attention
 from edgepack.backends._ort_half import compute_in_half
 from edgepack.backends._ort_order import sort_kernel_types
 from edgepack.backends._ort_quantize import quantize
-from edgepack.errors import UnsupportedError
+from edgepack.errors import ResourceError, UnsupportedError
 from edgepack.graph.net import save_model
 from edgepack.graph.opset import lowered
 from edgepack.graph.storage import parts, store_as_float16, unlinked
@@ -105,6 +106,10 @@ def _require_support(job: Job) -> None:
     try:
         onnxruntime.InferenceSession(str(job.model), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # the engine's own exceptions share no base class
+        if shortage.of_memory(error):
+            raise ResourceError(
+                f"{job.stage}: memory ran out ({error}); close other programs"
+            ) from None
         raise UnsupportedError(f"{job.stage}: ONNX Runtime cannot run it: {error}") from None
 
 

@@ -1,6 +1,5 @@
 """The command line: one module a command; errors become one line and an exit code here."""
 
-import errno
 import io
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import Any, cast
 import click
 
 import edgepack
-from edgepack import discovery, interrupts
+from edgepack import discovery, interrupts, shortage
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 from edgepack.report import document
 from edgepack.runtime.memory import keep_few_kernels
@@ -101,7 +100,7 @@ def _translated(error: BaseException) -> EdgepackError:
         return ResourceError(interrupts.MESSAGE)
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return UsageError(f"{error.object!r}: not a UTF-8 name; rename it")
-    if isinstance(error, MemoryError):
+    if shortage.of_memory(error):
         return ResourceError("memory ran out; close other programs or use a smaller model")
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
@@ -111,8 +110,9 @@ def _translated(error: BaseException) -> EdgepackError:
         return UnsupportedError(
             f"{error.name}: is installed and cannot be imported ({error}); install it again"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(f"{error.filename or 'disk'}: no space left; free some and try again")
+    if shortage.of_disk(error):
+        where = getattr(error, "filename", None) or "disk"
+        return ResourceError(f"{where}: no space left; free some and try again")
     if isinstance(error, OSError) and error.filename:
         return UsageError(f"{error.filename}: {error.strerror}")
     if debug:

@@ -157,13 +157,17 @@ def _stream(
     sinks: Sequence[Sink],
     step: Step,
 ) -> Speech:
-    """Write chunks as they are made. After an interrupt the file has what was spoken until then."""
+    """Write chunks as they are made.
+
+    After an interrupt, or on a full disk, the file has what was spoken until then.
+    """
     seconds = 0.0
+    writer: Writer | None = None
     try:
         with synthesizer.stream(text, settings) as stream, ExitStack() as opened:
             if output:
-                writer = opened.enter_context(Writer(output, synthesizer.sample_rate, live=True))
-                sinks = [writer, *sinks]
+                writer = Writer(output, synthesizer.sample_rate, live=True)
+                sinks = [opened.enter_context(writer), *sinks]
             for chunk in stream:
                 seconds += len(chunk) / synthesizer.sample_rate
                 for sink in sinks:
@@ -174,6 +178,12 @@ def _stream(
             raise
         raise ResourceError(
             f"interrupted; {output} has the {seconds:.2f} s that were spoken"
+        ) from None
+    except OSError:
+        if writer is None or not writer.kept:
+            raise
+        raise ResourceError(
+            f"{output}: no space left; it has the first {writer.kept:.2f} s of what was spoken"
         ) from None
     return stream.speech
 

@@ -8,9 +8,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from edgepack import discovery
+from edgepack import discovery, shortage
 from edgepack.bundle import Bundle
-from edgepack.errors import UnsupportedError
+from edgepack.errors import EdgepackError, ResourceError, UnsupportedError
 
 SESSIONS = "edgepack.runtime.sessions"
 
@@ -86,7 +86,8 @@ def advice(names: Iterable[str]) -> str:
 def imported(name: str) -> ModuleType:
     """A module of another package, whatever that does when it is imported.
 
-    Raises ModuleNotFoundError if it is not installed, UnsupportedError if it is broken.
+    Raises ModuleNotFoundError if it is not installed, UnsupportedError if it is broken,
+    ResourceError if there is no memory for its libraries.
     """
     try:
         return import_module(name)
@@ -98,10 +99,12 @@ def imported(name: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> UnsupportedError:
+def _broken(name: str, error: Exception) -> EdgepackError:
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if shortage.of_memory(error):
+        return ResourceError(f"{name}: memory ran out while it was loaded ({said}); close programs")
     return UnsupportedError(
-        f"{name}: is installed and cannot be imported ({type(error).__name__}: {error}); install "
-        "it again"
+        f"{name}: is installed and cannot be imported ({said}); install it again"
     )
 
 

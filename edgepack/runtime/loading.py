@@ -22,6 +22,7 @@ from edgepack.runtime.fit import recorded, require_caches, require_fit, require_
 from edgepack.runtime.flow import FlowDecoder
 from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
+from edgepack.runtime.memory import require_room
 from edgepack.runtime.normalization import Normalization, Reader, normalizers
 from edgepack.runtime.opened_voices import OpenedVoices
 from edgepack.runtime.prompts import Prompts
@@ -200,6 +201,7 @@ def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) 
         bundle.check(variant.files)
         bundle.check_folder(file)
         path = bundle.path(file)
+        require_room(str(path))
         session = runner.open(path, stage.states, options)
         if (shapes := session.shapes()) is not None:
             require_shapes(name, shapes, recorded(bundle)[name], path)

@@ -6,13 +6,14 @@ from pathlib import Path
 import psutil
 
 from edgepack.errors import ResourceError
-from edgepack.system import peak_rss_bytes, restart_peak, return_large_blocks
+from edgepack.system import address_space, peak_rss_bytes, restart_peak, return_large_blocks
 
 __all__ = [
-    "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require", "restart_peak",
-    "return_large_blocks", "rss_bytes",
+    "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require", "require_room",
+    "restart_peak", "return_large_blocks", "rss_bytes",
 ]  # fmt: skip
 
+_LEAST_ROOM = 256 << 20  # for stacks and heaps of an engine's threads, and blocks to compute with
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -24,7 +25,8 @@ def rss_bytes() -> int:
 def available_bytes() -> int | None:
     """Memory that this machine can still give, within its control group; None if it does not say.
 
-    The group is that of cgroup v2: `memory.max` and `memory.current`.
+    The group is that of cgroup v2: `memory.max` and `memory.current`. A limit of address space is
+    one of memory too.
     """
     try:
         left = int(psutil.virtual_memory().available)
@@ -37,7 +39,28 @@ def available_bytes() -> int | None:
             left = min(left, max(0, int(most) - used))
     except (OSError, ValueError):
         pass
-    return left
+    room = _room()
+    return left if room is None else min(left, room)
+
+
+def _room() -> int | None:
+    """Address space that this process may still take; None without a limit."""
+    most = address_space()
+    return None if most is None else max(0, most - int(psutil.Process().memory_info().vms))
+
+
+def require_room(what: str) -> None:
+    """Raise ResourceError if a limit of address space is as good as reached.
+
+    Engines start threads when they load or first run a network. Some wait without end for one that
+    there was no stack for, or crash.
+    """
+    room = _room()
+    if room is not None and room < _LEAST_ROOM:
+        raise ResourceError(
+            f"{what}: {room / 1e6:.0f} MB are left of the limit of address space, which engines "
+            "need more of; raise it (ulimit -v)"
+        )
 
 
 def require(needed: int, most: int | None, what: str) -> None:

@@ -9,15 +9,13 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from edgepack import discovery
+from edgepack import discovery, shortage
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
 from edgepack.runtime.installed import SESSIONS, imported
 
 Feeds = Mapping[str, np.ndarray]
 
-# How engines say that memory ran out; none has an exception of its own for it.
-_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "BFCArena")
 _LONGEST = 600  # characters of an engine's message
 
 
@@ -166,9 +164,9 @@ def translated(where: object, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = str(error).strip()[:_LONGEST] or type(error).__name__
-        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        if shortage.of_memory(error):
             raise ResourceError(
-                f"{where}: memory ran out ({text.splitlines()[0]}); use a shorter text or "
+                f"{where}: memory ran out ({text.splitlines()[-1]}); use a shorter text or "
                 "--memory low, or close other programs"
             ) from None
         raise EngineError(f"{where}: {what} it: {text}") from None
@@ -209,7 +207,11 @@ class Engine(Protocol):
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`; UnsupportedError if its package is not installed, or broken."""
+    """The engine called `name`.
+
+    Raises UnsupportedError if its package is not installed or broken, ResourceError if there is no
+    memory for its libraries.
+    """
     found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
     try:
         imported(found.distribution)

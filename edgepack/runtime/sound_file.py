@@ -1,16 +1,17 @@
 """Sound files to write, whole or while they grow. Waveforms are float32 in ±1."""
 
+import io
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 
-from edgepack import places
+from edgepack import places, shortage
 from edgepack.atomic import NewFile, naming
 from edgepack.errors import UnsupportedError, UsageError
 
@@ -73,10 +74,15 @@ class Writer:
     Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
     it becomes no file. A device or a pipe gets a file that is whole, or `live` a wav file whose
     samples go there as they come. With `path` "-" raw 16-bit samples go to standard output so.
+
+    Of sound that is spoken `live` what was heard is not lost if the disk is full: what is on it
+    becomes the file, if that is a WAV (encoders cannot end theirs), and `kept` has its seconds.
     """
 
     def __init__(self, path: Path, rate: int, *, live: bool = False) -> None:
         """Begin the file; raises UsageError for a format that is not written, or no folder."""
+        self.kept = 0.0
+        self._live = live
         self._written = False
         self._path = path
         self._out: BinaryIO | None = None
@@ -123,7 +129,6 @@ class Writer:
             if self._disk.error is None:
                 raise UnsupportedError(f"{self._path}: cannot be written ({error})") from None
         if self._disk.error:
-            self._new.discard()  # and what libsndfile still has to write goes nowhere
             with naming(self._path):
                 raise self._disk.error
 
@@ -139,43 +144,62 @@ class Writer:
         interrupted = kind is not None and not issubclass(kind, Exception)
         kept = kind is None or (interrupted and self._written)
         try:
-            if kept:
+            if kept and not self._disk.error:
                 with self._told():
                     self._file.close()
                 self._new.commit()
             else:
-                self._file.close()
+                with suppress(soundfile.LibsndfileError, AssertionError):
+                    self._file.close()
         finally:
+            full = self._disk.error is not None and shortage.of_disk(self._disk.error)
+            if full and self._live and format_of(self._path) == FORMATS[".wav"]:
+                self._keep()
             self._new.discard()
+
+    def _keep(self) -> None:
+        """Let what is on a full disk become the file, if there is sound in it."""
+        self._new.file.seek(0)
+        with suppress(soundfile.LibsndfileError), soundfile.SoundFile(self._new.file) as file:
+            self.kept = file.frames / file.samplerate
+        if self.kept:
+            self._new.commit()
 
 
 class _Disk:
     """A file for libsndfile, which does not know errors of Python: the first is kept in `error`.
 
-    After it nothing more is written, also when libsndfile closes a file that is closed already.
+    After it the file grows no more, also when libsndfile closes it; its header can still be
+    written over.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+        # What was written has to be on the disk, and not in a buffer.
+        self._raw = file.raw if isinstance(file, io.BufferedRandom) else file
+        self._size = 0
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        return self._try(lambda: self.file.write(data))
+        if self._raw.closed:
+            return 0
+        whole, done = memoryview(data), 0
+        try:
+            if self.error and self._raw.tell() + len(whole) > self._size:
+                return 0
+            while done < len(whole):
+                done += self._raw.write(whole[done:]) or 0
+            self._size = max(self._size, self._raw.tell())
+        except OSError as error:
+            self.error = self.error or error
+            self._size = self._raw.tell() // 2 * 2  # whole samples
+            self._raw.truncate(self._size)
+        return done
 
     def read(self, size: int = -1) -> bytes:
-        return b"" if self.file.closed else self.file.read(size)
+        return b"" if self._raw.closed else self._raw.read(size) or b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._try(lambda: self.file.seek(offset, whence))  # writes what is buffered first
+        return 0 if self._raw.closed else self._raw.seek(offset, whence)
 
     def tell(self) -> int:
-        return self._try(self.file.tell)
-
-    def _try(self, operation: Callable[[], int]) -> int:
-        if self.error or self.file.closed:
-            return 0
-        try:
-            return operation()
-        except OSError as error:
-            self.error = error
-            return 0
+        return 0 if self._raw.closed else self._raw.tell()

@@ -13,6 +13,7 @@ from edgepack.runtime import guards
 from edgepack.runtime.flow import Condition, change_speed
 from edgepack.runtime.lexicon import Lexicon
 from edgepack.runtime.loading import Loaded
+from edgepack.runtime.memory import require_room
 from edgepack.runtime.plain import heard
 from edgepack.runtime.sampling import Sampler, inverse_cdf, repetition_aware
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
@@ -128,6 +129,7 @@ class Speaker:
         self, number: int, manner: Manner, sentence: Sentence
     ) -> Generator[int, None, None]:
         """Speech tokens of a sentence."""
+        require_room(f"utterance {number + 1}")
         decoder = self.loaded.decoder
         prompt_text, prompt = self._prompt(manner)
         begun = None
@@ -192,6 +194,7 @@ class Speaker:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mel and audio of speech tokens; both empty for no tokens."""
         flow, vocoder, settings = self.loaded.flow, self.loaded.vocoder, manner.settings
+        require_room(f"the sound of utterance {number + 1}")
         if not tokens:
             return np.zeros((1, flow.settings.mels, 0), np.float32), np.zeros(0, np.float32)
         solver = self.loaded.solver(settings.solver, settings.steps)

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from edgepack import discovery
+from edgepack import discovery, shortage
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
 from edgepack.runtime.enrol import Enroller
 from edgepack.runtime.loading import Loaded, kept_rows, open_enroller, open_stage
@@ -181,7 +181,8 @@ def run(loaded: Loaded, folder: Path) -> list[Row]:
         try:
             check(vectors, subject)
         except Exception as error:  # an engine's or numpy's, for an id or a shape it cannot take
-            if isinstance(error, EdgepackError) and not isinstance(error, EngineError):
+            ours = isinstance(error, EdgepackError) and not isinstance(error, EngineError)
+            if ours or shortage.of_memory(error):
                 raise
             raise UsageError(
                 f"{folder}: {name}.npz does not fit this bundle; is it of this checkpoint? "

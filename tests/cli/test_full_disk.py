@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import Build, Checkpoints
 
-from cli import contents
+from cli import contents, samples
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
 
@@ -25,13 +26,44 @@ def limited(folder: Path, size: int, *arguments: object) -> "subprocess.Complete
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("how", [[], ["--stream"], ["-o", "a.flac"]])
+@pytest.mark.parametrize("how", [[], ["-o", "a.flac"], ["--stream", "-o", "a.flac"]])
 def test_speaking(bundle: Build, tmp_path: Path, how: Sequence[str]) -> None:
     ran = limited(tmp_path, 4000, "run", bundle("tiny"), "hello", "--guard", "warn", *how)
     assert ran.returncode == 5, ran.stderr
     assert ran.stderr.count("\n") == 1
     name = how[-1] if "-o" in how else "out.wav"
     assert f"edgepack: {name}: no space left" in ran.stderr
+    assert contents(tmp_path) == {}
+
+
+def test_a_stream_leaves_what_was_spoken(bundle: Build, tmp_path: Path) -> None:
+    """As after Ctrl-C: a file that everything can read, and how long it is."""
+    ran = limited(tmp_path, 4001, "run", bundle("tiny"), "hello", "--guard", "warn", "--stream")
+    assert ran.returncode == 5, ran.stderr
+    assert ran.stderr == (
+        "edgepack: out.wav: no space left; it has the first 0.08 s of what was spoken\n"
+    )
+    assert list(contents(tmp_path)) == ["out.wav"]
+    rate, kept = samples(tmp_path / "out.wav")
+    whole = run(bundle("tiny"), tmp_path)
+    assert len(kept) == (4000 - 44) // 2
+    assert rate == whole[0]
+    assert kept.tolist() == whole[1][: len(kept)].tolist()
+
+
+def run(bundle: Path, folder: Path) -> tuple[int, np.ndarray]:
+    """Rate and samples of the same without a limit."""
+    command = ["run", bundle, "hello", "--guard", "warn", "--stream", "-o", "whole.wav"]
+    subprocess.run([*EDGEPACK, *map(str, command)], check=True, cwd=folder, capture_output=True)
+    return samples(folder / "whole.wav")
+
+
+def test_a_stream_of_nothing_leaves_nothing(bundle: Build, tmp_path: Path) -> None:
+    ran = limited(tmp_path, 20, "run", bundle("tiny"), "hello", "--guard", "warn", "--stream")
+    assert (ran.returncode, ran.stderr) == (
+        5,
+        "edgepack: out.wav: no space left; free some and try again\n",
+    )
     assert contents(tmp_path) == {}
 
 

@@ -72,9 +72,7 @@ def read(path: Path) -> list[tuple[float, float]]:
         table = csv.DictReader(charset.read(path).splitlines())
         if {"t_s", "w"}.difference(table.fieldnames or ()):
             shown = ",".join(table.fieldnames or ()) or "nothing"
-            raise UnusableError(
-                f"{path}: not a CSV with columns t_s,w; its first line has {shown}"
-            )
+            raise UnusableError(f"{path}: not a CSV with columns t_s,w; its first line has {shown}")
         rows = [(_number(row["t_s"]), _number(row["w"])) for row in table]
     except OSError as error:
         raise UnusableError(f"{path}: {error.strerror}") from None

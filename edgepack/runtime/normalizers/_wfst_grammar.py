@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from edgepack.errors import IntegrityError
+from edgepack import shortage
+from edgepack.errors import IntegrityError, ResourceError
 from edgepack.runtime.normalization import Normalize, Refused
 
 _Order = Mapping[str, Sequence[str]]
@@ -161,6 +162,7 @@ def grammar(locale: str, files: Sequence[Path]) -> Normalize:
     """A grammar from its tagger and its verbaliser file, which are trusted.
 
     Raises IntegrityError for a file that kaldifst refuses; one that was changed may also crash it.
+    ResourceError if there was no memory for it.
     """
     import kaldifst
 
@@ -169,5 +171,9 @@ def grammar(locale: str, files: Sequence[Path]) -> Normalize:
         try:
             loaded.append(kaldifst.TextNormalizer(str(file)))
         except (RuntimeError, MemoryError, ValueError) as error:
+            if shortage.of_memory(error):
+                raise ResourceError(
+                    f"{file}: memory ran out while kaldifst read it; close other programs"
+                ) from None
             raise IntegrityError(f"{file}: kaldifst cannot read it: {error}") from None
     return Grammar(loaded[0], loaded[1], ORDERS[locale], needs_digit=locale != "en")

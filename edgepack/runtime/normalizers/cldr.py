@@ -270,7 +270,7 @@ class _Cldr:
         try:
             importlib.import_module("num2words")
             importlib.import_module("babel")
-        except ImportError:
+        except ModuleNotFoundError:
             raise UnsupportedError(
                 "num2words or Babel is not installed; pip install num2words Babel"
             ) from None

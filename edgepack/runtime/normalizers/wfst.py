@@ -1,11 +1,11 @@
 """WeTextProcessing grammars (two finite-state transducers each), run by kaldifst."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.runtime.installed import imported
 from edgepack.runtime.normalization import Normalize
 from edgepack.runtime.normalizers import _rules_en, _rules_zh
 from edgepack.runtime.normalizers._rules import Rule, Ruled
@@ -23,8 +23,8 @@ class _Wfst:
         The files are its tagger and its verbaliser, in this order, known or tried.
         """
         try:
-            importlib.import_module("kaldifst")
-        except ImportError:
+            imported("kaldifst")
+        except ModuleNotFoundError:
             raise UnsupportedError("kaldifst is not installed; pip install kaldifst") from None
         if locale not in ORDERS:
             raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(ORDERS)}")

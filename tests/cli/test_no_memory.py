@@ -1,0 +1,62 @@
+"""A limit of address space: exit 5 in one line, whichever library meets it, and nothing is left."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import RUNTIMES, Build, Checkpoints
+
+from cli import contents
+
+EDGEPACK = [sys.executable, "-m", "edgepack"]
+NOISE = ["--guard", "warn"]
+MEASURED = ["--rounds", "1", "--sentences", "1"]
+
+
+def limited(folder: Path, megabytes: int, *arguments: object) -> str:
+    """The error of `edgepack ARGUMENTS...` where it may have so much address space."""
+    limit = megabytes << 20
+    ran = subprocess.run(
+        [*EDGEPACK, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=folder,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")}, timeout=100,
+    )  # fmt: skip
+    assert ran.returncode == 5, (megabytes, ran)
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    assert ran.stderr.startswith("edgepack: "), ran.stderr
+    return ran.stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("how", [[], ["--stream"]])
+def test_speaking(bundle: Build, tmp_path: Path, runtime: str, how: list[str]) -> None:
+    """From where Python starts to where an engine's libraries, threads and networks find none."""
+    for megabytes in (200, 300):
+        limited(
+            tmp_path, megabytes, "run", bundle("tiny"), "hello", "--format", runtime, *NOISE, *how
+        )
+    assert contents(tmp_path) == {}
+
+
+def test_networks_that_are_too_much(bundle: Build, tmp_path: Path) -> None:
+    for megabytes in (500, 750, 1000):
+        request = ["run", bundle("tiny"), "hello", "--format", "openvino", *NOISE]
+        assert "limit of address space" in limited(tmp_path, megabytes, *request)
+    assert contents(tmp_path) == {}
+
+
+def test_measuring(bundle: Build, tmp_path: Path) -> None:
+    for command in (["bench", "--no-long", "--baseline", "0", "-o", "a.json"], ["tune"]):
+        name, *more = command
+        limited(tmp_path, 400, name, bundle("tiny"), *more, "--format", "openvino", *MEASURED, "-q")
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_building(checkpoints: Checkpoints, tmp_path: Path, runtime: str) -> None:
+    request = ["build", checkpoints("tiny"), "-t", "intel-cpu", "--format", runtime, "-o", "a/b"]
+    limited(tmp_path, 300, *request, "-q")
+    assert not (tmp_path / "a").exists()
