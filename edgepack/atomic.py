@@ -1,12 +1,17 @@
 """Files and folders that appear whole or not at all, at whatever moment a process is killed.
 
+Links are written through: what they lead to is replaced. Devices and pipes are not replaced, but
+get what is written, when it is whole (`places`).
+
 What is being written is beside its place under a hidden name, `.NAME.TOKEN.tmp`, and its writer
 holds a lock on it. A lock ends with the process that holds it, in whichever container that is: what
 can be locked was left behind, and whoever writes to the same place next clears it away.
 """
 
 import contextlib
+import errno
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -15,29 +20,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from edgepack import system
+from edgepack import places, system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
 _FULL = 1 << 16  # bytes that are free on a disk that is full: a few may not be used
+# What cannot be replaced can still be written to: a mount point, as one file of a container is, and
+# another user's file in a folder where everybody may only remove their own.
+_HELD = (errno.EBUSY, errno.EPERM)
 _LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
 
 
 class NewFile:
     """A file that is being written: `commit` puts it in its place, `discard` leaves no trace.
 
-    If the place is a symbolic link, what it points to is replaced.
+    If the place is a symbolic link, what it points to is replaced; if it is a device or a pipe,
+    the file is in memory until `commit` writes it there.
     """
 
     def __init__(self, path: Path) -> None:
         """Open it for reading and writing; its folder has to exist."""
         self._path = path
         self._place = _place(path)
+        self._temporary: Path | None = None
+        self.file: BinaryIO
+        if places.keeps_its_name(path):
+            self.file = io.BytesIO()
+            return
         clear(self._place)
         while True:
             self._temporary = _hidden(self._place)
             with naming(path):
-                self.file: BinaryIO = self._temporary.open("x+b")
+                self.file = self._temporary.open("x+b")
             if _held(self.file):
                 break
             self.file.close()  # somebody is clearing it away
@@ -46,22 +60,37 @@ class NewFile:
         """Bring the content to the disk, then give it its name in one step."""
         try:
             with naming(self._path):
+                if self._temporary is None:
+                    self._pour()
+                    return
                 self.file.flush()
                 os.fsync(self.file.fileno())
                 if not system.LOCKS:  # Windows renames no open file; elsewhere the lock has to stay
                     self.file.close()
-                self._temporary.replace(self._place)
+                try:
+                    self._temporary.replace(self._place)
+                except OSError as error:
+                    if error.errno not in _HELD or self.file.closed:
+                        raise
+                    self._pour()
                 system.sync(self._place.parent)
         finally:
             self.discard()
 
+    def _pour(self) -> None:
+        """Write the content into what is there."""
+        self.file.seek(0)
+        with places.opened(self._path) as out:
+            shutil.copyfileobj(self.file, out)
+
     def discard(self) -> None:
         """Close it, and remove it if it has no name yet."""
-        if system.LOCKS:
+        if system.LOCKS and self._temporary:
             self._temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # what is still in its buffer, for a full disk
             self.file.close()
-        self._temporary.unlink(missing_ok=True)
+        if self._temporary:
+            self._temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -79,8 +108,13 @@ def require_writable(path: Path) -> None:
     """Raise UsageError or OSError if no file could be written there, by beginning one."""
     if path.is_dir():
         raise UsageError(f"{path}: not a file name but a folder; give a name in it")
-    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+    if places.keeps_its_name(path):
+        places.require_open(path)
+        return
+    if not path.parent.is_dir():
         raise UsageError(f"{path}: not a file name in a folder that exists")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     NewFile(path).discard()
 
 
@@ -94,6 +128,17 @@ def require_writable_folder(folder: Path) -> None:
         hidden = _hidden(above / "folder")
         hidden.mkdir()
         hidden.rmdir()
+
+
+def require_replaceable_folder(folder: Path) -> None:
+    """The same for a folder that is to be replaced as a whole, and so changes the one above it."""
+    place = _place(folder)
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UsageError(f"{folder}: something else than a folder is in the way; remove it")
+    if os.path.ismount(place):
+        raise UsageError(f"{folder}: a mount point, which cannot be replaced; give another folder")
+    with naming(folder):
+        require_writable_folder(place.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -110,6 +155,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """A folder with those above it; what was made and is empty goes away if the block fails."""
+    folder = _place(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +187,11 @@ def filling(folder: Path) -> Iterator[Path]:
         with naming(folder):
             yield new
         for path in new.iterdir():
-            path.replace(folder / path.name)
+            place = folder / path.name
+            if place.is_symlink() or places.keeps_its_name(place):
+                write_atomically(place, path.read_bytes())
+            else:
+                path.replace(place)
 
 
 @contextlib.contextmanager
@@ -198,6 +248,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     An existing folder is exchanged in one step where the kernel can. Elsewhere it is set aside for
     a moment; if the process is killed then, `clear` puts it back.
     """
+    require_replaceable_folder(folder)
     place = _place(folder)
     with _hidden_folder(place, folder) as new:
         yield new

@@ -99,8 +99,8 @@ def hold(lot: Lot, judge: Judge, scratch: Path, step: Step) -> tuple[list[Path],
     offers: list[Offer] = []
     base: Yardstick | None = None
     # fp32 first: the others are timed against it.
-    for name in sorted(lot.recipes, key=lambda name: name != "fp32"):
-        step(f"{runtime}: {stage} with {name}")
+    for number, name in enumerate(sorted(lot.recipes, key=lambda name: name != "fp32"), 1):
+        step(f"{stage} with {name}, recipe {number} of {len(lot.recipes)}")
         folder = scratch / stage / name
         folder.mkdir(parents=True)
         try:
@@ -142,7 +142,7 @@ def _ranked(
         best = next(offer for offer in offers if offer.recipe == ranked[0].recipe)
         if best.recipe == "fp32" or best.verdict or best.recipe in examined:
             return ranked
-        step(f"{runtime}: the whole exam of {stage} with {best.recipe}")
+        step(f"the whole exam of {stage} with {best.recipe}")
         session = _opened(best, made[best.recipe], lot, judge)
         offers[offers.index(best)] = _examined(best, session, lot, judge, whole=True)
         examined.add(best.recipe)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from edgepack import consistency, links, locks
-from edgepack.atomic import clear, write_atomically
+from edgepack.atomic import clear, require_replaceable_folder, write_atomically
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
 from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
 
@@ -165,6 +165,15 @@ def open_bundle(folder: Path) -> Bundle:
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
     return Bundle(folder, manifest)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Raise UsageError or OSError if a bundle could not be put there in place of what is there."""
+    if links.of_hub(folder):
+        raise UsageError(
+            f"{folder}: in the cache of a hub, which shares its files; give another folder"
+        )
+    require_replaceable_folder(folder)
 
 
 def _instead(folder: Path) -> str:

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from edgepack import system
 from edgepack.report import note
 
 
@@ -30,11 +31,11 @@ def folder() -> Path:
 @functools.cache
 def _temporary() -> Path:
     """A folder that is only this user's: what is in it is trusted."""
-    own = Path(tempfile.gettempdir(), f"edgepack-{getattr(os, 'getuid', lambda: 0)()}")
+    own = Path(tempfile.gettempdir(), f"edgepack-{system.user() or 0}")
     with suppress(FileExistsError):
         own.mkdir(mode=0o700)
     state = own.lstat()
-    ours = not hasattr(os, "getuid") or state.st_uid == os.getuid()
+    ours = system.user() in (None, state.st_uid)
     if not stat.S_ISDIR(state.st_mode) or not ours or state.st_mode & 0o022:
         own = Path(tempfile.mkdtemp(prefix="edgepack-"))  # somebody else has that name
     if multiprocessing.parent_process() is None:  # once, not once a process of a build

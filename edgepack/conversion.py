@@ -12,7 +12,7 @@ from edgepack.manifest import Variant
 from edgepack.measurements import Offer
 from edgepack.metrics import Limits, Values
 from edgepack.recipe import named
-from edgepack.report import Step
+from edgepack.report import Step, within
 from edgepack.runtime.gpu.placement import ON_CPU
 from edgepack.runtime.loading import Host, load, with_session
 from edgepack.runtime.session import engine
@@ -56,18 +56,19 @@ def convert(work: Conversion, step: Step) -> dict[str, Converted]:
     judge = _judge(work) if any(len(lot.recipes) > 1 for lot in work.lots) else None
     made = {}
     held_to: dict[gates.Part, Limits] = {}  # of what is in place
-    for lot in work.lots:
+    for number, lot in enumerate(work.lots, 1):
+        at = within(step, f"{work.runtime}, network {number} of {len(work.lots)}")
         part = gates.part_of(lot.job.stage)
         lot = lot.beside(held_to.get(part, {}))
         offers: Sequence[Offer] = ()
         if judge is None or len(lot.recipes) == 1:
             recipe = named(work.runtime, lot.recipes[0])
-            step(f"{work.runtime}: converting {lot.job.stage}")
+            at(f"converting {lot.job.stage}")
             files = converted(lot.job, recipe)
         else:
-            files, offers = hold(lot, judge, work.scratch, step)
+            files, offers = hold(lot, judge, work.scratch, at)
             recipe = named(work.runtime, offers[0].recipe)
-        step(f"{work.runtime}: checking {lot.job.stage}")
+        at(f"checking {lot.job.stage}")
         stage, precision = lot.job.stage, recipe.precision
         options = Host(work.runtime, work.threads).options(stage, precision)
         session = engine(recipe.engine).open(files[0], lot.job.states, options)

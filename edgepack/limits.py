@@ -1,15 +1,21 @@
-"""The limits that networks of a bundle are held to: of the precision that each of them has."""
+"""The limits that networks of a bundle are held to: of the precision that each of them has.
 
-from collections.abc import Mapping
+And what is said of a runtime that does not keep them, while others may have.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from edgepack.discovery import unknown
-from edgepack.errors import UsageError
+from edgepack.errors import GateError, UnsupportedError, UsageError
 from edgepack.manifest import Variant
-from edgepack.metrics import Limits
+from edgepack.metrics import Limits, Quality
 from edgepack.plan import Plan
 from edgepack.ranges import Precision
 from edgepack.recipe import PRECISIONS, QUANTIZED, named, runtimes
-from edgepack.target import TargetProfile
+from edgepack.runtime.session import EngineError
+from edgepack.target import TargetProfile, formats
 from edgepack.verification import gates
 
 
@@ -60,6 +66,37 @@ def of_runtime(
         judged = [_judged_as(profile, s, variants[s][runtime].precision) for s in part.stages]
         found |= _of(profile, part, max(judged, key=PRECISIONS.index))
     return found
+
+
+def require_passed(folder: Path, quality: Quality) -> None:
+    """Raise GateError if a runtime of the bundle to be failed its exam, with those that passed."""
+    if not quality.failed:
+        return
+    passed = [r for r in quality.limits if not any(w.startswith(f"{r}: ") for w in quality.failed)]
+    told = f"{' and '.join(passed)} passed; " if passed else ""
+    first = f"{formats(passed)}, " if passed else ""
+    raise GateError(
+        f"{folder}: {'; '.join(quality.failed)}; {told}no bundle was written. "
+        f"Try {first}another --precision, or --allow-failed-gate"
+    )
+
+
+@contextmanager
+def blamed(runtime: str, done: Collection[str], profile: TargetProfile) -> Iterator[None]:
+    """Let what a runtime cannot do, or does wrongly, say how to build without that runtime.
+
+    `done` are runtimes that the same was done for. What ran out is no fault of one.
+    """
+    try:
+        yield
+    except (GateError, UnsupportedError, EngineError) as error:
+        waiting = [r for r in profile.runtimes if r != runtime and r not in done]
+        others = [r for r in profile.runtimes if r in done] or waiting
+        if others:
+            far = "got this far without a fault" if done else "not tried yet"
+            advice = f"{' and '.join(others)} {far}: try {formats(others)}"
+            error.args = (f"{runtime} failed: {error}; {advice}",)
+        raise
 
 
 def _judged_as(profile: TargetProfile, stage: str, precision: Precision) -> Precision:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from edgepack import beside
 from edgepack.atomic import write_atomically
 from edgepack.bundle import Bundle
 from edgepack.metrics import Values
 from edgepack.ranges import Struct
 
+_ENDING = "build.json"
 _MOST_BYTES = 16 << 20
 
 
@@ -64,8 +66,7 @@ class Lap:
 
 def place(bundle: Path) -> Path:
     """The file of a bundle's measurements."""
-    folder = bundle.resolve()
-    return folder.with_name(f"{folder.name}.build.json")
+    return beside.place(bundle, _ENDING)
 
 
 def write(bundle: Path, measured: Measurements) -> None:
@@ -75,7 +76,7 @@ def write(bundle: Path, measured: Measurements) -> None:
 
 def read(bundle: Bundle) -> Measurements | None:
     """The measurements of a bundle; None if there are none that can be read."""
-    path = place(bundle.folder)
+    path = beside.found(bundle.folder, _ENDING)
     try:
         if path.stat().st_size > _MOST_BYTES:
             return None

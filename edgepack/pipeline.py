@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import atomic, budget, bundle, limits, locks, measurements
+from edgepack import atomic, budget, bundle, limits, locks, measurements, schedule
 from edgepack.assembly import Contents, all_voices, describe, enrolment_networks
 from edgepack.auction import Lot
 from edgepack.backend import Job
@@ -29,7 +29,7 @@ from edgepack.measurements import Lap, Measurements
 from edgepack.metrics import Limit, Limits, Quality, Values
 from edgepack.plan import BuildRequest, Plan, Source, plan, require_possible, source_key
 from edgepack.recipe import QUANTIZED, named
-from edgepack.report import Step, silent
+from edgepack.report import Parts, Step, silent
 from edgepack.runtime import audio, prompting
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.cpu import plan as cpu_plan
@@ -62,16 +62,21 @@ class Built:
     warnings: Sequence[str] = ()
 
 
-def build(request: BuildRequest, step: Step = silent) -> list[Built]:
-    """Build every target, one process at a time. If one fails, its folder is left as it was."""
+def build(request: BuildRequest, step: Step = silent, told: Step = silent) -> list[Built]:
+    """Build every target, one process at a time. If one fails, its folder is left as it was.
+
+    How long it will take is `told` when that is known, if anything has to be built.
+    """
     require_possible(request)
     step("reading the checkpoint")
     source, plans = planned(request, step)
     with locks.alone(*(wanted.folder for wanted in plans)):
-        return _all(request, source, plans, step)
+        return _all(request, source, plans, step, told)
 
 
-def _all(request: BuildRequest, source: Source, plans: Sequence[Plan], step: Step) -> list[Built]:
+def _all(
+    request: BuildRequest, source: Source, plans: Sequence[Plan], step: Step, told: Step
+) -> list[Built]:
     _clear(request, plans)
     built = {
         p.target: replace(found, warnings=source.notes)
@@ -79,28 +84,30 @@ def _all(request: BuildRequest, source: Source, plans: Sequence[Plan], step: Ste
         if (found := _existing(p, force=request.force))
     }
     missing = [p for p in plans if p.target not in built]
-    if _needs_trial(missing, gates.STAGES):
+    for wanted in missing:
+        bundle.require_replaceable(wanted.folder)
+        atomic.require_writable(measurements.place(wanted.folder))
+    if any(p.needs_speech(gates.STAGES) for p in missing):
         require_speaker(request, source)
     if missing:
-        size = sum(source.checkpoint.file(name).stat().st_size for name in source.hashes)
-        budget.require_disk(request.output, size, [p.profile for p in missing])
+        budget.require_disk(request.output, source.bytes, [p.profile for p in missing])
+        parts = schedule.parts(step, told, schedule.sizes(source, missing))
         with atomic.temporary_folder(request.output / _HUB) as folder:
-            contents, seconds = _contents(request, source, folder, step)
+            contents, seconds = _contents(request, source, folder, parts)
             trial = None
             names = [stage.name for stage in contents.stages]
-            if _needs_trial(missing, names):
+            if any(p.needs_speech(names) for p in missing):
                 clock = Lap(seconds)
+                parts.begin(schedule.CALIBRATION)
                 key = source_key(request, source)
                 solving = any(
-                    p.solver(runtime, names) != REFERENCE
-                    for p in missing
-                    for runtime in p.profile.runtimes
+                    p.solves(runtime, names) for p in missing for runtime in p.profile.runtimes
                 )
-                trial = prepare(request, source, contents, key, step, solving=solving)
+                trial = prepare(request, source, contents, key, parts, solving=solving)
                 clock.lap("calibration")
             for wanted in missing:
                 built[wanted.target] = _make(
-                    request, source, contents, trial, wanted, seconds, step
+                    request, source, contents, trial, wanted, seconds, parts
                 )
     return [built[p.target] for p in plans]
 
@@ -163,19 +170,22 @@ def _threads() -> int:
 
 
 def _contents(
-    request: BuildRequest, source: Source, folder: Path, step: Step
+    request: BuildRequest, source: Source, folder: Path, step: Parts
 ) -> tuple[Contents, dict[str, float]]:
     """Text, the fp32 hub with its answers to the self-test, and voices; seconds by build step."""
     clock = Lap()
     step("preparing text" if not request.languages else "trimming the text vocabulary")
     text = text_assets(request, source)
     clock.lap("text")
+    step.begin(schedule.NETWORKS)
     checkpoint = source.checkpoint
     bounds = writing(checkpoint.folder)
     stages = isolated(author, checkpoint, text.rows, folder, step=step, bounds=bounds)
     clock.lap("networks")
+    step.begin(schedule.REFERENCE)
     calls = isolated(answers, stages, step=step)
     clock.lap("reference")
+    step.begin(schedule.VOICES)
     warnings = [
         problem
         for wanted in request.voices
@@ -194,12 +204,12 @@ def _make(
     trial: Trial | None,
     wanted: Plan,
     before: Mapping[str, float],
-    step: Step,
+    step: Parts,
 ) -> Built:
     """Convert, compare, examine, and put the bundle together; it appears whole or not at all."""
     clock = Lap(dict(before))
     profile = wanted.profile
-    if trial and _needs_trial([wanted], [stage.name for stage in contents.stages]):
+    if trial and wanted.needs_speech([stage.name for stage in contents.stages]):
         contents = replace(contents, calls={**contents.calls, **trial.calls})
     else:  # it is there for another target of the same request
         trial = None
@@ -216,7 +226,9 @@ def _make(
                 profile.architecture == platform.machine(),
                 request.allow_failed_gate,
             )
-            made[runtime] = isolated(convert, work, step=step)
+            step.begin((schedule.CONVERSION, wanted.target, runtime))
+            with limits.blamed(runtime, made, profile):
+                made[runtime] = isolated(convert, work, step=step)
             clock.lap(runtime)
         variants = _variants(wanted, contents.stages, made)
         solvers = _solvers(
@@ -232,23 +244,21 @@ def _make(
         (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         require_ready(Bundle(folder, manifest))
         budget.require_size(manifest, profile)
-        peaks = {
-            runtime: isolated(peak, folder, runtime, _threads(), step=step)
-            for runtime in (profile.runtimes if profile.memory or profile.gpu else ())
-        }
+        peaks: dict[str, int] = {}
+        for runtime in profile.runtimes if profile.memory or profile.gpu else ():
+            step.begin((schedule.MEMORY, wanted.target, runtime))
+            with limits.blamed(runtime, peaks, profile):
+                peaks[runtime] = isolated(peak, folder, runtime, _threads(), step=step)
         budget.require_memory(wanted.target, profile, peaks)
         if examined:
             held_to = {
                 runtime: limits.of_runtime(profile, runtime, variants)
                 for runtime in profile.runtimes
             }
-            quality = _quality(folder, held_to, solvers, step)
+            quality = _quality(folder, wanted, held_to, solvers, step)
             clock.lap("exam")
-            if quality.failed and not request.allow_failed_gate:
-                raise GateError(
-                    f"{wanted.folder}: {'; '.join(quality.failed)}; no bundle was written. "
-                    "Try another --precision, or --allow-failed-gate"
-                )
+            if not request.allow_failed_gate:
+                limits.require_passed(wanted.folder, quality)
             manifest = msgspec.structs.replace(manifest, quality=quality)
             (folder / bundle.MANIFEST).write_bytes(encode(manifest))
         bundle.open_bundle(folder)  # whether a device would
@@ -289,14 +299,14 @@ def _solvers(
     folder: Path,
     trial: Trial | None,
     lenient: bool,
-    step: Step,
+    step: Parts,
 ) -> dict[str, Calibrated]:
     """The solver of each runtime that is to have another than the checkpoint's own."""
     names = [stage.name for stage in contents.stages]
     host = source.family.host(source.checkpoint)
     policy = wanted.profile.solver
     bound = Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
-    found = {}
+    found: dict[str, Calibrated] = {}
     for runtime in wanted.profile.runtimes:
         table = wanted.solver(runtime, names)
         if table == REFERENCE or trial is None or trial.solving is None:
@@ -311,7 +321,9 @@ def _solvers(
             table if isinstance(table, Solver) else None,
             lenient,
         )
-        solver = isolated(solve, work, step=step)
+        step.begin((schedule.SOLVER, wanted.target, runtime))
+        with limits.blamed(runtime, found, wanted.profile):
+            solver = isolated(solve, work, step=step)
         curve = wanted.choices.curves.get(runtime, solver.curve) if work.given else solver.curve
         found[runtime] = msgspec.structs.replace(solver, curve=tuple(curve))
     return found
@@ -328,15 +340,17 @@ def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
 
 def _quality(
     folder: Path,
+    wanted: Plan,
     held_to: Mapping[str, Limits],
     solvers: Mapping[str, Calibrated],
-    step: Step,
+    step: Parts,
 ) -> Quality:
     """The exam of a finished bundle in each of its runtimes, and what its solvers missed."""
-    values: dict[str, Values] = {
-        runtime: isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
-        for runtime in held_to
-    }
+    values: dict[str, Values] = {}
+    for runtime in held_to:
+        step.begin((schedule.EXAM, wanted.target, runtime))
+        with limits.blamed(runtime, values, wanted.profile):
+            values[runtime] = isolated(examine, folder, exam.FILE, runtime, _threads(), step=step)
     failed = [
         f"{runtime}: {words}"
         for runtime, found in values.items()
@@ -382,12 +396,3 @@ def _lots(
         }
         lots.append(Lot(job, names, held_to, contents.calls[stage.name]))
     return lots
-
-
-def _needs_trial(plans: Sequence[Plan], names: Sequence[str]) -> bool:
-    """Whether any plan needs recorded speech: for networks that approximate, or for a solver."""
-    return any(
-        p.approximates(runtime, names) or p.solver(runtime, names) != REFERENCE
-        for p in plans
-        for runtime in p.profile.runtimes
-    )

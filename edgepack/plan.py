@@ -115,6 +115,11 @@ class Source:
     origin: Origin | None = None
     notes: Sequence[str] = ()
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files that it is read from."""
+        return sum(self.checkpoint.file(name).stat().st_size for name in self.hashes)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -152,6 +157,17 @@ class Plan:
         if use != AUTO:
             return use
         return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
+
+    def solves(self, runtime: str, stages: Iterable[str]) -> bool:
+        """Whether a runtime is to have another solver than the checkpoint's own."""
+        return self.solver(runtime, stages) != REFERENCE
+
+    def needs_speech(self, stages: Sequence[str]) -> bool:
+        """Whether recorded speech is needed: for networks that approximate, or for a solver."""
+        return any(
+            self.approximates(runtime, stages) or self.solves(runtime, stages)
+            for runtime in self.profile.runtimes
+        )
 
 
 def checkpoint_folder(model: str) -> Path:

@@ -112,6 +112,11 @@ def _lower(kind: int, most: int) -> None:
         resource.setrlimit(kind, (most, beyond))
 
 
+def user() -> int | None:
+    """Number of the user this process works for; None on Windows, which has none."""
+    return None if sys.platform == "win32" else os.getuid()
+
+
 def largest_file() -> int | None:
     """Bytes that a file of this process may have; None where there is no such limit."""
     if sys.platform == "win32":

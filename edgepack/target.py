@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -206,6 +206,11 @@ def _files() -> dict[str, Traversable]:
         for entry in sorted(folder.iterdir(), key=lambda e: e.name)
         if entry.name.endswith(".yaml")
     }
+
+
+def formats(runtimes: Iterable[str]) -> str:
+    """How some of a target's runtimes are asked for alone."""
+    return " ".join(f"--format {runtime}" for runtime in runtimes)
 
 
 def names() -> list[str]:

@@ -31,7 +31,7 @@ _POSIX_CALLS = (
 _POSIX_SIGNALS = ("SIGKILL", "SIGALRM", "SIGHUP", "SIGUSR", "SIGXCPU", "SIGCHLD", "setitimer",
                   "pthread_", "sigwait", "ITIMER", "alarm")  # fmt: skip
 _POSIX_MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
-_THEIRS = ("numpy", "click", "rich.progress", "soundfile", "tokenizers",
+_THEIRS = ("numpy", "click", "filelock", "rich.progress", "soundfile", "tokenizers",
            "multiprocessing.popen_spawn_posix", "multiprocessing.connection")  # fmt: skip
 _TREES = ("/proc", "/sys")
 

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = {
     "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
     "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
-    "telemetry", "utf8", "goals", "links", "locks", "caches", "shortage",
+    "telemetry", "utf8", "goals", "links", "locks", "caches", "places", "beside", "shortage",
 }  # fmt: skip
 
 # What the modules of a layer may import, besides their own layer and the core.
@@ -40,7 +40,8 @@ LAYERS: dict[str, set[str]] = {
     },
     "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
     "budget": {"target"},
-    "limits": {"plan", "recipe", "target", "verification"},
+    "limits": {"plan", "recipe", "runtime", "target", "verification"},
+    "schedule": {"plan", "verification"},
     "host_contract": {"backend", "family", "hub", "runtime"},
     "gpu_plan": {"family", "graph", "hub", "recipe", "runtime", "target"},
     "solving": {"calibration", "runtime", "verification"},
@@ -74,10 +75,11 @@ LAYERS: dict[str, set[str]] = {
     "pipeline": {
         "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
         "verification", "recipe", "auction", "conversion", "trial", "budget", "calibration",
-        "limits", "solving", "survey",
+        "limits", "schedule", "solving", "survey",
     },
     "cli": {
-        "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "survey",
+        "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "schedule",
+        "survey",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -239,7 +239,10 @@ def planted(
     held_to = dict.fromkeys(recipes, limits(stage))
     calls = selftest.read(judge.reference.bundle)[stage]
     lot = Lot(job, [method, "fp32"], held_to, calls)
-    files, offers = hold(lot, judge, folder / "scratch", silent)
+    told: list[str] = []
+    files, offers = hold(lot, judge, folder / "scratch", told.append)
+    tried = ["fp32, recipe 1 of 2", f"{method}, recipe 2 of 2"]
+    assert told[:2] == [f"{stage} with {words}" for words in tried]
     assert files == [folder / "none.onnx"]
     return {o.recipe: o.verdict for o in offers}
 

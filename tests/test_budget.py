@@ -94,6 +94,30 @@ def test_files_of_other_runtimes_do_not_count(bundle: Build) -> None:
     assert sizes["ort"] == shared + sum(manifest.files[f].bytes for f in of_ort)
 
 
+def test_runtimes_that_fit_are_named_with_what_to_ask_for(
+    bundle: Build, plant: Callable[..., TargetProfile]
+) -> None:
+    """One runtime is over a budget, and the others are not: of files, of one file, of memory."""
+    manifest = open_bundle(bundle("demo")).manifest
+    variants = manifest.stages["speech_lm"].variants
+    (weights,) = variants["tflite"].files
+    swollen = msgspec.structs.replace(manifest.files[weights], bytes=1_000_000_000)
+    manifest = msgspec.structs.replace(manifest, files={**manifest.files, weights: swollen})
+    runtimes = plant().runtimes
+    assert set(runtimes) == {"ort", "openvino", "tflite"}
+    advice = "Try --format ort --format openvino, as ort and openvino fit, or a lower --precision"
+    tight = msgspec.structs.replace(PLENTY, bundle_mb=500, peak_mb=500)
+    with pytest.raises(GateError, match=f"files for tflite are 1\\d+ MB, .*{advice}"):
+        budget.require_size(manifest, plant(memory=tight))
+    with pytest.raises(GateError, match=f"is 1000 MB, one file may have 500 MB.*{advice}"):
+        budget.require_size(manifest, plant(memory=None, packaging=Packaging("stored", 500)))
+    peaks = {"ort": 4e8, "openvino": 3e8, "tflite": 6e8}
+    with pytest.raises(GateError, match=f"with tflite took 600 MB .*{advice}"):
+        budget.require_memory(
+            "intel-cpu", plant(memory=tight), {r: int(p) for r, p in peaks.items()}
+        )
+
+
 def test_a_larger_bundle_takes_more_memory(bundle: Build) -> None:
     small, large = (isolated(peak, bundle(m), "ort", 1, step=silent) for m in ("tiny", "demo"))
     assert small < large

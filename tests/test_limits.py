@@ -8,12 +8,13 @@ import pytest
 
 from edgepack import limits, plan, target
 from edgepack.choices import Choices
-from edgepack.errors import UsageError
+from edgepack.errors import EdgepackError, GateError, ResourceError, UnsupportedError, UsageError
 from edgepack.manifest import Variant
-from edgepack.metrics import Limit
+from edgepack.metrics import Limit, Quality
 from edgepack.plan import BuildRequest, Plan, open_source
 from edgepack.ranges import Precision
 from edgepack.recipe import QUANTIZED
+from edgepack.runtime.session import EngineError
 from edgepack.target import TargetProfile
 from edgepack.verification import gates
 
@@ -165,3 +166,55 @@ def test_recipes_of_no_runtime_of_the_bundle_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         limits.check(planned(profile(), choices=Choices(names)))
+
+
+def quality(*failed: str) -> Quality:
+    of_each = dict.fromkeys(("ort", "openvino", "tflite"))
+    return Quality(
+        exam="exam.npz",
+        limits={runtime: {} for runtime in of_each},
+        values={runtime: {} for runtime in of_each},
+        not_measured=dict.fromkeys(of_each, ()),
+        failed=failed,
+    )
+
+
+def test_a_failed_exam_says_which_runtimes_passed_and_how_to_build_with_them() -> None:
+    limits.require_passed(Path("out"), quality())
+    missed = "openvino: lm_agreement is 0.8, at least 0.9 is asked for"
+    with pytest.raises(GateError) as failed:
+        limits.require_passed(Path("out"), quality(missed))
+    words = str(failed.value)
+    assert f"{missed}; ort and tflite passed; no bundle was written" in words
+    assert "Try --format ort --format tflite, another --precision" in words
+    every = [f"{runtime}: broken" for runtime in ("ort", "openvino", "tflite")]
+    with pytest.raises(GateError, match="Try another --precision") as failed:
+        limits.require_passed(Path("out"), quality(*every))
+    assert "passed" not in str(failed.value)
+
+
+THREE = PROFILE.replace(
+    "{ort: {container: onnx}}",
+    "{ort: {container: onnx}, openvino: {container: openvino}, tflite: {container: tflite}}",
+)
+
+
+@pytest.mark.parametrize("kind", [GateError, UnsupportedError, EngineError])
+def test_what_one_runtime_fails_at_says_how_to_do_without_it(kind: type[EdgepackError]) -> None:
+    three = profile(THREE)
+    with pytest.raises(kind, match=r"^openvino failed: off; ort got .*: try --format ort$"):
+        fail(kind, ["ort"], three)
+    with pytest.raises(kind, match="ort and tflite not tried yet: try --format ort --format tfl"):
+        fail(kind, [], three)
+    with pytest.raises(kind, match=r"^off$"):
+        fail(kind, [], profile(PROFILE.replace("ort: {", "openvino: {")))
+
+
+def test_what_runs_out_is_no_fault_of_a_runtime() -> None:
+    with pytest.raises(ResourceError, match=r"^off$"):
+        fail(ResourceError, ["ort"], profile(THREE))
+
+
+def fail(kind: type[EdgepackError], done: list[str], wanted: TargetProfile) -> None:
+    with limits.blamed("openvino", done, wanted):
+        raise kind("off")

@@ -15,7 +15,9 @@ from support import DATA, GOLDEN
 from edgepack import measurements, pipeline, voices
 from edgepack import plan as planning
 from edgepack.bundle import Bundle, open_bundle
-from edgepack.errors import IntegrityError, UsageError
+from edgepack.conversion import convert
+from edgepack.errors import GateError, IntegrityError, UsageError
+from edgepack.isolation import isolated
 from edgepack.measurements import Measurements
 from edgepack.pipeline import build
 from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
@@ -152,6 +154,23 @@ def test_a_build_that_fails_late_leaves_what_was_there(
         build(replace(request(folder, tmp_path / "out"), force=True))
     assert list((tmp_path / "out").iterdir()) == [bundle.folder]
     assert contents(bundle.folder) == before
+
+
+def test_a_runtime_that_cannot_be_built_for_says_that_another_can(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the conversion, where the first runtime has been converted already."""
+
+    def refusing(function: Callable[..., object], *arguments: object, **options: object) -> object:
+        if function is convert and getattr(arguments[0], "runtime", "") == "openvino":
+            raise GateError("speech_lm is off")
+        return isolated(function, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("edgepack.pipeline.isolated", refusing)
+    wanted = replace(request(folder, tmp_path / "out"), formats=["ort", "openvino"])
+    with pytest.raises(GateError, match=r"openvino failed: speech_lm is off; ort .*--format ort$"):
+        build(wanted)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_voices_of_a_table_are_named_safely_and_found_by_their_own_names(

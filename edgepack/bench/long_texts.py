@@ -7,13 +7,13 @@ from edgepack.bench.result import LongStream
 from edgepack.errors import EdgepackError, ResourceError
 from edgepack.report import Step
 
-_SENTENCES = 12
+SENTENCES = 12
 
 
 def text(sentences: Sequence[str], number: int) -> str:
     """A long text of some of the sentences, each number beginning with another of them."""
     start = number % len(sentences)
-    return "".join([*sentences[start:], *sentences[:start]][:_SENTENCES])
+    return "".join([*sentences[start:], *sentences[:start]][:SENTENCES])
 
 
 def streamed(

@@ -16,7 +16,7 @@ import msgspec
 
 import edgepack
 from edgepack import language
-from edgepack.bench import environment, long_texts, outcome
+from edgepack.bench import environment, long_texts, outcome, parts
 from edgepack.bench.remote import Remote
 from edgepack.bench.result import (
     SCHEMA,
@@ -35,7 +35,7 @@ from edgepack.bench.worker import Spec
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import EdgepackError, GateError, ResourceError
 from edgepack.manifest import Accuracy, Manifest
-from edgepack.report import Step
+from edgepack.report import Parts, Step
 from edgepack.runtime import energy
 from edgepack.runtime.cpu.plan import CpuPlan
 from edgepack.runtime.meter import MANY, Machine
@@ -129,22 +129,28 @@ class _Entry:
 def run(request: Request, step: Step, machine: Machine) -> Result:
     """Measure everything that was asked for."""
     entries: list[_Entry] = []
+    at = Parts(step, parts.sizes(request))
     try:
-        for folder, runtime in request.subjects:
-            step(f"{folder.name} {runtime}: loading")
+        for number, (folder, runtime) in enumerate(request.subjects):
+            at.begin((parts.LOADING, number))
+            at(f"{folder.name} {runtime}: loading")
             entries.append(_begun(request, folder, runtime))
         meters = energy.select(request.energy, machine, entries[0].bundle.manifest.device)
         for entry in entries:
             for text in entry.texts[: request.warm_up]:
                 entry.worker.ask("speak", text)
-        idle = _idling(request, meters, machine, step)
+        idle = _idling(request, meters, machine, at)
         for number in range(request.rounds):
-            for entry in entries:
-                step(f"round {number + 1} of {request.rounds}: {entry.worker.name}")
+            for which, entry in enumerate(entries):
+                at.begin((parts.ROUND, number, which))
+                at(f"round {number + 1} of {request.rounds}: {entry.worker.name}")
                 _turn(entry, meters, machine)
-        after = _idling(request, meters, machine, step)
+        after = _idling(request, meters, machine, at)
         baseline = energy.baseline(idle, after) if idle and after else None
-        subjects = [_summed(request, e, entries[0], meters, baseline, step) for e in entries]
+        subjects = []
+        for number, entry in enumerate(entries):
+            at.begin((parts.ONCE, number))
+            subjects.append(_summed(request, entry, entries[0], meters, baseline, at))
     finally:
         for entry in entries:
             entry.worker.close()

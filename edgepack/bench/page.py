@@ -7,6 +7,13 @@ from edgepack import report
 from edgepack.bench import plots, summary
 from edgepack.bench.result import Result
 from edgepack.runtime.energy import sentence
+from edgepack.runtime.installed import imported
+
+
+def require() -> None:
+    """Raise ModuleNotFoundError or UnsupportedError if a page could not be made."""
+    for name in ("jinja2", "matplotlib.figure"):
+        imported(name)
 
 
 def render(results: Sequence[Result]) -> str:

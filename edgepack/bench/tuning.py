@@ -12,7 +12,7 @@ from edgepack.bench.result import Percentiles
 from edgepack.bench.worker import Spec
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import GateError
-from edgepack.report import Step
+from edgepack.report import Parts, Step
 from edgepack.runtime import energy
 from edgepack.runtime.cpu import plan, quota, topology
 from edgepack.runtime.cpu.plan import Wish
@@ -49,6 +49,19 @@ def wishes(machine: Topology, runtime: str) -> list[Wish]:
     return found
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """All trials, the best of them, and median seconds of a text of several utterances with it.
+
+    The text was decoded `in_turn` with its sound, and `ahead` of it.
+    """
+
+    trials: Sequence[Trial]
+    best: Trial
+    in_turn: float
+    ahead: float
+
+
 def run(
     bundle: Path,
     runtime: str,
@@ -56,22 +69,29 @@ def run(
     meter: str,
     count: int,
     rounds: int,
+    most_rtf: float,
     step: Step,
     machine: Machine,
-) -> list[Trial]:
+) -> Tuned:
     """Every wish in a process of its own, one after the other; `count` sentences, `rounds` times.
 
-    Raises GateError if a sentence fails.
+    Then, with the best plan, whether to decode ahead. Raises GateError if a sentence fails.
     """
-    opened = open_bundle(bundle)
+    opened, found = open_bundle(bundle), topology.read()
     meters = energy.select(meter, machine, opened.manifest.device)
-    found = topology.read()
-    return [
-        _tried(
-            opened, runtime, wish, found, meters, sentences(opened, count), rounds, step, machine
-        )
-        for wish in wishes(found, runtime)
-    ]
+    texts, wanted = sentences(opened, count), wishes(found, runtime)
+    # In sentences that are spoken.
+    sizes: dict[Any, float] = dict.fromkeys(wanted, 1.0 + rounds * count)
+    sizes["ahead"] = (1.0 + 2 * rounds) * max(count, _OVERLAPPING)
+    at = Parts(step, sizes)
+    trials = []
+    for wish in wanted:
+        at.begin(wish)
+        trials.append(_tried(opened, runtime, wish, found, meters, texts, rounds, at, machine))
+    chosen = best(trials, most_rtf)
+    at.begin("ahead")
+    in_turn, ahead = _overlapping(opened, runtime, chosen, found, count, rounds, at)
+    return Tuned(trials, chosen, in_turn, ahead)
 
 
 def _tried(
@@ -107,14 +127,19 @@ def _tried(
     )
 
 
-def overlapping(
-    bundle: Path, runtime: str, trial: Trial, count: int, rounds: int, step: Step
+def _overlapping(
+    opened: Bundle,
+    runtime: str,
+    trial: Trial,
+    found: Topology,
+    count: int,
+    rounds: int,
+    step: Step,
 ) -> tuple[float, float]:
     """Median seconds of a text of several utterances, decoded in turn with their sound, and ahead.
 
     Raises GateError if a sentence fails.
     """
-    opened, found = open_bundle(bundle), topology.read()
     made = plan.make(found, plan.allowed(), quota.cpus(), trial.wish)
     step("sentences decoded in turn, and ahead")
     text = "".join(sentences(opened, max(count, _OVERLAPPING)))

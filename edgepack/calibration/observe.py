@@ -70,8 +70,8 @@ def observe(reference: Path, sentences: Sequence[str], key: str, step: Step) -> 
 
 def _speak(loaded: Loaded, sentences: Sequence[str], step: Step) -> None:
     budget = _TOKENS
-    for number, spoken in enumerate(speak(loaded, sentences, _LONGEST)):
+    for spoken in speak(loaded, sentences, _LONGEST):
         budget -= len(spoken.tokens)
-        step(f"speaking for calibration: sentence {number + 1}, {_TOKENS - budget} tokens")
+        step(f"speaking for calibration: {_TOKENS - budget} of {_TOKENS} tokens")
         if budget <= 0:
             return

@@ -95,6 +95,10 @@ def _translated(error: BaseException) -> EdgepackError:
         package = error.name.split(".")[0]
         extra = _EXTRAS.get(package, "build")
         return UnsupportedError(f"{package} is not installed; pip install 'edgepack[{extra}]'")
+    if isinstance(error, ImportError) and not (error.name or "edgepack").startswith("edgepack"):
+        return UnsupportedError(
+            f"{error.name}: is installed and cannot be imported ({error}); install it again"
+        )
     if shortage.of_disk(error):
         where = getattr(error, "filename", None) or "disk"
         return ResourceError(f"{where}: no space left; free some and try again")

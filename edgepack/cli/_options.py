@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgepack.cli import _complete
+from edgepack.errors import UsageError
 
 Decorated = Callable[..., Any]
 
@@ -19,6 +20,21 @@ def output_options(command: Decorated) -> Decorated:
     return click.option(
         "--json", "as_json", is_flag=True, help="One JSON document on stdout, also for errors."
     )(command)
+
+
+def to_stdout(*outputs: Path | None, as_json: bool) -> bool:
+    """Whether a file to write is standard output itself, where nothing else may then be said.
+
+    Raises UsageError if a JSON document is to go there as well.
+    """
+    from edgepack.places import is_stdout
+
+    found = next((path for path in outputs if path and is_stdout(path)), None)
+    if found and as_json:
+        raise UsageError(
+            f"{found}: standard output, where the document of --json goes; leave one out"
+        )
+    return found is not None
 
 
 def engine_options(command: Decorated) -> Decorated:

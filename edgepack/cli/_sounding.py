@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgepack import utf8
-from edgepack.atomic import made_folder
+from edgepack.atomic import made_folder, require_writable
 from edgepack.errors import EdgepackError, ResourceError, UsageError
 from edgepack.report import Step
 from edgepack.runtime import audio
@@ -50,9 +50,13 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
         lines = [line for line in utf8.read(file).splitlines() if line.strip()]
         if not lines:
             raise UsageError(f"{file}: no lines to speak")
+        assert output  # noqa: S101 (a folder is an output)
+        for path in _files(output, len(lines)):
+            if path.exists():  # in a folder that can be written to
+                require_writable(path)
         return Lines(lines)
     if output and str(output) != "-":
-        format_of(output)
+        format_of(output, live=options["stream"])
     if options["convert"]:
         return audio.read(options["convert"])
     if options["speech_tokens"]:
@@ -87,6 +91,12 @@ def speak(
     return [(output, speech)]
 
 
+def _files(folder: Path, count: int) -> list[Path]:
+    """The sound files of so many texts, by their numbers."""
+    digits = max(4, len(str(count)))
+    return [folder / f"{number:0{digits}}.wav" for number in range(1, count + 1)]
+
+
 def _each(
     synthesizer: Synthesizer,
     texts: Sequence[str],
@@ -96,14 +106,13 @@ def _each(
     step: Step,
 ) -> list[tuple[Path | None, Speech]]:
     """A file for every text, named by its number: those before one that fails stay."""
-    digits = max(4, len(str(len(texts))))
     found: list[tuple[Path | None, Speech]] = []
     with ExitStack() as opened:
         opened.enter_context(made_folder(folder))
         sinks = [opened.enter_context(player)] if player else []
-        for number, text in enumerate(texts, 1):
+        for number, path in enumerate(_files(folder, len(texts)), 1):
             step(f"line {number} of {len(texts)}")
-            path = folder / f"{number:0{digits}}.wav"
+            text = texts[number - 1]
             try:
                 speech = synthesizer.speak(text, settings)
             except EdgepackError as error:

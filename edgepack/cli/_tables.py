@@ -37,9 +37,7 @@ def _stage_table(
     runtimes = list(next(iter(manifest.stages.values())).variants)
     timed = bool(measured and any(o for of in measured.offers.values() for o in of.values()))
     more = ["speed"] * timed + ["error"] * bool(measured and errors)
-    columns = ["stage", "parameters"]
-    for runtime in runtimes:
-        columns += [runtime, "size", *more]
+    columns = ["stage", "parameters", *([runtime, "size", *more] for runtime in runtimes)]
     rows = []
     for name, stage in manifest.stages.items():
         row = [name, f"{stage.parameters:,}"]
@@ -79,18 +77,17 @@ def _times(speed: float | None) -> str:
 
 def _offer_table(measured: Measurements) -> None:
     """What each network's recipe was chosen from; nothing if there was no choice."""
-    rows = []
     for runtime, stages in measured.offers.items():
+        rows = []
         for name, offers in stages.items():
             for offer in offers:
                 values = ", ".join(f"{m} {in_words(value)}" for m, value in offer.values.items())
                 size = report.size(offer.bytes) if offer.bytes else ""
-                speed = _times(offer.speed)
-                tried = f"{name} {runtime}"
-                rows.append([tried, offer.recipe, size, speed, values, offer.verdict])
-    if rows:
-        columns = ["tried", "recipe", "size", "speed", "by itself", "verdict"]
-        report.table("recipes, speed against fp32", columns, rows)
+                tried = f"{name} {offer.recipe}"
+                rows.append([tried, size, _times(offer.speed), values, offer.verdict])
+        if rows:
+            columns = ["tried", "size", "speed", "by itself", "verdict"]
+            report.table(f"recipes in {runtime}, speed against fp32", columns, rows)
 
 
 def _quality_table(manifest: Manifest) -> None:

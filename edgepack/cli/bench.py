@@ -15,6 +15,7 @@ from edgepack.cli._options import (
     provider_options,
     seed_option,
     solver_option,
+    to_stdout,
 )
 from edgepack.errors import EdgepackError, ResourceError, UsageError
 
@@ -89,7 +90,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     from edgepack.bundle import open_bundle
     from edgepack.runtime import installed
 
-    _check_outputs(options)
+    printed = _check_outputs(options)
     opened = [open_bundle(bundle) for bundle in bundles]
     subjects = [
         (bundle.folder, runtime)
@@ -105,11 +106,13 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
     plan = placed(opened[0], {**options, "runtime": subjects[0][1]})
 
     from edgepack.atomic import write_atomically
-    from edgepack.bench import measure
+    from edgepack.bench import measure, page
     from edgepack.runtime import asking, energy
     from edgepack.runtime.meter import Machine
     from edgepack.runtime.speech import Settings
 
+    if options["page"]:
+        page.require()
     energy.select(options["energy"], Machine(), opened[0].manifest.device)
     for bundle in opened if not options["formats"] else ():
         for runtime, reason in installed.skipped(bundle).items():
@@ -143,7 +146,7 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
 
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
     record = msgspec.to_builtins(result)
-    if shown:  # first: it may be all that is left of the measurement
+    if shown and not printed:  # first: it may be all that is left of the measurement
         _show(result)
     if options["output"]:
         try:
@@ -156,17 +159,22 @@ def command(bundles: tuple[Path, ...], **options: Any) -> None:
         report.document(record)
 
 
-def _check_outputs(options: dict[str, Any]) -> None:
-    """Refuse what could not be written after the measurement, before it begins."""
+def _check_outputs(options: dict[str, Any]) -> bool:
+    """Refuse what could not be written after the measurement, before it begins.
+
+    Whether one of the outputs is standard output.
+    """
     from importlib.util import find_spec
 
     from edgepack.atomic import require_writable
 
-    for path in filter(None, (options["output"], options["page"])):
+    outputs = [path for path in (options["output"], options["page"]) if path]
+    for path in outputs:
         require_writable(path)
     for package in ("jinja2", "matplotlib") if options["page"] else ():
         if find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
+    return to_stdout(*outputs, as_json=options["as_json"])
 
 
 def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> None:
@@ -175,12 +183,16 @@ def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> No
 
     from edgepack.atomic import write_atomically
     from edgepack.bench import page
+    from edgepack.places import keeps_its_name
 
     try:
         write_atomically(path, page.render([result]).encode())
     except Exception as error:  # of jinja2, matplotlib, fonts, the disk
         kind = ResourceError if isinstance(error, OSError) else EdgepackError
         words = f"{path}: the page could not be made ({type(error).__name__}: {error})"
+        if kept is None and keeps_its_name(path):  # no file may be beside it
+            _show(result)
+            raise kind(words, msgspec.to_builtins(result)) from error
         if kept is None:
             kept = path.with_suffix(".json")
             try:

@@ -1,6 +1,7 @@
 """`edgepack build`."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ def command(
     """
     if not targets:
         raise _no_target()
-    from edgepack import language, pipeline, report
+    from edgepack import language, pipeline, report, schedule
     from edgepack.plan import BuildRequest, VoiceRequest, require_possible
 
     request = BuildRequest(
@@ -179,16 +180,18 @@ def command(
             source, plans = pipeline.planned(request, step)
         for note in source.notes if not quiet else ():
             report.warn(note)
+        seconds = sum(schedule.sizes(source, plans).values())
         if as_json:
-            report.document({"plans": [_planned(planned) for planned in plans]})
+            found = [_planned(planned) for planned in plans]
+            report.document({"plans": found, "estimated_seconds": round(seconds)})
         elif not quiet:
             for planned in plans:
                 report.line(f"{planned.folder}: {', '.join(planned.profile.runtimes)}")
+            report.line(f"estimated to take about {report.duration(seconds)}")
         return
-    from edgepack import pipeline
-
     with report.progress("build", shown=not quiet) as step:
-        built = pipeline.build(request, step)
+        told = report.silent if quiet else partial(report.told, "build")
+        built = pipeline.build(request, step, told)
     for warning in dict.fromkeys(w for b in built for w in b.warnings) if not quiet else ():
         report.warn(warning)
     if as_json:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from edgepack.cli._options import PATH, output_options
+from edgepack.cli._options import PATH, output_options, to_stdout
 
 
 @click.command(short_help="Make a page of benchmark results.")
@@ -19,11 +19,14 @@ def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bo
     from edgepack.atomic import require_writable, write_atomically
     from edgepack.bench import page, result
 
+    printed = to_stdout(output, as_json=as_json)
     require_writable(output)
+    page.require()
     found = [result.read(path) for path in results]
-    write_atomically(output, page.render(found).encode())
+    made = page.render(found).encode()
+    write_atomically(output, made)
     if as_json:
         names = [subject.name for one in found for subject in one.subjects]
         report.document({"output": str(output), "results": len(found), "subjects": names})
-    elif not quiet:
-        report.line(f"{output}: {len(found)} results, {output.stat().st_size / 1e3:.0f} kB")
+    elif not quiet and not printed:
+        report.line(f"{output}: {len(found)} results, {len(made) / 1e3:.0f} kB")

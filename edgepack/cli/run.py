@@ -16,6 +16,7 @@ from edgepack.cli._options import (
     provider_options,
     seed_option,
     solver_option,
+    to_stdout,
 )
 from edgepack.errors import UsageError
 
@@ -28,8 +29,8 @@ from edgepack.errors import UsageError
     "--output",
     "-o",
     metavar="PATH",
-    help="Sound file to write: wav, flac, ogg, opus or mp3, by its name; with --file also a "
-    "folder, for a file a line.  [default: out.wav, none with --play]",
+    help="Sound file, pipe or device to write: wav, flac, ogg, opus or mp3, by its name; with "
+    "--file also a folder, for a file a line.  [default: out.wav, none with --play]",
 )
 @click.option(
     "--voice",
@@ -95,7 +96,8 @@ from edgepack.errors import UsageError
 @click.option(
     "--stream",
     is_flag=True,
-    help="Write audio while it is made; with -o - raw 16-bit samples go to standard output.",
+    help="Write audio while it is made, wav into a pipe; with -o - raw 16-bit samples go to "
+    "standard output.",
 )
 @click.option(
     "--memory",
@@ -154,7 +156,6 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     meters = energy.select(options["energy"], machine, opened.manifest.device)
     recorder = Recorder() if options["dump"] else None
     shown = not options["quiet"] and not options["as_json"]
-    to_stdout = str(options["output"]) == "-"
     hush(opened, runtime)
     with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
         step("loading")
@@ -205,7 +206,7 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
     else:
         for warning in found["warnings"]:
             report.warn(warning)
-        if shown and not to_stdout:
+        if shown and not options["to_stdout"]:
             _spoken.show(found)
         if options["verbose"]:
             report.note(_spoken.versions(opened, runtime))
@@ -234,6 +235,7 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
         options["output"] = Path("out.wav")
     output: Path | None = options["output"]
     options["folder"] = False
+    options["to_stdout"] = str(output) == "-" or to_stdout(output, as_json=options["as_json"])
     if output and str(output) == "-":
         if not options["stream"] or options["as_json"]:
             raise UsageError("-o - goes with --stream and without --json")

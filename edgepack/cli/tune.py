@@ -54,21 +54,20 @@ def command(bundle: Path, **options: Any) -> None:
     if runtime not in runtimes:
         raise UsageError(f"{bundle}: {unknown('runtime', runtime, runtimes)}")
     installed.require(opened, runtime)
+    tuned.require_writable(bundle)
     shown = not options["quiet"] and not options["as_json"]
     with report.progress("tune", shown=shown) as step:
-        trials = tuning.run(
+        tried = tuning.run(
             bundle,
             runtime,
             meter=options["energy"],
             count=options["sentences"],
             rounds=options["rounds"],
+            most_rtf=options["target_rtf"],
             step=step,
             machine=Machine(),
         )
-        best = tuning.best(trials, options["target_rtf"])
-        turn, ahead = tuning.overlapping(
-            bundle, runtime, best, options["sentences"], options["rounds"], step
-        )
+    trials, best, turn, ahead = tried.trials, tried.best, tried.in_turn, tried.ahead
     wish = replace(best.wish, overlap=ahead < turn)
     path = tuned.write(bundle, topology.read(), runtime, wish, best.threads)
     if options["as_json"]:

@@ -1,9 +1,9 @@
 """`edgepack verify`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,7 +13,8 @@ from edgepack.errors import GateError
 if TYPE_CHECKING:
     from edgepack.bundle import Bundle
     from edgepack.metrics import Measure, Values
-    from edgepack.runtime.gpu.placement import Wanted
+    from edgepack.report import Parts
+    from edgepack.runtime.gpu.placement import Placement, Wanted
     from edgepack.runtime.loading import Host
     from edgepack.verification.reference import Row
     from edgepack.verification.selftest import Outcome
@@ -66,8 +67,6 @@ def command(
     from edgepack.cli._tables import quality_table
     from edgepack.runtime import installed
     from edgepack.runtime.gpu.placement import Wanted
-    from edgepack.runtime.loading import choose
-    from edgepack.runtime.quiet import hush
     from edgepack.verification import gates
     from edgepack.verification.intervals import rounded
     from edgepack.verification.readiness import require_ready
@@ -79,31 +78,20 @@ def command(
     shown = not quiet and not as_json
     failed: list[str] = []
     results: dict[str, Any] = {}
-    for name in runtimes:
-        with report.progress("verify", shown=shown) as step:
-            step(f"self-test in {name}")
-            wanted = Wanted(provider, allow_fallback, step)
-            host = choose(opened, name, threads, wanted=wanted)
-            hush(opened, name)
-            outcomes = _self_test(opened, host)
-            rows: list[Row] = []
-            if opened.manifest.quality:
-                step(f"exam in {name}")
-            values: dict[str, Measure] = dict(_exam(opened, name, threads, wanted).items())
-            calibrated = opened.manifest.solvers.get(name)
-            if calibrated:
-                step(f"solver in {name}")
-                values[gates.SOLVER_ERROR] = _solver_error(opened, name, threads, wanted)
-            if against:
-                step(f"comparing with {against} in {name}")
-                rows = _against(bundle, name, threads, wanted, against, solver)
+    parts = dict(_parts(opened, runtimes, against))
+    with report.progress("verify", shown=shown) as step:
+        at = report.Parts(step, parts)
+        wanted = Wanted(provider, allow_fallback, at)
+        checks = {
+            name: _checked(opened, name, threads, wanted, against, solver, at) for name in runtimes
+        }
+    for name, (outcomes, rows, values, placement) in checks.items():
         failed += [f"{name} {o.stage}" for o in outcomes if not o.passed]
         failed += [f"{name} {row.file}/{row.array}" for row in rows if row.failed]
         limits = gates.limits_of(opened.manifest, name)
         missed = [*gates.failures(values, limits), *gates.unlimited(opened.manifest, name)]
         missing: Sequence[str] = gates.not_measured(values) if opened.manifest.quality else ()
         failed += [f"{name} {words}" for words in missed]
-        placement = host.placement
         results[name] = {
             **_record(outcomes, rows),
             "exam": {m: msgspec.to_builtins(rounded(value)) for m, value in values.items()},
@@ -131,6 +119,67 @@ def command(
         report.document(record)
     elif shown:
         report.line(f"{bundle}: all checks passed in {', '.join(runtimes)}")
+
+
+class _Checks(NamedTuple):
+    """What was found in one runtime; rows of --against, and metrics where there is an exam."""
+
+    outcomes: "list[Outcome]"
+    rows: "list[Row]"
+    values: "dict[str, Measure]"
+    placement: "Placement | None"
+
+
+_SELF_TEST, _EXAM, _SOLVER, _VECTORS = "self-test", "exam", "solver", "comparing with"
+
+
+def _parts(
+    bundle: "Bundle", runtimes: Sequence[str], against: Path | None
+) -> Iterator[tuple[tuple[str, str], float]]:
+    """What is checked, and roughly how long it takes by the self-test's time."""
+    for name in runtimes:
+        yield (_SELF_TEST, name), 1.0
+        if bundle.manifest.quality:
+            yield (_EXAM, name), 10.0
+        if name in bundle.manifest.solvers:
+            yield (_SOLVER, name), 3.0
+        if against:
+            yield (_VECTORS, name), 5.0
+
+
+def _checked(
+    bundle: "Bundle",
+    name: str,
+    threads: int | None,
+    wanted: "Wanted",
+    against: Path | None,
+    solver: str,
+    at: "Parts",
+) -> _Checks:
+    from edgepack.runtime.loading import choose
+    from edgepack.runtime.quiet import hush
+    from edgepack.verification import gates
+
+    at.begin((_SELF_TEST, name))
+    at(f"{_SELF_TEST} in {name}")
+    host = choose(bundle, name, threads, wanted=wanted)
+    hush(bundle, name)
+    outcomes = _self_test(bundle, host)
+    rows: list[Row] = []
+    values: dict[str, Measure] = {}
+    if bundle.manifest.quality:
+        at.begin((_EXAM, name))
+        at(f"{_EXAM} in {name}")
+        values.update(_exam(bundle, name, threads, wanted).items())
+    if name in bundle.manifest.solvers:
+        at.begin((_SOLVER, name))
+        at(f"{_SOLVER} in {name}")
+        values[gates.SOLVER_ERROR] = _solver_error(bundle, name, threads, wanted)
+    if against:
+        at.begin((_VECTORS, name))
+        at(f"{_VECTORS} {against} in {name}")
+        rows = _against(bundle.folder, name, threads, wanted, against, solver)
+    return _Checks(outcomes, rows, values, host.placement)
 
 
 def _self_test(bundle: "Bundle", host: "Host") -> "list[Outcome]":

@@ -1,14 +1,16 @@
 """Which engines are installed, and which runtimes of a bundle can speak with them.
 
-Nothing here imports an engine or numpy: commands ask before they have gone to their CPUs.
+Nothing here imports an engine or numpy by itself: commands ask before they have gone to their CPUs.
 """
 
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
-from edgepack import discovery
+from edgepack import discovery, shortage
 from edgepack.bundle import Bundle
-from edgepack.errors import UnsupportedError
+from edgepack.errors import EdgepackError, ResourceError, UnsupportedError
 
 SESSIONS = "edgepack.runtime.sessions"
 
@@ -71,6 +73,34 @@ def skipped(bundle: Bundle) -> dict[str, str]:
 def advice(names: Iterable[str]) -> str:
     """How to install engines."""
     return f"pip install 'edgepack[{','.join(names)}]'"
+
+
+def imported(name: str) -> ModuleType:
+    """A module of another package, whatever that does when it is imported.
+
+    Raises ModuleNotFoundError if it is not installed, UnsupportedError if it is broken, and
+    ResourceError if there is no memory for its libraries.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name in (name, name.split(".")[0]):
+            raise
+        raise _broken(name, error) from error
+    except Exception as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> EdgepackError:
+    if shortage.of_memory(error):
+        return ResourceError(
+            f"{name}: memory ran out while it was loaded ({error or 'no more words'}); close other "
+            "programs"
+        )
+    return UnsupportedError(
+        f"{name}: is installed and cannot be imported ({type(error).__name__}: {error}); install "
+        "it again"
+    )
 
 
 def _importable(name: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgepack import beside
 from edgepack.bundle import Bundle
 from edgepack.runtime.cpu import isa
 from edgepack.runtime.decode import SpeechDecoder
@@ -26,15 +27,15 @@ _STAGES = ("speech_lm", "text_embedding", "speech_embedding")
 _MOST, _MOST_BYTES = 64, 256 << 20  # files, and prompts in memory
 _STALE_SECONDS = 3600  # after which nobody is still writing a temporary file
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_ENDING = "prompts"
 _SUFFIX = ".f32"  # numbers alone: what shape they have is known
 
 Caches = Mapping[str, np.ndarray]
 
 
 def place(bundle: Path) -> Path:
-    """Where the files of a bundle's voices are: beside it, since bundles are not changed."""
-    folder = bundle.resolve()
-    return folder.with_name(f"{folder.name}.prompts")
+    """The folder where files of a bundle's voices are written."""
+    return beside.place(bundle, _ENDING)
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Prompts:
                 del self._known[next(iter(self._known))]
             return found
 
-    def _path(self, ids: Sequence[int]) -> Path:
-        """The file of a text: its name changes with everything that decides what is in it."""
+    def _name(self, ids: Sequence[int]) -> str:
+        """The file of a text: it changes with everything that decides what is in it."""
         manifest = self.bundle.manifest
         digest = hashlib.sha256(f"{self.runtime} {isa.model()} {list(ids)}".encode())
         for stage in _STAGES:
@@ -70,12 +71,12 @@ class Prompts:
             digest.update(engine(variant.engine or self.runtime).version().encode())
             for file in variant.files:
                 digest.update(manifest.files[file].sha256.encode())
-        return place(self.bundle.folder) / f"{digest.hexdigest()[:24]}{_SUFFIX}"
+        return f"{digest.hexdigest()[:24]}{_SUFFIX}"
 
     def _read(self, ids: Sequence[int]) -> Caches | None:
         """Caches of a file, mapped and not read before they are needed; None if it is no use."""
         states = self.bundle.manifest.stages["speech_lm"].states
-        path = self._path(ids)
+        path = beside.found(self.bundle.folder, _ENDING, self._name(ids))
         shape = (len(states), *(n or 1 + len(ids) for n in states[0].shape))
         size = prod(shape) * np.dtype(np.float32).itemsize
         try:
@@ -102,13 +103,13 @@ class Prompts:
         states = self.bundle.manifest.stages["speech_lm"].states
         rows = np.stack([found[state.output] for state in states]).astype(np.float32)
         with suppress(OSError):  # a read-only disk: they are computed again by the next process
-            _write(self._path(ids), rows)
+            _write(place(self.bundle.folder) / self._name(ids), rows)
         return {state.output: row for state, row in zip(states, rows, strict=True)}
 
 
 def _write(path: Path, rows: np.ndarray) -> None:
     """Write a file whole, whoever else does the same, and remove those that are too many."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.ascontiguousarray(rows)
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp")
     try:

@@ -1,6 +1,5 @@
 """What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +12,7 @@ import numpy as np
 from edgepack import discovery, shortage
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
 from edgepack.manifest import State
-from edgepack.runtime.installed import SESSIONS
+from edgepack.runtime.installed import SESSIONS, imported
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -173,16 +172,6 @@ def translated(where: object, what: str) -> Iterator[None]:
         raise EngineError(f"{where}: {what} it: {text}") from None
 
 
-def import_error(package: str, error: Exception) -> EdgepackError:
-    """The error for a package that is installed, and whose libraries cannot be loaded."""
-    if shortage.of_memory(error):
-        return ResourceError(
-            f"{package}: memory ran out while it was loaded ({error or 'no more words'}); close "
-            "other programs"
-        )
-    return UnsupportedError(f"{package} is installed, but cannot be loaded: {error}")
-
-
 class Engine(Protocol):
     """A module of `sessions`: `ENGINE = Engine(...)`."""
 
@@ -218,17 +207,15 @@ class Engine(Protocol):
 
 
 def engine(name: str) -> Engine:
-    """The engine called `name`; raises UnsupportedError if its package is not installed.
+    """The engine called `name`; raises UnsupportedError if its package is not installed, or broken.
 
     ResourceError if there is no memory for its libraries.
     """
     found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
     try:
-        importlib.import_module(found.distribution)
+        imported(found.distribution)
     except ModuleNotFoundError:
         raise UnsupportedError(
             f"{found.distribution} is not installed; pip install 'edgepack[{name}]'"
         ) from None
-    except (ImportError, MemoryError) as error:
-        raise import_error(found.distribution, error) from None
     return found

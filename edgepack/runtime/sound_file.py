@@ -1,20 +1,22 @@
 """Sound files to write, whole or while they grow. Waveforms are float32 in ±1."""
 
 import io
+import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 
-from edgepack import shortage
+from edgepack import places, shortage
 from edgepack.atomic import NewFile, naming
 from edgepack.errors import UnsupportedError, UsageError
 
 _INT16 = 32767
+_ENDLESS = 0xFFFFFFFF  # the length in a header before it is known: readers go on to the end
 _BLOCK = 24_000  # samples at a time: encoders of libsndfile have what they are given on the stack
 
 
@@ -34,15 +36,29 @@ FORMATS = {
 }
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's name asks for; raises UsageError for others."""
-    found = FORMATS.get(path.suffix.lower())
+def format_of(path: Path, *, live: bool = False) -> Format:
+    """The format that a file's name asks for, wav for a device or a pipe whose name asks for none.
+
+    Raises UsageError for others, and for what a pipe cannot get `live`, while it is made.
+    """
+    into = places.keeps_its_name(path)
+    found = FORMATS.get(path.suffix.lower() or ".wav" * into)
     if found is None:
         raise UsageError(
             f"{path}: end its name with {', '.join(FORMATS)}; for another format convert a file: "
             f"ffmpeg -i out.wav {path.name}"
         )
+    if live and into and found != FORMATS[".wav"]:
+        raise UsageError(
+            f"{path}: a stream into a device or a pipe is wav; name it .wav, or leave out --stream"
+        )
     return found
+
+
+def _header(rate: int) -> bytes:
+    """What a wav file of 16-bit mono begins with that nobody goes back in to say how long it is."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return struct.pack("<4sI4s", b"RIFF", _ENDLESS, b"WAVE") + form + b"data" + b"\xff" * 4
 
 
 def write(path: Path, samples: np.ndarray, rate: int) -> None:
@@ -56,10 +72,11 @@ class Writer:
     """A sound file that grows; whatever was written when it is closed becomes the file, whole.
 
     Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
-    it becomes no file. With `path` "-" raw 16-bit samples go to standard output as they come.
+    it becomes no file. A device or a pipe gets a file that is whole, or `live` a wav file whose
+    samples go there as they come. With `path` "-" raw 16-bit samples go to standard output so.
 
-    Of sound that is spoken `live` what was heard is not lost if the disk is full: what is on it
-    becomes the file, if that is a WAV (encoders cannot end theirs), and `kept` has its seconds.
+    Of sound that is written `live` what was heard is not lost if the disk is full: what is on it
+    becomes the file, if that is a wav (encoders cannot end theirs), and `kept` has its seconds.
     """
 
     def __init__(self, path: Path, rate: int, *, live: bool = False) -> None:
@@ -69,10 +86,16 @@ class Writer:
         self._written = False
         self._path = path
         self._out: BinaryIO | None = None
+        self._opened = ExitStack()
         if str(path) == "-":
             self._out = sys.stdout.buffer
             return
-        kind = format_of(path)
+        kind = format_of(path, live=live)
+        if live and places.keeps_its_name(path):
+            with naming(path):
+                self._out = self._opened.enter_context(places.opened(path))
+                self._out.write(_header(rate))
+            return
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
         self._new = NewFile(path)
@@ -113,9 +136,10 @@ class Writer:
         """The writer itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         """Close the file and give it its name, unless a fault (no interrupt) ended it."""
         if self._out:
+            self._opened.__exit__(kind, *rest)
             return
         interrupted = kind is not None and not issubclass(kind, Exception)
         kept = kind is None or (interrupted and self._written)

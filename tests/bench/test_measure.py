@@ -1,5 +1,6 @@
 """Bundles measured side by side: what is in the result, and that it is of what was spoken."""
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgepack.runtime.meter import Machine
 
 ZONE = "sys/class/powercap/intel-rapl:0"
 TEXTS = ("Good morning.", "今天天气很好。")
+TOLD: list[str] = []  # while `found` was measured
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +52,17 @@ def found(bundle: Build, tmp_path_factory: pytest.TempPathFactory) -> Result:
         concurrency=2,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_texts, "_SENTENCES", 6)
-        return measure.run(request, silent, Counting(root))
+        patch.setattr(long_texts, "SENTENCES", 6)
+        return measure.run(request, TOLD.append, Counting(root))
+
+
+def test_every_step_says_which_part_it_is_of_and_what_is_left(found: Result) -> None:
+    """Two subjects: they are loaded, speak in two rounds, and are measured once."""
+    heads = [message.partition(": ")[0] for message in TOLD]
+    parts = [head.split(",")[0] for head in heads]
+    assert list(dict.fromkeys(parts)) == [f"{n} of 8" for n in range(1, 9)]
+    assert heads[0] == "1 of 8"  # nothing is known of this machine yet
+    assert all(re.fullmatch(r"\d of 8, about \d+ (s|min) left", head) for head in heads[1:])
 
 
 def test_every_text_is_spoken_in_every_round(found: Result) -> None:

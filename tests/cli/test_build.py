@@ -1,5 +1,6 @@
 """`edgepack build`."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -23,8 +24,13 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cli: Cli, tiny: str) ->
     request = ("build", tiny, "-t", "intel-cpu", "-t", "linux-arm64", "-o", "out", "--dry-run")
     told = cli(*request)
     assert (told.code, told.err) == (0, "")
-    assert told.out == "out/tiny-intel-cpu: ort, openvino\nout/tiny-linux-arm64: ort\n"
-    plans = cli(*request, "--json").document["plans"]
+    assert told.out == (
+        "out/tiny-intel-cpu: ort, openvino\nout/tiny-linux-arm64: ort\n"
+        "estimated to take about 10 s\n"
+    )
+    document = cli(*request, "--json").document
+    assert 1 < document["estimated_seconds"] < 60
+    plans = document["plans"]
     assert [plan["target"] for plan in plans] == ["intel-cpu", "linux-arm64"]
     assert plans[0]["path"] == "out/tiny-intel-cpu"
     assert plans[0]["runtimes"] == ["ort", "openvino"]
@@ -38,6 +44,12 @@ def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     built = cli(*request, "--json")
     assert built.code == 0
     assert all(line.startswith("build: ") for line in built.err.splitlines())
+    _, length, *steps = built.err.splitlines()
+    assert re.fullmatch(r"build: 5 parts, estimated to take about \d0 s", length)
+    parts = [re.match(r"build: \[0:0\d:\d\d\] (\d) of 5, about \d+ s left: ", s) for s in steps]
+    assert all(parts), steps
+    assert sorted({part[1] for part in parts if part}) == ["1", "2", "3", "5"]  # it has no voices
+    assert steps[-1].endswith(f" left: ort, network {len(STAGES)} of {len(STAGES)}: checking hift")
     (told,) = built.document["bundles"]
     assert (told["path"], told["target"]) == ("bundles/tiny-intel-cpu", "intel-cpu")
     assert (told["language"], told["reused"], told["warnings"]) == ("all", False, [])

@@ -29,7 +29,6 @@ RUN = {
     "--solver calibrated": "has no calibrated solver",
     "--energy rappl": "did you mean 'rapl'",
     "--output /proc/a.wav": "/proc/a.wav: ",
-    "--output /dev/null": "/dev/null: not a file name",
     "--dump /proc/dump": "/proc/dump: ",
 }
 

@@ -1,6 +1,7 @@
 """`bench`, `report`, `tune` and `doctor`; and `run` on chosen CPUs, in chunks, with a meter."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_bench_then_report(cli: Cli, demo: Path) -> None:
     [
         (["bench", "DEMO", "--format", "trt"], 2, "no trt in it; it has ort"),
         (["bench", "nothing"], 2, "no bundle there"),
-        (["bench", "DEMO", "-o", "no/r.json"], 2, "no such folder"),
+        (["bench", "DEMO", "-o", "no/r.json"], 2, "in a folder that exists"),
         (["report", "nothing.json"], 2, "No such file"),
         (["tune", "DEMO", "--format", "otr"], 2, "did you mean 'ort'"),
     ],
@@ -179,12 +180,15 @@ def test_what_cannot_be_measured(
 
 def test_tune_keeps_the_best_plan_for_run(cli: Cli, demo: Path, tmp_path: Path) -> None:
     demo = linked(demo, tmp_path).folder
-    ran = cli("tune", demo, "--format", "tflite", "--rounds", 1, "--sentences", 1, "--json")
+    ran = cli("tune", demo, "--format", "tflite", "--rounds", 1, "--sentences", 1)
     assert ran.code == 0, ran.err
-    (best,) = [trial for trial in ran.document["trials"] if trial["chosen"]]
+    steps = [line.split("] ")[1] for line in ran.err.splitlines()]
+    assert all(re.match(rf"{n} of {len(steps)}\b.*: ", s) for n, s in enumerate(steps, 1)), steps
+    assert re.search(r", about \d+ s left: sentences decoded in turn, and ahead$", steps[-1])
+    (best,) = [line.split("│") for line in ran.out.splitlines() if "│ chosen" in line]
     assert tuned.place(demo).is_file()
     told = cli("run", demo, "Good morning.", "--format", "tflite", "--json").document
-    assert told["threads"] == best["threads"]
+    assert told["threads"] == int(best[2])
     by_hand = cli("run", demo, "Hi.", "--format", "tflite", "--threads", 2, "--json").document
     assert by_hand["threads"] == 2
 

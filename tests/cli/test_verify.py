@@ -55,6 +55,7 @@ def test_an_intact_bundle_passes_in_every_runtime(cli: Cli, tiny: Path) -> None:
 def test_one_runtime_can_be_asked_for(cli: Cli, tiny: Path) -> None:
     told = cli("verify", tiny, "--format", "ort")
     assert told.code == 0
+    assert told.err == "verify: [0:00:00] 1 of 1: self-test in ort\n"
     assert "all checks passed in ort" in told.out
     assert "openvino" not in told.out
     assert cli("verify", tiny, "--format", "ort", "--quiet") == (0, "", "")

@@ -179,7 +179,9 @@ def _member(folder: Path, name: str | None, read: Callable[[Any], object]) -> Re
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     files = {**whole.files, whole.self_test: stored(selftest)}
-    manifest = replace(whole, normalizers={}, voices={"a": name} if "voices" in name else {})
+    manifest = replace(
+        whole, normalizers={}, voices={"a": name} if "voices" in name else {}, default_voice=""
+    )
 
     def reader(data: bytes) -> object:
         path.write_bytes(data)

@@ -71,7 +71,7 @@ def test_what_needs_more_memory_than_there_is_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   2000 kB\n")
+    meminfo.write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable:   2000 kB\n")
     monkeypatch.setattr("psutil.PROCFS_PATH", str(tmp_path))
     monkeypatch.setattr(memory, "_GROUP", tmp_path)
     memory.require(2_000_000, None, "it")
@@ -140,7 +140,7 @@ libc.free(libc.malloc(30 << 20))  # by default, blocks up to this size now stay
 blocks = [libc.malloc(1 << 20) for _ in range(60)]
 for block in blocks:
     ctypes.memset(block, 1, 1 << 20)
-libc.malloc(100 << 10)  # above them, so that the heap cannot shrink
+libc.malloc(1 << 20)  # above them, so that the heap cannot shrink
 for block in blocks:
     libc.free(block)
 print(psutil.Process().memory_info().rss)

@@ -116,7 +116,7 @@ def test_what_was_used_longest_ago_goes(
         kept = Prompts(loaded.bundle, "ort")
         time.sleep(0.01)
         kept.begun(loaded.decoder, [token])
-        return kept._path([token])
+        return folder / kept._name([token])
 
     first, second, third = (begun(token) for token in (1, 2, 3))
     size = first.stat().st_size

@@ -1,4 +1,4 @@
-"""The best plan that was measured for a bundle on a machine, in a file beside the bundle."""
+"""The best plan that was measured for a bundle on a machine, in a file about the bundle."""
 
 import hashlib
 import json
@@ -6,13 +6,14 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.atomic import write_atomically
+from edgepack import atomic, beside
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.ranges import Line, Threads
 from edgepack.runtime.cpu import isa, quota
 from edgepack.runtime.cpu.plan import Wish, allowed, make
 from edgepack.runtime.cpu.topology import Topology
 
+_ENDING = "tuned.json"
 _MAX_BYTES = 1 << 20
 
 
@@ -28,9 +29,15 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def place(bundle: Path) -> Path:
-    """Where the file of a bundle is: beside it, since bundles are not changed."""
-    folder = bundle.resolve()
-    return folder.with_name(f"{folder.name}.tuned.json")
+    """Where the file of a bundle is written."""
+    return beside.place(bundle, _ENDING)
+
+
+def require_writable(bundle: Path) -> None:
+    """Raise UsageError or OSError if no plan could be kept for a bundle."""
+    path = place(bundle)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.require_writable(path)
 
 
 def fingerprint(machine: Topology) -> str:
@@ -50,7 +57,7 @@ def read(bundle: Path, machine: Topology, runtime: str) -> Wish | None:
 
     Raises IntegrityError if the file is none, or no plan for this machine.
     """
-    path = place(bundle)
+    path = beside.found(bundle, _ENDING)
     if not path.is_file():
         return None
     here = fingerprint(machine)
@@ -76,15 +83,16 @@ def _plans(path: Path) -> list[Tuned]:
 
 def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: int) -> Path:
     """Keep a plan, in place of an older one for this machine and runtime."""
-    path = place(bundle)
+    path, before = place(bundle), beside.found(bundle, _ENDING)
     here = fingerprint(machine)
     kept = []
-    if path.is_file():
+    if before.is_file():
         try:
-            kept = _plans(path)
+            kept = _plans(before)
         except (ValueError, RecursionError):
             kept = []  # what cannot be read is replaced
     kept = [t for t in kept if (t.machine, t.runtime) != (here, runtime)]
     kept.append(Tuned(here, runtime, best.cpus, threads, best.spin, best.overlap))
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=2))
     return path

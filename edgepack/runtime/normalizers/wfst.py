@@ -1,17 +1,16 @@
 """WeTextProcessing grammars (two finite-state transducers each), run by kaldifst."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.runtime.installed import imported
 from edgepack.runtime.normalization import Normalize
 from edgepack.runtime.normalizers import _rules_en, _rules_zh
 from edgepack.runtime.normalizers._rules import Rule, Ruled
 from edgepack.runtime.normalizers._wfst_grammar import ORDERS, grammar
 from edgepack.runtime.normalizers._wfst_trial import check
-from edgepack.runtime.session import import_error
 
 _RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.RULES}
 
@@ -24,11 +23,9 @@ class _Wfst:
         The files are its tagger and its verbaliser, in this order, known or tried.
         """
         try:
-            importlib.import_module("kaldifst")
+            imported("kaldifst")
         except ModuleNotFoundError:
             raise UnsupportedError("kaldifst is not installed; pip install kaldifst") from None
-        except (ImportError, MemoryError) as error:
-            raise import_error("kaldifst", error) from None
         if locale not in ORDERS:
             raise UnsupportedError(f"no grammar rules for {locale!r}; known: {', '.join(ORDERS)}")
         if len(files) != 2:

@@ -1,0 +1,75 @@
+"""What is written into where it is, and not replaced: devices, pipes, and standard output.
+
+Everything else that a command writes is a new file in the place of an old one (`atomic`).
+"""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from edgepack.errors import ResourceError, UsageError
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether a path is the file or pipe that standard output goes to, such as /dev/stdout.
+
+    Not for a terminal or another device: it is the same to write to those twice.
+    """
+    with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
+        ours = os.fstat(sys.stdout.fileno())
+        return not stat.S_ISCHR(ours.st_mode) and os.path.samestat(ours, path.stat())
+    return False
+
+
+def keeps_its_name(path: Path) -> bool:
+    """Whether what is there is no file that another may take the name of.
+
+    That is so for devices and pipes, for standard output, and for open files that have no name any
+    more (/dev/fd/3). Raises OSError for links in a circle and folders that may not be searched.
+    """
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_ISDIR(state.st_mode):
+        return False
+    if not stat.S_ISREG(state.st_mode) or is_stdout(path):
+        return True
+    return not Path(os.path.realpath(path)).exists()
+
+
+def require_open(path: Path) -> None:
+    """Raise UsageError or OSError if a device or a pipe cannot be written to.
+
+    Pipes are not opened: that waits for a reader, who would take the end of this for the end.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISSOCK(mode):
+        raise UsageError(f"{path}: a socket; give a file, a pipe or a device")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        os.close(os.open(path, os.O_WRONLY))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """What is there, to write into; a pipe waits for its reader. Raises OSError.
+
+    ResourceError if the reader of a pipe has gone. Whoever reads standard output may go.
+    """
+    if is_stdout(path):
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with path.open("wb") as file:
+            yield file
+    except BrokenPipeError:
+        raise ResourceError(f"{path}: nobody reads on; start its reader again") from None
