@@ -67,6 +67,8 @@ class Failure(Record, frozen=True):
 class StageMemory(Record, frozen=True):
     """Bytes that loading a stage added, and the process' peak with it, in one utterance.
 
+    It may have freed more than it added: then it added none.
+
     The peak begins where the call of any network ended and ends with this stage's own: what the
     host did in between, such as making its inputs, is counted in. The largest of its calls; None
     if it was not called, or the system cannot begin a peak again.

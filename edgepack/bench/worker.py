@@ -95,7 +95,7 @@ class _Subject:
         def on_stage(stage: str) -> None:
             nonlocal last
             now = rss_bytes()
-            self.loaded_by[stage] = now - last
+            self.loaded_by[stage] = max(0, now - last)  # what is freed meanwhile may be more
             last = now
 
         start = time.perf_counter()

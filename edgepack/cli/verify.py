@@ -66,6 +66,7 @@ def command(
     from edgepack.bundle import open_bundle
     from edgepack.cli._tables import quality_table
     from edgepack.runtime import installed
+    from edgepack.runtime import solver as solvers
     from edgepack.runtime.gpu.placement import Wanted
     from edgepack.verification import gates, reference
     from edgepack.verification.intervals import rounded
@@ -77,6 +78,8 @@ def command(
     require_ready(opened)
     runtimes = [runtime] if runtime else installed.usable(opened)
     skipped = {} if runtime else installed.skipped(opened)
+    for name in runtimes:
+        solvers.require(solver, None, name in opened.manifest.solvers, name, opened.folder)
     shown = not quiet and not as_json
     failed: list[str] = []
     results: dict[str, Any] = {}

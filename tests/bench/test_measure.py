@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -10,13 +11,14 @@ import pytest
 from support import Build
 from trees import grow
 
-from edgepack.bench import long_texts, measure, result, tuning
+from edgepack.bench import long_texts, measure, result, tuning, worker
 from edgepack.bench.measure import Request, percentiles
 from edgepack.bench.result import Percentiles, Result
 from edgepack.bench.tuning import Trial
 from edgepack.bundle import Bundle, open_bundle
 from edgepack.errors import GateError, IntegrityError, UnsupportedError, UsageError
 from edgepack.report import silent
+from edgepack.runtime import memory
 from edgepack.runtime.cpu.plan import Wish, current
 from edgepack.runtime.cpu.topology import Cpu, Topology
 from edgepack.runtime.meter import Machine
@@ -110,11 +112,21 @@ def test_several_callers_are_measured_against_one(found: Result) -> None:
 
 def test_memory_is_of_each_process(found: Result) -> None:
     for subject in found.subjects:
-        memory = subject.memory
-        assert 30e6 < memory.loaded_bytes < memory.peak_bytes
-        peaks = [m.peak_bytes for m in memory.stages.values() if m.peak_bytes]
+        used = subject.memory
+        assert 30e6 < used.loaded_bytes < used.peak_bytes
+        peaks = [m.peak_bytes for m in used.stages.values() if m.peak_bytes]
         assert peaks
-        assert max(peaks) <= memory.peak_bytes
+        assert max(peaks) <= used.peak_bytes
+
+
+def test_a_stage_that_frees_more_than_it_adds(
+    bundle: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are none, and not less: such a result could not be read again."""
+    falling = count(200_000_000, -1_000_000)
+    monkeypatch.setattr(memory, "rss_bytes", lambda: next(falling))
+    spec = worker.Spec(bundle("tiny"), "ort", None, current(), seed=0)
+    assert set(worker._Subject(spec).loaded_by.values()) == {0}
 
 
 def test_a_voice_with_a_prompt_is_measured(voiced: Bundle, tmp_path: Path) -> None:

@@ -137,11 +137,19 @@ def test_measuring(cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch, opt
     assert BENCH[options] in ran.message
 
 
-def test_verifying(cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+VERIFY = {
+    "--against nowhere": "nowhere: none of flow.npz, ",
+    "--solver calibratd": "did you mean 'calibrated'",
+    "--solver calibrated": "has no calibrated solver",
+}
+
+
+@pytest.mark.parametrize("options", VERIFY)
+def test_verifying(cli: Cli, bundle: Build, monkeypatch: pytest.MonkeyPatch, options: str) -> None:
     monkeypatch.setattr(selftest, "run", never)
-    ran = cli("verify", bundle("tiny"), "--format", "ort", "--against", "nowhere")
+    ran = cli("verify", bundle("tiny"), "--format", "ort", *options.split())
     assert ran.code == 2
-    assert ran.message.startswith("nowhere: none of flow.npz, ")
+    assert VERIFY[options] in ran.message
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"], ["-o", "kept.json"]])
