@@ -3,10 +3,10 @@
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -191,7 +191,12 @@ def _stream(
 def _arriving() -> Iterator[str]:
     """Standard input as it arrives, line by line; every line is a piece of one text."""
     if isinstance(sys.stdin, io.TextIOWrapper):
-        return charset.lines(sys.stdin.buffer, _STDIN, sys.stdin.encoding)
+        lines: BinaryIO = sys.stdin.buffer
+        # A reader of its own where there is a descriptor: Python closes that of `sys.stdin` at its
+        # end, and aborts if a thread still waits there for a line.
+        with suppress(OSError):
+            lines = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
+        return charset.lines(lines, _STDIN, sys.stdin.encoding)
     return (charset.whole(line, _STDIN) for line in sys.stdin or ())
 
 
