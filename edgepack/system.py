@@ -114,7 +114,9 @@ def _lower(kind: int, most: int) -> None:
 
 def user() -> int | None:
     """Number of the user this process works for; None on Windows, which has none."""
-    return None if sys.platform == "win32" else os.getuid()
+    if sys.platform == "win32":
+        return None
+    return os.getuid()
 
 
 def largest_file() -> int | None:

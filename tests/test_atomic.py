@@ -275,3 +275,19 @@ def test_a_full_disk_is_what_it_is_whatever_an_engine_calls_it(
     assert ".tmp" not in str(raised.value)
     with pytest.raises(UsageError, match="another"), replacing(tmp_path / "b"):
         raise UsageError("another")
+
+
+def test_a_file_at_a_limit_is_a_full_disk_whatever_an_engine_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edgepack.system, "largest_file", lambda: 100)
+
+    def write(size: int) -> None:
+        with replacing(tmp_path / "b") as folder:
+            (folder / "a.bin").write_bytes(bytes(size))
+            raise RuntimeError("cannot write")
+
+    with pytest.raises(RuntimeError, match="cannot write"):
+        write(99)
+    with pytest.raises(ResourceError, match="b: no space left"):
+        write(100)

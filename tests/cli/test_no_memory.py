@@ -82,6 +82,7 @@ def test_measuring(bundle: Build, tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_building(checkpoints: Checkpoints, tmp_path: Path, runtime: str) -> None:
     request = ["build", checkpoints("tiny"), "-t", "intel-cpu", "--format", runtime, "-o", "a/b"]

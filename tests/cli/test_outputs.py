@@ -248,6 +248,7 @@ def test_a_sound_file_of_a_line_that_could_not_be(
     assert ran.message.startswith("out/0002.wav: not a file name but a folder")
 
 
+@pytest.mark.slow
 def test_a_bundle_through_a_link(
     cli: Cli, checkpoints: Checkpoints, tiny: Path, tmp_path: Path
 ) -> None:
