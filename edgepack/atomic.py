@@ -106,7 +106,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def require_writable(path: Path) -> None:
     """Raise UsageError or OSError if no file could be written there, by beginning one."""
-    if path.is_dir():
+    if path.is_dir() and path != places.STDOUT:
         raise UsageError(f"{path}: not a file name but a folder; give a name in it")
     if places.keeps_its_name(path):
         places.require_open(path)
@@ -120,6 +120,8 @@ def require_writable(path: Path) -> None:
 
 def require_writable_folder(folder: Path) -> None:
     """The same for a folder that may have to be made, with those above it."""
+    if folder == places.STDOUT:
+        raise UsageError(f"{folder}: standard output, which is no folder; give the name of one")
     place = _place(folder)
     above = next(p for p in (place, *place.parents) if p.exists())
     if not above.is_dir():

@@ -10,20 +10,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from edgepack.errors import ResourceError, UsageError
 
+STDOUT = Path("-")  # standard output, as commands call it
+
 
 def is_stdout(path: Path) -> bool:
-    """Whether a path is the file or pipe that standard output goes to, such as /dev/stdout.
+    """Whether a path is "-", or the file or pipe that standard output goes to, as /dev/stdout is.
 
     Not for a terminal or another device: it is the same to write to those twice.
     """
+    if path == STDOUT:
+        return True
     with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
         ours = os.fstat(sys.stdout.fileno())
         return not stat.S_ISCHR(ours.st_mode) and os.path.samestat(ours, path.stat())
     return False
+
+
+def stdout() -> BinaryIO:
+    """Standard output for bytes; raises UsageError if it is closed."""
+    found = getattr(sys.stdout, "buffer", None)
+    if found is None:
+        raise UsageError("standard output is closed; give the name of a file")
+    sys.stdout.flush()
+    return cast(BinaryIO, found)
 
 
 def keeps_its_name(path: Path) -> bool:
@@ -32,6 +45,8 @@ def keeps_its_name(path: Path) -> bool:
     That is so for devices and pipes, for standard output, and for open files that have no name any
     more (/dev/fd/3). Raises OSError for links in a circle and folders that may not be searched.
     """
+    if path == STDOUT:
+        return True
     try:
         state = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -48,6 +63,9 @@ def require_open(path: Path) -> None:
 
     Pipes are not opened: that waits for a reader, who would take the end of this for the end.
     """
+    if path == STDOUT:
+        stdout()
+        return
     mode = path.stat().st_mode
     if stat.S_ISSOCK(mode):
         raise UsageError(f"{path}: a socket; give a file, a pipe or a device")
@@ -64,9 +82,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     ResourceError if the reader of a pipe has gone. Whoever reads standard output may go.
     """
     if is_stdout(path):
-        sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        out = stdout()
+        yield out
+        out.flush()
         return
     try:
         with path.open("wb") as file:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgepack.bench import environment
-from edgepack.errors import UnsupportedError
+from edgepack.errors import ResourceError, UnsupportedError
 from edgepack.manifest import Device
 from edgepack.runtime import energy
 from edgepack.runtime.cpu import lists, plan, quota, topology
@@ -65,7 +65,7 @@ def _gpu() -> dict[str, Any]:
     """ONNX Runtime's providers, and the software they need; "" for what is not there."""
     try:
         engine(placement.RUNTIME)
-    except UnsupportedError:
+    except (UnsupportedError, ResourceError):
         return {"providers": [], **asdict(stack.Stack())}
     import onnxruntime
 
@@ -91,7 +91,7 @@ def _runtimes() -> dict[str, dict[str, Any]]:
     for name in engines():
         try:
             found[name] = {"version": engine(name).version(), "advice": ""}
-        except UnsupportedError as error:
+        except (UnsupportedError, ResourceError) as error:
             found[name] = {"version": None, "advice": str(error)}
     return found
 

@@ -13,7 +13,7 @@ import edgepack
 from edgepack import discovery, interrupts, shortage
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
 from edgepack.report import document
-from edgepack.runtime.memory import keep_few_kernels
+from edgepack.runtime.memory import START_ROOM, keep_few_kernels, require_room
 
 _EXTRAS = {
     "onnxruntime": "ort",
@@ -47,6 +47,7 @@ class _Commands(click.Group):
 @click.version_option(edgepack.__version__, prog_name="edgepack")
 def root() -> None:
     """Package CosyVoice speech synthesis for CPUs, phones and boxes, and run it there."""
+    require_room("numpy", START_ROOM)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> int:

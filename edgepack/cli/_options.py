@@ -39,16 +39,18 @@ def output_options(command: Decorated) -> Decorated:
 def to_stdout(*outputs: Path | None, as_json: bool) -> bool:
     """Whether a file to write is standard output itself, where nothing else may then be said.
 
-    Raises UsageError if a JSON document is to go there as well.
+    Raises UsageError if another, or a JSON document, is to go there as well.
     """
     from edgepack.places import is_stdout
 
-    found = next((path for path in outputs if path and is_stdout(path)), None)
+    found = [path for path in outputs if path and is_stdout(path)]
     if found and as_json:
         raise UsageError(
-            f"{found}: standard output, where the document of --json goes; leave one out"
+            f"{found[0]}: standard output, where the document of --json goes; leave one out"
         )
-    return found is not None
+    if len(found) > 1:
+        raise UsageError("only one output can go to standard output; give the other a name")
+    return bool(found)
 
 
 def engine_options(command: Decorated) -> Decorated:

@@ -13,6 +13,7 @@ import numpy as np
 from edgepack import charset
 from edgepack.atomic import made_folder, require_writable
 from edgepack.errors import EdgepackError, ResourceError, UsageError
+from edgepack.places import STDOUT
 from edgepack.report import Step
 from edgepack.runtime import audio
 from edgepack.runtime.audio import Recording
@@ -58,7 +59,7 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
             if path.exists():  # in a folder that can be written to
                 require_writable(path)
         return Lines(lines)
-    if output and str(output) != "-":
+    if output and output != STDOUT:
         format_of(output, live=options["stream"])
     if options["convert"]:
         return audio.read(options["convert"])

@@ -83,8 +83,8 @@ if TYPE_CHECKING:
     help="Long texts to stream, as a player hears them; one is also spoken whole.",
 )
 @click.option("--no-long", is_flag=True, help="No long texts, as with --long-texts 0.")
-@click.option("--output", "-o", type=PATH, help="Write the result, for 'edgepack report'.")
-@click.option("--report", "page", type=PATH, help="Write the page of 'edgepack report' at once.")
+@click.option("--output", "-o", type=PATH, help="Write the result (- for stdout), for 'report'.")
+@click.option("--report", "page", type=PATH, help="Write the page of 'report' (- for stdout).")
 @output_options
 def command(bundles: tuple[Path, ...], **options: Any) -> None:
     """Speak with BUNDLES in turns and compare them, in every runtime they have."""
@@ -194,6 +194,8 @@ def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> No
         words = f"{path}: the page could not be made ({type(error).__name__}: {error})"
         if kept is None and keeps_its_name(path):  # no file may be beside it
             _show(result)
+            raise kind(words, msgspec.to_builtins(result)) from error
+        if kept and keeps_its_name(kept):  # a reader has it
             raise kind(words, msgspec.to_builtins(result)) from error
         if kept is None:
             kept = path.with_suffix(".json")

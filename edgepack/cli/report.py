@@ -10,7 +10,12 @@ from edgepack.cli._options import PATH, output_options, to_stdout
 @click.command(short_help="Make a page of benchmark results.")
 @click.argument("results", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--output", "-o", type=PATH, default=Path("report.html"), show_default=True, help="The page."
+    "--output",
+    "-o",
+    type=PATH,
+    default=Path("report.html"),
+    show_default=True,
+    help="The page (- for stdout).",
 )
 @output_options
 def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bool) -> None:

@@ -227,6 +227,7 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
     from importlib.util import find_spec
 
     from edgepack.atomic import require_writable, require_writable_folder
+    from edgepack.places import STDOUT
 
     given = [text, file, options["convert"], options["speech_tokens"]]
     if sum(value is not None for value in given) != 1:
@@ -240,10 +241,11 @@ def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None
         options["output"] = Path("out.wav")
     output: Path | None = options["output"]
     options["folder"] = False
-    options["to_stdout"] = str(output) == "-" or to_stdout(output, as_json=options["as_json"])
-    if output and str(output) == "-":
-        if not options["stream"] or options["as_json"]:
-            raise UsageError("-o - goes with --stream and without --json")
+    if output == STDOUT and (not options["stream"] or options["as_json"]):
+        raise UsageError("-o - goes with --stream and without --json")
+    options["to_stdout"] = to_stdout(output, as_json=options["as_json"])
+    if output == STDOUT:
+        require_writable(output)
     elif output and (output.is_dir() or options["slash"] or not (output.suffix or output.exists())):
         options["folder"] = True
         if file is None:

@@ -9,11 +9,12 @@ from edgepack.errors import ResourceError
 from edgepack.system import address_space, peak_rss_bytes, restart_peak, return_large_blocks
 
 __all__ = [
-    "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require", "require_room",
-    "restart_peak", "return_large_blocks", "rss_bytes",
+    "START_ROOM", "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require",
+    "require_room", "restart_peak", "return_large_blocks", "rss_bytes",
 ]  # fmt: skip
 
 _LEAST_ROOM = 256 << 20  # for stacks and heaps of an engine's threads, and blocks to compute with
+START_ROOM = 160 << 20  # for numpy and libsndfile: OpenBLAS ends a process where it gets no memory
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -49,17 +50,17 @@ def _room() -> int | None:
     return None if most is None else max(0, most - int(psutil.Process().memory_info().vms))
 
 
-def require_room(what: str) -> None:
-    """Raise ResourceError if a limit of address space is as good as reached.
+def require_room(what: str, least: int = _LEAST_ROOM) -> None:
+    """Raise ResourceError if less is left of a limit of address space, which is as good as reached.
 
     Engines start threads when they load or first run a network. Some wait without end for one that
     there was no stack for, or crash.
     """
     room = _room()
-    if room is not None and room < _LEAST_ROOM:
+    if room is not None and room < least:
         raise ResourceError(
-            f"{what}: {room / 1e6:.0f} MB are left of the limit of address space, which engines "
-            "need more of; raise it (ulimit -v)"
+            f"{what}: {room / 1e6:.0f} MB are left of the limit of address space, which is too "
+            "little; raise it (ulimit -v)"
         )
 
 

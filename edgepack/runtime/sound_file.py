@@ -2,7 +2,6 @@
 
 import io
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -87,8 +86,8 @@ class Writer:
         self._path = path
         self._out: BinaryIO | None = None
         self._opened = ExitStack()
-        if str(path) == "-":
-            self._out = sys.stdout.buffer
+        if path == places.STDOUT:
+            self._out = places.stdout()
             return
         kind = format_of(path, live=live)
         if live and places.keeps_its_name(path):
@@ -114,8 +113,9 @@ class Writer:
         self._written = True
         clipped = np.clip(samples, -1.0, 1.0)
         if self._out:
-            self._out.write((clipped * _INT16).astype("<i2").tobytes())
-            self._out.flush()
+            with naming(self._path):
+                self._out.write((clipped * _INT16).astype("<i2").tobytes())
+                self._out.flush()
             return
         with self._told():
             self._file.write(clipped)
@@ -139,7 +139,8 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         """Close the file and give it its name, unless a fault (no interrupt) ended it."""
         if self._out:
-            self._opened.__exit__(kind, *rest)
+            with naming(self._path):
+                self._opened.__exit__(kind, *rest)
             return
         interrupted = kind is not None and not issubclass(kind, Exception)
         kept = kind is None or (interrupted and self._written)

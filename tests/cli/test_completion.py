@@ -1,6 +1,7 @@
 """A shell that asks how a word goes on, as click's scripts for bash do."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,38 @@ def test_words_are_completed(bundle: Build, tmp_path: Path, line: str) -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert [row.split(",", 1)[1] for row in ran.stdout.splitlines() if row] == WORDS[line]
+
+
+SHELLS = {
+    "bash": ("--norc", 'eval "$(_EDGEPACK_COMPLETE=bash_source edgepack)"; complete -p edgepack'),
+    "zsh": (
+        "-f",
+        'autoload -Uz compinit && compinit -uD; eval "$(_EDGEPACK_COMPLETE=zsh_source edgepack)"; '
+        "print $_comps[edgepack]",
+    ),
+    "fish": ("-N", '_EDGEPACK_COMPLETE=fish_source edgepack | source; complete -C "edgepack tar"'),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_without_any_settings_can_be_told(tmp_path: Path, shell: str) -> None:
+    """As the README says it for each of them."""
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"no {shell} on this machine")
+    program = tmp_path / "edgepack"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m edgepack "$@"\n')
+    program.chmod(0o755)
+    option, line = SHELLS[shell]
+    ran = subprocess.run(
+        [found, option, "-c", line],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert {"bash": "-F _edgepack", "zsh": "_edgepack", "fish": "targets"}[shell] in ran.stdout
 
 
 def test_versions_are_told_when_asked_for(cli: Cli, bundle: Build) -> None:

@@ -10,6 +10,9 @@ import pytest
 from support import RUNTIMES, Build, Checkpoints
 
 from cli import contents
+from edgepack.bench import diagnosis
+from edgepack.errors import ResourceError
+from edgepack.runtime.session import Engine, engine
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
 NOISE = ["--guard", "warn"]
@@ -28,6 +31,30 @@ def limited(folder: Path, megabytes: int, *arguments: object) -> str:
     assert ran.stderr.count("\n") == 1, ran.stderr
     assert ran.stderr.startswith("edgepack: "), ran.stderr
     return ran.stderr
+
+
+def test_less_than_the_libraries_of_the_program_need(bundle: Build, tmp_path: Path) -> None:
+    """Where OpenBLAS would end the process, or interrupt it."""
+    commands = {80: ["doctor"], 146: ["run", bundle("tiny"), "x"], 156: ["inspect", bundle("tiny")]}
+    for megabytes, command in commands.items():
+        assert "limit of address space" in limited(tmp_path, megabytes, *command)
+
+
+def test_a_machine_is_examined_where_an_engine_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it lacks is a part of what is told."""
+
+    def no_room(name: str) -> Engine:
+        if name == "ort":
+            raise ResourceError("onnxruntime: memory ran out while it was loaded")
+        return engine(name)
+
+    monkeypatch.setattr(diagnosis, "engine", no_room)
+    found = diagnosis.examine()
+    assert found["runtimes"]["ort"] == {
+        "version": None, "advice": "onnxruntime: memory ran out while it was loaded",
+    }  # fmt: skip
+    assert found["runtimes"]["openvino"]["version"]
+    assert found["gpu"]["providers"] == []
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

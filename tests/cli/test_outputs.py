@@ -83,7 +83,10 @@ def test_a_page_in_a_pipe_in_standard_output_and_through_a_link(cli: Cli) -> Non
     assert pipe.heard.startswith(b"<!")
     ran = cli("report", RESULT, "-o", "/dev/stdout")
     assert ran.out.encode() == pipe.heard
-    assert cli("report", RESULT, "-o", "/dev/stdout", "--json").code == 2
+    assert cli("report", RESULT, "-o", "-").out == ran.out
+    for name in ("-", "/dev/stdout"):
+        assert cli("report", RESULT, "-o", name, "--json").code == 2
+    assert sorted(contents(Path())) == []
     Path("link").symlink_to("page.html")
     assert cli("report", RESULT, "-o", "link").code == 0
     assert Path("link").is_symlink()
@@ -101,7 +104,41 @@ def test_a_measurement_in_pipes_and_in_standard_output(
     assert two.heard.startswith(b"<!")
     ran = cli("bench", tiny, "--format", "ort", "-o", "/dev/stdout")
     assert ran.out.encode() == one.heard
-    assert cli("bench", tiny, "-o", "/dev/stdout", "--json").code == 2
+    assert cli("bench", tiny, "--format", "ort", "-o", "-").out == ran.out
+    assert cli("bench", tiny, "--format", "ort", "--report", "-").out.encode() == two.heard
+    for name in ("-", "/dev/stdout"):
+        assert cli("bench", tiny, "-o", name, "--json").code == 2
+        told = cli("bench", tiny, "-o", name, "--report", name)
+        assert (told.code, told.out) == (2, "")
+        assert "only one output" in told.message
+    assert contents(Path()) == {}
+
+
+@pytest.mark.parametrize("how", [("-", "--stream"), ("/dev/full", "--stream"), ("/dev/full",)])
+def test_a_full_device_is_named(tiny: Path, how: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "edgepack", "run", str(tiny), "hello", *NOISE, "-o", *how]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert ran.returncode == 5
+    assert ran.stderr == f"edgepack: {how[0]}: no space left; free some and try again\n".encode()
+
+
+def test_standard_output_that_is_closed(tiny: Path, tmp_path: Path) -> None:
+    run = f"{sys.executable} -m edgepack run {tiny} hello -o - --stream >&-"
+    report = f"{sys.executable} -m edgepack report {RESULT} -o - >&-"
+    for command in (run, report):
+        ran = subprocess.run(command, shell=True, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+        assert ran.returncode == 2
+        assert ran.stderr == b"edgepack: standard output is closed; give the name of a file\n"
+    assert contents(tmp_path) == {}
+
+
+def test_a_folder_that_is_standard_output(cli: Cli, tiny: Path) -> None:
+    for command in (["build", "demo", "-t", "intel-cpu"], ["run", tiny, "hello", "--dump"]):
+        ran = cli(*command, *(["-o"] if command[0] == "build" else []), "-")
+        assert ran.code == 2
+        assert ran.message == "-: standard output, which is no folder; give the name of one"
+    assert contents(Path()) == {}
 
 
 def test_a_page_that_fails_leaves_the_measurement(
