@@ -35,7 +35,9 @@ def limited(folder: Path, megabytes: int, *arguments: object) -> str:
 
 def test_less_than_the_libraries_of_the_program_need(bundle: Build, tmp_path: Path) -> None:
     """Where OpenBLAS would end the process, or interrupt it."""
-    commands = {80: ["doctor"], 146: ["run", bundle("tiny"), "x"], 156: ["inspect", bundle("tiny")]}
+    commands: dict[int, list[object]] = {
+        80: ["doctor"], 146: ["run", bundle("tiny"), "x"], 156: ["inspect", bundle("tiny")],
+    }  # fmt: skip
     for megabytes, command in commands.items():
         assert "limit of address space" in limited(tmp_path, megabytes, *command)
 
