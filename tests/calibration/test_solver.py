@@ -196,6 +196,7 @@ def test_evaluations_are_really_saved(clean: Calibrated) -> None:
     assert flow.estimator.rows == clean.accuracy.evaluations
 
 
+@pytest.mark.slow
 def test_noise_of_the_estimator_is_part_of_the_error(
     courses: Sequence[Course], judged: Sequence[Trajectory], clean: Calibrated
 ) -> None:
