@@ -53,9 +53,7 @@ def real_time(subjects: Sequence[Subject]) -> str:
         if max(left) > 0.6:
             axes.axvline(1.0, color=_INK, linestyle="--", linewidth=1)
         axes.set_xlabel("seconds of work for a second of audio")
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.4, -0.28 if len(subjects) > 2 else -0.4), ncols=3
-        )
+        _legend(axes, 3)
 
     return _svg(draw, len(subjects), legend=0.55)
 
@@ -74,9 +72,7 @@ def first_audio(subjects: Sequence[Subject]) -> str:
         axes.set_xlim(left=0)
         axes.set_xlabel("seconds until the first audio")
         axes.margins(y=0.3)
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.4, -0.28 if len(subjects) > 2 else -0.4), ncols=2
-        )
+        _legend(axes, 2)
 
     return _svg(draw, len(subjects), legend=0.35)
 
@@ -91,9 +87,7 @@ def memory(subjects: Sequence[Subject]) -> str:
         axes.barh(names, peak, color=_SERIES[0], alpha=0.45, height=0.6, label="peak")
         axes.barh(names, loaded, color=_SERIES[0], height=0.6, label="loaded")
         axes.set_xlabel("MB resident")
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.4, -0.28 if len(subjects) > 2 else -0.4), ncols=2
-        )
+        _legend(axes, 2)
 
     return _svg(draw, len(subjects), legend=0.35)
 

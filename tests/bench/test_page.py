@@ -129,6 +129,16 @@ def test_plots_are_drawings_whose_letters_are_letters(text: str) -> None:
     assert not re.search(r"#0001\w\w", text)
 
 
+def test_no_letter_of_a_plot_is_cut_off(text: str) -> None:
+    for drawing in re.findall(r"<svg viewBox.*?</svg>", text, re.DOTALL):
+        _, _, width, height = map(float, drawing.split('"')[1].split())
+        places = re.findall(r'<text [^>]*x="([\d.-]+)" y="([\d.-]+)"', drawing)
+        assert places
+        for x, baseline in places:
+            assert 0 <= float(x) < width
+            assert 5 < float(baseline) < height - 2  # what hangs below the line is 2 px
+
+
 def test_without_a_meter_there_is_no_plot_of_energy() -> None:
     text = page.render([result(subject("x ort", 1.0)), result(subject("y ort", 1.0))])
     assert text.count("<svg") == 10
