@@ -23,7 +23,7 @@ PACKAGES = ("openvino",)
 
 _RELEASE_SECONDS = 0.2
 # Operators prepared for shapes, by network. No utterance is as long as another, and each shape that
-# is kept keeps its buffers: without any, speaking took as long.
+# is kept keeps its buffers: what this costs is in docs/device.md.
 _KEPT = 16
 _CORE_TYPES = {"P": "PCORE_ONLY", "E": "ECORE_ONLY", "LPE": "ECORE_ONLY"}
 
