@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INTEROP := .venv-interop
+FLEET := .venv-fleet
 
-.PHONY: demo test test-slow test-arm64 test-interop check fuzz format docs clean
+.PHONY: demo test test-slow test-arm64 test-interop test-fleet check fuzz format docs clean
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
@@ -27,6 +28,12 @@ test-interop:
 	$(MAKE) VENV=$(INTEROP) $(INTEROP)/installed-interop
 	$(INTEROP)/bin/python -m pytest --numprocesses 2 --dist worksteal -m interop tests/interop
 
+# One after the other: they time a server, and want the CPUs for themselves.
+test-fleet:
+	tests/fleet/debian_packages.sh
+	$(MAKE) VENV=$(FLEET) $(FLEET)/installed-fleet
+	$(FLEET)/bin/python -m pytest -m fleet tests/fleet
+
 check: $(VENV)/installed-dev fuzz
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,9 +51,10 @@ format: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/reference.py > docs/cli.md
+	$(BIN)/python docs/solver_plot.py
 
 clean:
-	rm -rf $(VENV) $(INTEROP) demo-output fuzz-found
+	rm -rf $(VENV) $(INTEROP) $(FLEET) demo-output fuzz-found
 
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 
 SHORTEST, LONGEST = 80, 500  # frames: 1.6 s and 10 s
 QUIET = 4
@@ -75,7 +75,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for file in (f for f in files if f.endswith(".onnx")):
         for name, way in WAYS.items():
-            sizes = (manifest.vocoder.frame, manifest.flow.mels)
+            sizes = (manifest.host.vocoder.frame, manifest.host.flow.mels)
             line = measure(opened.path(file), *sizes, way, options.step)
             print(f"| {Path(file).name} | {name} | {line}", flush=True)
 

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 from full_size import Figure
 from quantized import ROUNDS, built, spoken
 
@@ -53,7 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     if not (options.folder / "checkpoint").is_dir():
         full = random_configuration.Size()
-        random_checkpoint.write(options.folder / "checkpoint", full, random_checkpoint.QWEN2)
+        random_cosyvoice2.write(options.folder / "checkpoint", full, random_cosyvoice2.QWEN2)
     passed = True
     for figure in figures(options.folder, options.format or ["ort", "tflite"], options.language):
         print(figure, flush=True)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 from edgepack.runtime.loading import load
 
 TEXT = "你好,今天天气很好,我们一起去公园散步吧。"
@@ -88,12 +88,12 @@ def decode_ratio(bundle: Path, runtime: str) -> tuple[float, float]:
     decoder = load(bundle, runtime).decoder
     early, ratios = [], []
     for _ in range(ROUNDS):
-        decoder.decoder.reset()
+        decoder.language_model.reset()
         seconds = []
         for position in range(LATE + WINDOW):
             block = decoder.embed_speech([position % decoder.settings.speech_tokens])
             start = time.perf_counter()
-            decoder.decoder.run({"embeddings": block})
+            decoder.language_model.run({"embeddings": block})
             seconds.append(time.perf_counter() - start)
         near, far = (statistics.median(seconds[p : p + WINDOW]) for p in (EARLY, LATE))
         early.append(near)
@@ -135,7 +135,7 @@ def main() -> int:
     options = parser.parse_args()
     checkpoint = options.folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
+        random_cosyvoice2.write(checkpoint, random_configuration.Size(), random_cosyvoice2.QWEN2)
     found = []
     for figure in figures(checkpoint, options.folder / "bundles", options.target):
         found.append(figure)

@@ -26,20 +26,22 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 from full_size import Figure
 from quantized import built
 
-from edgepack import bundle, pipeline
-from edgepack.manifest import Device
-from edgepack.plan import BuildRequest
-from edgepack.runtime import energy
-from edgepack.runtime.flow import Condition
-from edgepack.runtime.gpu.guard import Reruns
+from edgepack.builder import pipeline
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle import bundle
+from edgepack.bundle.manifest import Device
+from edgepack.energy import measurement
+from edgepack.machine.probe import Machine
 from edgepack.runtime.gpu.placement import Wanted
+from edgepack.runtime.gpu.reruns import Reruns
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import Loaded, load
-from edgepack.runtime.meter import Machine
+from edgepack.runtime.stages.flow import Condition
 from edgepack.verification import reference
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +54,7 @@ SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class Spoken:
+class UtteranceTiming:
     """What one seed is: speech tokens, a prompt's, a speaker and the start noise of the flow."""
 
     tokens: list[int]
@@ -60,23 +62,23 @@ class Spoken:
     noise: np.ndarray
 
 
-def drawn(loaded: Loaded, seed: int, count: int) -> Spoken:
+def drawn(loaded: Loaded, seed: int, count: int) -> UtteranceTiming:
     """Random speech of a seed."""
     rng = np.random.default_rng(seed)
     manifest = loaded.bundle.manifest
-    limit, mels = manifest.language_model.speech_tokens, manifest.flow.mels
-    speaker = rng.standard_normal(random_checkpoint.SPEAKER, np.float32)
+    limit, mels = manifest.host.language_model.speech_tokens, manifest.host.flow.mels
+    speaker = rng.standard_normal(random_cosyvoice2.SPEAKER, np.float32)
     prompt = rng.integers(0, limit, PROMPT).tolist()
-    mel = rng.standard_normal((PROMPT * manifest.flow.ratio, mels), np.float32)
-    frames = manifest.flow.noise_frames
-    return Spoken(
+    mel = rng.standard_normal((manifest.host.flow.frames(PROMPT), mels), np.float32)
+    frames = manifest.host.flow.noise_frames
+    return UtteranceTiming(
         rng.integers(0, limit, count).tolist(),
         Condition(speaker, prompt, mel),
         rng.standard_normal((1, mels, frames), np.float32),
     )
 
 
-def mel_of(loaded: Loaded, spoken: Spoken) -> np.ndarray:
+def mel_of(loaded: Loaded, spoken: UtteranceTiming) -> np.ndarray:
     """The flow's mel from the seed's own noise."""
     flow = replace(loaded.flow)
     flow.__dict__["noise"] = spoken.noise  # in the place of the cached property
@@ -94,7 +96,7 @@ def exactness() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         request = BuildRequest(str(CHECKPOINT), ["nvidia-gpu"], Path(folder), precision="fp32")
         made = pipeline.build(request)[0].bundle.folder
-        rows = reference.run(load(made, wanted=Wanted("cuda")), GOLDEN)
+        rows = reference.run(load(made, options=LoadOptions(wanted=Wanted("cuda"))), GOLDEN)
     shares = [row.error / row.limit for row in rows if row.error is not None and row.limit]
     yield Figure("golden arrays compared at fp32", len(shares), "")
     worst = max(shares)
@@ -144,12 +146,12 @@ def _seconds(loaded: Loaded, number: int) -> dict[str, float]:
     audio_of(loaded, mel, number)
     vocoded = time.perf_counter()
     decoder = loaded.decoder
-    decoder.decoder.reset()
-    block = decoder.prefix(list(range(40)), [], [])
+    decoder.language_model.reset()
+    block = decoder.prefix(list(range(40)))
     steps = []
     for token in spoken.tokens[:DECODED]:
         begun = time.perf_counter()
-        decoder.decoder.run({"embeddings": block})
+        decoder.language_model.run({"embeddings": block})
         block = decoder.embed_speech([token])
         steps.append(time.perf_counter() - begun)
     return {
@@ -181,7 +183,7 @@ def joules(half: Loaded, minutes: float) -> Iterator[Figure]:
     """The driver's energy counter against its power, summed up over the same load."""
     pynvml, board = _board()
     machine = Machine()
-    meters = energy.select("nvml", machine, Device())
+    meters = measurement.select("nvml", machine, Device())
     samples: list[tuple[float, float]] = []
     done = threading.Event()
 
@@ -192,7 +194,7 @@ def joules(half: Loaded, minutes: float) -> Iterator[Figure]:
     spoken = drawn(half, 1, TOKENS)
     audio = 0.0
     until = time.monotonic() + 60 * minutes
-    with energy.measuring(meters, machine) as readings:
+    with measurement.measuring(meters, machine) as readings:
         thread = threading.Thread(target=sample)
         thread.start()
         while time.monotonic() < until:
@@ -239,7 +241,7 @@ def bundles(folder: Path, precisions: Sequence[str] = ("fp16", "fp32")) -> dict[
         if not list((folder / precision).glob("*/manifest.json")):
             if not (folder / "checkpoint").is_dir():
                 full = random_configuration.Size()
-                random_checkpoint.write(folder / "checkpoint", full, random_checkpoint.QWEN2)
+                random_cosyvoice2.write(folder / "checkpoint", full, random_cosyvoice2.QWEN2)
             options = ("--target", "nvidia-gpu", "--language", "zh", "--precision", precision)
             built(folder / "checkpoint", folder / precision, *options)
     return {p: next((folder / p).glob("*/manifest.json")).parent for p in precisions}
@@ -247,7 +249,10 @@ def bundles(folder: Path, precisions: Sequence[str] = ("fp16", "fp32")) -> dict[
 
 def some_seeds(folder: Path, numbers: range) -> Iterator[Figure]:
     """A part of the seeds alone; several processes do several parts at once."""
-    yield from seeds(load(bundles(folder, ("fp16",))["fp16"], wanted=Wanted("cuda")), numbers)
+    yield from seeds(
+        load(bundles(folder, ("fp16",))["fp16"], options=LoadOptions(wanted=Wanted("cuda"))),
+        numbers,
+    )
 
 
 def figures(folder: Path, count: int, minutes: float) -> Iterator[Figure]:
@@ -258,9 +263,9 @@ def figures(folder: Path, count: int, minutes: float) -> Iterator[Figure]:
         size = sum(f.bytes for f in bundle.open_bundle(path).manifest.files.values())
         yield Figure(f"bundle at {precision}", size / 1e6, "MB")
     subjects = {
-        "GPU fp16": load(paths["fp16"], wanted=Wanted("cuda")),
-        "GPU fp32": load(paths["fp32"], wanted=Wanted("cuda")),
-        "CPU fp32": load(paths["fp32"], wanted=Wanted("cpu")),
+        "GPU fp16": load(paths["fp16"], options=LoadOptions(wanted=Wanted("cuda"))),
+        "GPU fp32": load(paths["fp32"], options=LoadOptions(wanted=Wanted("cuda"))),
+        "CPU fp32": load(paths["fp32"], options=LoadOptions(wanted=Wanted("cpu"))),
     }
     yield from speed(subjects)
     half = subjects["GPU fp16"]

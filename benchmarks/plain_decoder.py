@@ -15,6 +15,7 @@ import onnxruntime
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from random_configuration import Size
 
+from edgepack.bundle.stages import Use
 from edgepack.graph import layers
 from edgepack.graph.net import Net, Value
 from edgepack.graph.weights import Parameter, Weights
@@ -75,7 +76,7 @@ def timed(path: Path, size: Size, past: int, count: int, *, threads: int) -> lis
 
 
 def _step(size: Size) -> Net:
-    net = Net("plain_decoder")
+    net = Net("plain_decoder", Use(role="vocoder"))
     op = net.op
     width, group = size.hidden // size.heads, size.heads // size.kv_heads
     rng = np.random.default_rng(1)

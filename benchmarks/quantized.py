@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 from full_size import Figure, measured
 
-from edgepack import voices
+from edgepack.bundle import voices
+from edgepack.machine.memory import peak_rss_bytes, return_large_blocks
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import load
-from edgepack.runtime.memory import peak_rss_bytes, return_large_blocks
-from edgepack.verification.exam import condition, vocode
+from edgepack.verification.speaking import condition, vocode
 
 TOKENS, ROUNDS, WARM_UP = 250, 3, 5
 TEXT = "你好，今天天气很好，我们一起去公园散步吧。"
@@ -38,17 +39,17 @@ LOW_ABOVE = 200  # MB that one network at a time may take beyond the largest
 def speak(bundle: Path, runtime: str, memory: str) -> dict[str, float]:
     """Seconds of each part for 250 speech tokens, and peak memory; in this process."""
     return_large_blocks()
-    loaded = load(bundle, runtime, memory=memory)
+    loaded = load(bundle, runtime, options=LoadOptions(memory=memory))
     decoder = loaded.decoder
     _, voice = voices.read(loaded.bundle, None)
     start = time.perf_counter()
-    decoder.decoder.reset()
-    block = decoder.prefix(loaded.frontend.ids(TEXT), [], [])
+    decoder.language_model.reset()
+    block = decoder.prefix(loaded.frontend.ids(TEXT))
     tokens: list[int] = []
     steps = []
     for _ in range(TOKENS):
         before = time.perf_counter()
-        logits = decoder.decoder.run({"embeddings": block})["logits"][0]
+        logits = decoder.language_model.run({"embeddings": block})["logits"][0]
         tokens.append(int(logits[: decoder.settings.speech_tokens].argmax()))
         block = decoder.embed_speech(tokens[-1:])
         steps.append(time.perf_counter() - before)
@@ -128,7 +129,7 @@ def main() -> int:
         return 0
     checkpoint = options.folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
+        random_cosyvoice2.write(checkpoint, random_configuration.Size(), random_cosyvoice2.QWEN2)
     passed = True
     arguments = (options.precision, options.format, options.language, options.recipe)
     for figure in figures(checkpoint, options.folder, *arguments):

@@ -1,10 +1,11 @@
 """What makes speech real time on two cores: fp32 and int8, the original's solver and ours.
 
-    python benchmarks/real_time.py FOLDER [--format ort] [--language zh] [-o TABLE.md]
+    python benchmarks/real_time.py FOLDER [--family cosyvoice3] [--format ort] [--language zh]
+        [-o TABLE.md]
 
-FOLDER keeps a random CosyVoice2-0.5B checkpoint (2.6 GB, written once) and its bundles, which are
-measured as they are if they are there. A bundle at fp32 and one at int8 speak 250 given speech
-tokens (10 s of audio) after a prompt of 3 s, each way of solving the flow decoder's ODE in a
+FOLDER keeps a random checkpoint of full size (2.6 GB for CosyVoice2, written once) and its bundles,
+which are measured as they are if they are there. A bundle at fp32 and one at int8 speak 250 given
+speech tokens (10 s of audio) after a prompt of 3 s, each way of solving the flow decoder's ODE in a
 process of its own. They take turns; figures are medians, ratios medians of paired ones. "sound" is
 flow decoder and vocoder, "all" the language model too, which decodes the same tokens, beside a
 plain decoder of the same size. Exits with 1 if a limit is passed.
@@ -20,21 +21,25 @@ from typing import Any
 
 import numpy as np
 import plain_decoder
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
+import random_cosyvoice3
 import soundfile
 from full_size import Figure
 from quantized import TEXT, built
 
 from edgepack.bench.remote import Remote
 from edgepack.bench.worker import Spec
-from edgepack.bundle import open_bundle
-from edgepack.runtime.cpu.plan import Wish, current
+from edgepack.bundle.bundle import open_bundle
+from edgepack.machine.cpu.plan import Wish, current
 
 SHORT = "今天天气很好。"
 TOKENS, ROUNDS, DECODED, PAST = 250, 3, 60, 200
 VOICE, PROMPT_SECONDS, RATE = "prompted", 3, 16000
-FASTER = {"fp32, Euler-10": 3.0, "int8, Euler-10": 1.8}
+FASTER = {
+    "cosyvoice2": {"fp32, Euler-10": 3.0, "int8, Euler-10": 1.8},
+    "cosyvoice3": {"fp32, Euler-10": 3.5},
+}
 FIRST_AUDIO, AT_ONCE, PLAIN = 0.25, 1.9, 1.0
 BITS, BLOCK = 8, 128
 WAYS = {
@@ -79,11 +84,16 @@ def ratio(one: Way, other: Way, part: str) -> float:
     return statistics.median(a[part] / b[part] for a, b in pairs)
 
 
-def bundles(folder: Path, formats: Sequence[str], language: str) -> dict[str, Path]:
+def bundles(folder: Path, family: str, formats: Sequence[str], language: str) -> dict[str, Path]:
     """Both bundles by precision; builds those that are not there."""
     checkpoint = folder / "checkpoint"
     if not checkpoint.is_dir():
-        random_checkpoint.write(checkpoint, random_configuration.Size(), random_checkpoint.QWEN2)
+        if family == "cosyvoice3":
+            large = random_cosyvoice3.FULL
+            random_cosyvoice3.write(checkpoint, large, random_cosyvoice2.QWEN2)
+        else:
+            size = random_configuration.Size()
+            random_cosyvoice2.write(checkpoint, size, random_cosyvoice2.QWEN2)
     prompt = folder / "prompt.wav"
     if not prompt.is_file():
         noise = np.random.default_rng(0).normal(0, 0.1, PROMPT_SECONDS * RATE)
@@ -108,10 +118,10 @@ def plain_token(folder: Path) -> list[float]:
     return plain_decoder.timed(path, size, PAST, DECODED, threads=2)
 
 
-def figures(folder: Path, runtime: str, paths: dict[str, Path]) -> Iterator[Figure]:
+def figures(folder: Path, family: str, runtime: str, paths: dict[str, Path]) -> Iterator[Figure]:
     """Everything of one runtime, in order."""
     plan = current(Wish(threads=2))
-    limit = open_bundle(paths["int8"]).manifest.language_model.speech_tokens
+    limit = open_bundle(paths["int8"]).manifest.host.language_model.speech_tokens
     tokens = np.random.default_rng(1).integers(0, limit, TOKENS).tolist()
     ways: dict[str, Way] = {}
     try:
@@ -124,9 +134,9 @@ def figures(folder: Path, runtime: str, paths: dict[str, Path]) -> Iterator[Figu
         for _ in range(ROUNDS):
             for way in ways.values():
                 way.turn(tokens)
-            if runtime == "ort":
+            if runtime == "ort" and family == "cosyvoice2":  # its size
                 plain += plain_token(folder)
-        yield from _told(ways)
+        yield from _told(ways, FASTER[family])
         if plain:
             share = ways[OURS].median("token") / statistics.median(plain)
             yield Figure("token, by a plain decoder's", share, "of its time", PLAIN)
@@ -139,7 +149,7 @@ def figures(folder: Path, runtime: str, paths: dict[str, Path]) -> Iterator[Figu
             way.worker.close()
 
 
-def _told(ways: dict[str, Way]) -> Iterator[Figure]:
+def _told(ways: dict[str, Way], faster: dict[str, float]) -> Iterator[Figure]:
     for name, way in ways.items():
         solver = way.worker.described["solver"]
         yield Figure(f"{name}: evaluations", solver[1], "")
@@ -148,7 +158,7 @@ def _told(ways: dict[str, Way]) -> Iterator[Figure]:
         yield Figure(f"{name}: token", 1000 * way.median("token"), "ms")
         yield Figure(f"{name}: real-time factor", way.median("all") / (TOKENS / 25), "")
     ours = ways[OURS]
-    for name, least in FASTER.items():
+    for name, least in faster.items():
         yield Figure(f"sound, by {name}", ratio(ways[name], ours, "sound"), "×", least, least=True)
         yield Figure(f"all, by {name}", ratio(ways[name], ours, "all"), "×")
     share = statistics.median(run["first audio"] / run["all"] for run in ours.runs)
@@ -172,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--family", choices=FASTER, default="cosyvoice2")
     parser.add_argument("--format", action="append", help="runtimes; default: ort")
     parser.add_argument("--language", default="zh")
     parser.add_argument("-o", "--output", type=Path, help="write the table as Markdown")
@@ -179,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     formats = options.format or ["ort"]
     found: dict[str, list[Figure]] = {}
     for runtime in formats:
-        paths = bundles(options.folder, [runtime], options.language)
-        for figure in figures(options.folder, runtime, paths):
+        paths = bundles(options.folder, options.family, [runtime], options.language)
+        for figure in figures(options.folder, options.family, runtime, paths):
             found.setdefault(runtime, []).append(figure)
             print(f"{runtime} {figure}", flush=True)
     if options.output:

@@ -1,9 +1,11 @@
 """The program `edgepack`; also `python -m edgepack`."""
 
+import os
 import sys
+from contextlib import suppress
 
-from edgepack import interrupts
 from edgepack.errors import ResourceError
+from edgepack.process import interrupts
 
 
 def entry() -> None:
@@ -18,7 +20,20 @@ def entry() -> None:
         interrupts.over()
         print(f"edgepack: {interrupts.MESSAGE}", file=sys.stderr)
         code = ResourceError.exit_code
+    if code == ResourceError.exit_code:
+        _end_at_once(code)
     sys.exit(code)
+
+
+def _end_at_once(code: int) -> None:
+    """End the process without what Python does at its end.
+
+    Where memory ran out, that finds none either, and prints a line for each thing it cannot do.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def load(package: str, name: str, attribute: str) -> object:
 
 
 def strings(package: str, name: str, attribute: str) -> tuple[str, ...]:
-    """What a plug-in begins with, `ATTRIBUTE = ("...",)`, without importing the plug-in."""
+    """The strings of a plug-in's assignment `ATTRIBUTE = ("...",)`, without importing it."""
     (file,) = (
         found
         for folder in importlib.import_module(package).__path__
@@ -57,10 +57,10 @@ def unknown(
 
 
 def _close(name: str, known: Sequence[str], described: Mapping[str, str]) -> list[str]:
-    """Names that are meant, whatever their case.
+    """Known names that may be meant, by the first of these criteria that finds any, ignoring case.
 
-    They have the name as one of their parts, or begin it ("zh-CN"), or are similar, or it is one of
-    the words about them, or its number is theirs ("8bit"), or they have it inside, or in the words.
+    The name is one of their parts; they are its beginning ("zh-CN"); they are similar; it is a word
+    of their description; they have the same number ("8bit"); they, or the description, contain it.
     """
     plain = {one: _plain(one) for one in known}
     meant = _plain(name)
@@ -84,5 +84,5 @@ def _number(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Letters and digits of a text, in one case."""
+    """Letters and digits of a text, in lower case."""
     return "".join(c for c in text.casefold() if c.isalnum())

@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code each kind ends the program with.
+"""The errors of edgepack, and the exit code of the program for each kind.
 
 EdgepackError
 ├── GateError         1  a quality gate or a verification failed
@@ -6,6 +6,7 @@ EdgepackError
 ├── UnsupportedError  3  a model, operator or target this version or host cannot serve
 ├── IntegrityError    4  a file is corrupt, tampered with or unsafe
 └── ResourceError     5  memory, disk, time or network ran out, or the user interrupted
+    └── CancelledError   the program that asked for speech cancelled it
 
 A message is one line: what is wrong, where, and what to do about it.
 """
@@ -17,7 +18,7 @@ _LONGEST = 2000  # characters of a message: it may quote a file
 
 
 def _one_line(message: str) -> str:
-    """Without line breaks, without what a terminal would obey, and not without end."""
+    """The message in one line, shortened, and without control characters for a terminal."""
     folded = " ".join(message.split())
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in folded)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 400]} … {shown[-300:]}"
@@ -68,3 +69,7 @@ class ResourceError(EdgepackError):
 
     exit_code = 5
     kind = "resources"
+
+
+class CancelledError(ResourceError):
+    """Who asked for speech cancelled it (`Cancellation`, `SpeechStream.cancel`)."""

@@ -1,4 +1,4 @@
-"""What a person sees while and after something runs: stderr for progress, stdout for results."""
+"""Output for people: progress on stderr, results on stdout."""
 
 import contextlib
 import json
@@ -53,12 +53,12 @@ def progress(title: str, *, shown: bool) -> Iterator[Step]:
 
 
 def within(step: Step, where: str) -> Step:
-    """The same callback for what is a part of something: messages begin with that."""
+    """A progress callback whose messages begin with `where`, for a part of something larger."""
     return lambda message: step(f"{where}: {message}")
 
 
 class Parts:
-    """A step callback of something long, which adds the part it is at, of how many, and time left.
+    """A progress callback for a long task: adds the number of the current part and the time left.
 
     `sizes` are of each part, in order. They are an estimate in seconds if that is known; otherwise
     only their ratios count, and time left is told once a part is done.
@@ -70,12 +70,12 @@ class Parts:
         self._start = self._began = time.monotonic()
 
     def begin(self, part: Hashable) -> None:
-        """What is told from now on is of this part; those before it are done, or not needed."""
+        """Begin a part; those before it are done, or were not needed."""
         self._number = list(self._sizes).index(part) + 1
         self._began = time.monotonic()
 
     def __call__(self, message: str) -> None:
-        """Tell a step of the part that was begun."""
+        """Show a message of the current part."""
         left = self._left()
         about = "" if left is None else f", about {duration(left)} left"
         self._step(f"{self._number} of {len(self._sizes)}{about}: {message}")
@@ -94,7 +94,7 @@ class Parts:
 
 
 def duration(seconds: float) -> str:
-    """A time that is known roughly: in steps of ten seconds, above a minute in minutes."""
+    """A rough duration in words: in steps of ten seconds, above a minute in minutes."""
     if seconds <= 50:
         return f"{max(10, 10 * math.ceil(seconds / 10))} s"
     hours, minutes = divmod(max(1, round(seconds / 60)), 60)

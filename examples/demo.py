@@ -7,10 +7,9 @@ run alone. Usage: python examples/demo.py [FOLDER]
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from edgepack import report
 
 TARGET = "intel-cpu"
 SENTENCES = {"zh": "你好,今天天气很好。", "en": "Hello, the weather is fine today."}
@@ -36,8 +35,21 @@ def speak(bundle: str, runtime: str, text: str, wav: Path) -> list[str]:
         f"{result['rtf']:.3f}",
         f"{1000 * result['first_audio_seconds']:.0f} ms",
         *(f"{1000 * seconds:.0f} ms" for seconds in parts),
-        report.size(result["peak_rss_bytes"]),
+        megabytes(result["peak_rss_bytes"]),
     ]
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.3g} MB"
+
+
+def show(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """A table whose first row has the titles; columns after the first are right-aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(title)
+    for first, *others in rows:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]))
 
 
 def main() -> None:
@@ -45,18 +57,17 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output")
     (built,) = edgepack("build", "demo", "--target", TARGET, "--output", str(folder))["bundles"]
     runtimes = next(iter(built["stages"].values()))["runtimes"]
-    rows = []
+    rows = [["", "audio", "RTF", "first audio", *PARTS, "peak RSS"]]
     for runtime in runtimes:
         for language, text in SENTENCES.items():
             wav = folder / f"{runtime}-{language}.wav"
             rows.append([f"{runtime} {language}", *speak(built["path"], runtime, text, wav)])
-    columns = ["", "audio", "RTF", "first audio", *PARTS, "peak RSS"]
-    report.table(f"the demo voice for {TARGET}", columns, rows)
-    report.line(f"bundle: {built['path']}, {report.size(built['bytes'])}")
+    show(f"the demo voice for {TARGET}", rows)
+    print(f"bundle: {built['path']}, {megabytes(built['bytes'])}")
     command = Path(sys.executable).with_name("edgepack")
     shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
-    report.line(f'try:    {shown} run {built["path"]} "{SENTENCES["en"]}" -o hello.wav')
-    report.line(f"sound:  {folder}/{{{','.join(runtimes)}}}-{{{','.join(SENTENCES)}}}.wav")
+    print(f'try:    {shown} run {built["path"]} "{SENTENCES["en"]}" -o hello.wav')
+    print(f"sound:  {folder}/{{{','.join(runtimes)}}}-{{{','.join(SENTENCES)}}}.wav")
 
 
 if __name__ == "__main__":

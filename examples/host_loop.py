@@ -16,6 +16,12 @@ import numpy as np
 from host_engines import Arrays, LiteRt, Ort
 from host_files import Tokenizer, safetensors, start_noise
 
+# The kinds of loops that these are; docs/host-loop.md has them all.
+KINDS = {
+    "text": "byte_bpe", "language_model": "text_then_speech", "flow": "causal_chunks",
+    "vocoder": "hift", "stream": "growing_chunks",
+}  # fmt: skip
+
 
 def softmax(values: np.ndarray) -> np.ndarray:
     e = np.exp(values - values.max())
@@ -28,6 +34,8 @@ class Host:
     def __init__(self, bundle: Path, runtime: str, seed: int, voice: str = "") -> None:
         self.loop = json.loads((bundle / "host_loop.json").read_text("utf-8"))
         self.runtime = runtime
+        if unlike := [part for part, kind in KINDS.items() if self.loop[part]["kind"] != kind]:
+            raise SystemExit(f"{bundle}: another kind of {unlike[0]} than these loops are for")
         kind = Ort if self.loop["caches"][runtime] == "grown" else LiteRt
         networks = self.loop["networks"].items()
         self.net = {k: kind(bundle / n["files"][runtime], n["caches"]) for k, n in networks}

@@ -1,5 +1,6 @@
 """Running a reader over hostile input in a process of its own, with little time and memory."""
 
+import gc
 import multiprocessing
 import resource
 import time
@@ -17,7 +18,7 @@ MB = 10**6
 
 
 def within(
-    function: Callable[..., T], *arguments: Any, seconds: float = 1, megabytes: int = 200
+    function: Callable[..., T], *arguments: Any, seconds: float = 3, megabytes: int = 200
 ) -> T:
     """`function(*arguments)`, in at most so much processor time and so much memory more than now.
 
@@ -47,7 +48,7 @@ def refused_within(
     *arguments: Any,
     match: str,
     error: type[EdgepackError] = IntegrityError,
-    seconds: float = 1,
+    seconds: float = 3,
     megabytes: int = 200,
 ) -> None:
     """`function` has to refuse its arguments, with one line, within the limits of `within`."""
@@ -64,6 +65,7 @@ def _child(
     seconds: float,
     megabytes: int,
 ) -> None:
+    gc.freeze()  # or a collection would copy all pages of the process that was forked
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + megabytes * MB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

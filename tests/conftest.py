@@ -10,21 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_checkpoint
+import random_cosyvoice2
 from linked import linked
 from support import DATA, GOLDEN, INT8, RUNTIMES, Build, Checkpoints
 
-from edgepack import voices
-from edgepack.bundle import Bundle, open_bundle
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
-from edgepack.runtime import audio
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.profiles.target import load
+from edgepack.runtime.audio import waveform
 from edgepack.runtime.synthesizer import Synthesizer
-from edgepack.target import load
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with few tests first: they take longest, and one process would be left with them."""
+    """Files with few tests first: they take longest, and one process would be left with them.
+
+    What needs the INT8 bundle for every runtime is slow: building that takes more than a minute.
+    """
+    for item in items:
+        if "int8_demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     count = Counter(item.path for item in items)
     items.sort(key=lambda item: (count[item.path], item.path))
 
@@ -56,9 +62,9 @@ def checkpoints(shared: Path) -> Checkpoints:
         if model == "tiny":
             tiny = shared / "tiny"
             if not tiny.exists():
-                tokenizer = random_checkpoint.DEMO / "CosyVoice-BlankEN"
+                tokenizer = random_cosyvoice2.DEMO / "CosyVoice-BlankEN"
                 own = tiny.with_name(f"tiny-{os.getpid()}")
-                random_checkpoint.write(own, random_checkpoint.TINY, tokenizer)
+                random_cosyvoice2.write(own, random_cosyvoice2.TINY, tokenizer)
                 with suppress(OSError):  # somebody else was faster
                     own.rename(tiny)
             return str(tiny)
@@ -88,8 +94,8 @@ def built(request: BuildRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(shared: Path) -> Bundle:
-    """The demo voice at INT8, zh, in every runtime, without an auction. Not to be changed."""
+def int8_demo(shared: Path) -> Bundle:
+    """The demo voice at INT8, zh, in every runtime, without a recipe search. Not to be changed."""
     recipe = shared / "int8.yaml"
     recipe.write_text(INT8)
     with pytest.MonkeyPatch.context() as patch:
@@ -104,6 +110,6 @@ def voiced(bundle: Build, tmp_path: Path) -> Bundle:
     demo = linked(bundle("demo"), tmp_path)
     synthesizer = Synthesizer.load(demo.folder, "ort", 1)
     with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
-        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
+        spoken = waveform.Recording("prompt", recorded["zh02_wav"][0], 24000)
     ids = synthesizer.loaded.frontend.ids("今天天气很好，我们一起去公园散步吧。")
     return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.bundle import Bundle, open_bundle, stored
+from edgepack.bundle.bundle import Bundle, open_bundle, stored
 
 
 def linked(folder: Path, to: Path) -> Bundle:

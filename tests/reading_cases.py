@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from support import DATA
 
-from edgepack.grammars import grammars
-from edgepack.runtime.normalization import Normalization, Normalize, Reader
-from edgepack.runtime.text import Frontend
+from edgepack.builder.grammars import grammars
+from edgepack.runtime.text.front_end import Frontend
+from edgepack.runtime.text.normalization import Normalization, Normalize, Reader
 
 FOLDER = DATA / "readings"
 CODES = ("zh", "en")
@@ -40,8 +40,10 @@ def cases(code: str) -> list[Case]:
 
 def sounds(text: str) -> list[str]:
     """The words of a reading: case, hyphens, "and" and commas aside, full stops inside kept."""
-    chinese = any("\u4e00" <= c <= "\u9fff" for c in text)
-    text = text.replace(" ", "") if chinese else text.lower().replace("-", " ").replace("'s", "s")
+    if re.search("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]", text):  # blanks are not heard
+        text = text.replace(" ", "")
+    else:
+        text = text.lower().replace("-", " ").replace("'s", "s")
     text = re.sub(r"[.。](?=.)", " stop ", re.sub(r"[.。]$", "", text.strip()))
     kept = "".join(c for c in text if c.isalnum() or c in " 、")
     return [word for word in kept.split() if word != "and"]
@@ -59,6 +61,12 @@ def frontend(*, rules: bool = True) -> Frontend:
     kind = Reader if rules else _Grammar
     readers = {code: kind("wfst", code, grammars("wfst", code)) for code in CODES}
     return Frontend(None, "<|endofprompt|>", Normalization(readers))
+
+
+def reader(code: str) -> Normalize:
+    """What reads numbers in a language, by itself."""
+    normalizer = "wfst" if code in ("zh", "en", "ja") else "cldr"
+    return Reader(normalizer, code, grammars(normalizer, code)).open()
 
 
 def wrong(code: str, reader: Frontend) -> Iterator[tuple[Case, str]]:

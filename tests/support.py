@@ -5,17 +5,19 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.manifest import Solver
+from edgepack.bundle.manifest import Solver
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = DATA / "golden"
+COSYVOICE1 = ("cosyvoice1-s1", "cosyvoice1-s2")
 RECORDED = ("cosyvoice2-s1", "cosyvoice2-s2")
+COSYVOICE3 = ("cosyvoice3-s1", "cosyvoice3-s2")
 RUNTIMES = ("ort", "openvino", "tflite")
 
 Build = Callable[..., Path]
 Checkpoints = Callable[[str], str]
 
-# Recipes of every runtime, so that no auction is held.
+# Recipes of every runtime, so that none is searched.
 INT8 = """
 ort:
   speech_lm: nbits8

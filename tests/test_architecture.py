@@ -8,104 +8,65 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from packaging.requirements import Requirement
 from support import Build
 
 import edgepack
+from edgepack import discovery
+from edgepack.bundle.host import HostLoops
+from edgepack.model.family import PACKAGE as FAMILIES
+from edgepack.model.family import Family
+from edgepack.verification.reference import packages
 
 PACKAGE = Path(edgepack.__file__).parent
 ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-CORE = {
-    "", "errors", "discovery", "report", "ranges", "metrics", "manifest", "consistency", "atomic",
-    "bundle", "arrays", "measurements", "tokenizer_file", "voices", "interrupts", "system",
-    "telemetry", "charset", "goals", "links", "locks", "caches", "places", "beside",
-    "shortage",
-}  # fmt: skip
+CORE = {"", "errors", "discovery", "report", "files", "process"}
 
 # What the modules of a layer may import, besides their own layer and the core.
 LAYERS: dict[str, set[str]] = {
     **{name: set() for name in CORE},
-    "target": {"recipe"},
-    "language": set(),
-    "trim": {"language", "runtime"},
-    "recipe": set(),
-    "choices": {"documents"},
-    "documents": set(),
-    "calibration": {"graph", "language", "hub", "runtime", "verification"},
-    "auction": {"backend", "calibration", "recipe", "runtime", "verification"},
-    "trial": {
-        "assembly", "backend", "calibration", "hub", "isolation", "plan", "recipe", "runtime",
-        "target", "verification",
-    },
-    "conversion": {"auction", "backend", "recipe", "runtime", "trial", "verification"},
-    "budget": {"target"},
-    "limits": {"plan", "recipe", "runtime", "target", "verification"},
-    "schedule": {"plan", "verification"},
-    "host_contract": {"backend", "family", "hub", "runtime"},
-    "gpu_plan": {"family", "graph", "hub", "recipe", "runtime", "target"},
-    "solving": {"calibration", "runtime", "verification"},
-    "grammars": set(),
-    "isolation": set(),
-    "gpu_delegate": {"isolation", "runtime"},
-    "checkpoint": {"documents"},
-    "graph": set(),
-    "networks": {"graph"},
-    "family": {"checkpoint", "graph"},
-    "families": {"family", "networks", "graph", "checkpoint"},
-    "backend": {"recipe", "target"},
-    "backends": {"backend", "calibration", "graph", "lowering"},
-    "lowering": {"graph"},
-    "runtime": set(),
-    "verification": {"runtime"},
-    "bench": {"isolation", "language", "runtime", "verification"},  # intervals, as gates have
-    "carried": {"pooling"},
-    "pooling": set(),
-    "inspection": {"checkpoint", "family"},
-    "hub": {"checkpoint", "family", "runtime", "verification"},
-    "plan": {  # of calibration, a user's folder: judged before anything is read that is large
-        "calibration", "choices", "recipe", "target", "language", "checkpoint", "family", "runtime",
-    },
-    "model_hub": set(),
-    "model_hubs": {"model_hub"},
-    "download": {"checkpoint", "family", "isolation", "model_hub", "plan"},
-    "survey": {"checkpoint", "download", "inspection", "isolation", "model_hub", "plan"},
-    "text_assets": {"plan", "language", "trim", "grammars", "runtime"},
-    "assembly": {
-        "plan", "text_assets", "hub", "language", "grammars", "family", "carried", "isolation",
-        "runtime", "verification", "host_contract", "gpu_plan",
-    },
-    "pipeline": {
-        "plan", "text_assets", "assembly", "hub", "isolation", "backend", "runtime",
-        "verification", "recipe", "auction", "conversion", "trial", "budget", "calibration",
-        "limits", "schedule", "solving", "survey",
-    },
+    "": {"builder", "runtime", "bundle"},  # the public names, imported when they are used
+    "bundle": set(),
+    "profiles": {"bundle"},
+    "machine": {"bundle"},
+    "energy": {"bundle", "machine"},
+    "graph": {"bundle"},
+    "model": {"bundle", "graph", "runtime"},  # a family says which kinds of host loops it has
+    "runtime": {"bundle", "machine", "energy"},
+    "verification": {"bundle", "machine", "runtime"},
+    "bench": {"bundle", "profiles", "machine", "energy", "runtime", "verification"},
+    "serve": {"bundle", "energy", "machine", "runtime"},
+    "export": {"bundle", "runtime"},
+    "builder": {"bundle", "profiles", "machine", "graph", "model", "runtime", "verification"},
     "cli": {
-        "target", "language", "runtime", "verification", "plan", "pipeline", "bench", "schedule",
-        "survey", "gpu_delegate",
+        "bundle", "profiles", "machine", "energy", "model", "runtime", "verification", "bench",
+        "builder", "serve", "export",
     },
     "__main__": {"cli"},
 }  # fmt: skip
 
 PLUGINS = {
-    "backends",
-    "lowering.operators",
-    "families",
-    "model_hubs",
-    "runtime.sessions",
-    "runtime.normalizers",
-    "runtime.meters",
+    "builder.backends",
+    "builder.lowering.operators",
+    "builder.model_hubs",
+    "model.families",
+    "runtime.engines.adapters",
+    "runtime.text.normalizers",
+    *(f"runtime.strategies.{part}" for part in HostLoops.__struct_fields__),
+    "energy.meters",
     "cli",
-    "verification.vectors",
+    *(f"verification.vectors.{family}" for family in packages()),
 }
 VAGUE = {"utils", "util", "common", "base", "helpers", "helper", "manager", "misc", "tools"}
 
 
 def dotted(path: Path) -> str:
-    """The name of a module below the package: `runtime.flow`."""
+    """The name of a module below the package: `runtime.loading`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -144,7 +105,7 @@ def test_plugins_do_not_know_each_other(path: Path) -> None:
 
 
 # Calls that change the process for everybody in it, and who may make them: programs at their start
-# (`runtime.memory`, `runtime.cpu.affinity`, `hush` of an engine), processes of our own, and blocks
+# (`machine.memory`, `machine.cpu.affinity`, `hush` of an engine), processes of our own, and blocks
 # that put back what they changed; and `telemetry`, which has to come before an engine is imported.
 PROCESS_WIDE = re.compile(
     r"os\.(dup2|putenv|unsetenv|chdir|umask|sched_setaffinity|close(range)?\(2)"
@@ -154,9 +115,10 @@ PROCESS_WIDE = re.compile(
     r"|np\.seterr|setrecursionlimit|setlocale|redirect_std|set_start_method"
 )
 CHANGES = {
-    "cli", "interrupts", "isolation", "system", "backend", "backends.tflite", "runtime.memory",
-    "runtime.cpu.affinity", "runtime.sessions.ort", "runtime.sessions.tflite", "telemetry",
-    "gpu_delegate",
+    "cli", "process.interrupts", "process.isolation", "process.system", "process.telemetry",
+    "builder.backend", "builder.backends.tflite", "builder.gpu_delegate", "machine.memory",
+    "machine.cpu.affinity", "runtime.engines.adapters.ort", "runtime.engines.adapters.tflite",
+    "serve.ray_cluster", "serve.server",
 }  # fmt: skip
 
 
@@ -170,11 +132,11 @@ def test_a_library_leaves_its_process_as_it_is(path: Path) -> None:
 # `make check` has mypy look for the rest, with the standard library's stubs for these systems.
 ONLY_LINUX = re.compile(r"^/(proc|sys|dev)(/|$)|^(proc|sys)/")
 ONLY_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix"}
-SYSTEMS = {"system", "interrupts"}
+SYSTEMS = {"process.system", "process.interrupts"}
 TREES = {
-    "system", "runtime.memory", "runtime.cpu.affinity", "runtime.cpu.isa", "runtime.cpu.quota",
-    "runtime.cpu.topology", "runtime.gpu.stack", "bench.environment",
-    *(f"runtime.meters.{path.stem}" for path in (PACKAGE / "runtime" / "meters").glob("*.py")),
+    "process.system", "machine.memory", "machine.cpu.affinity", "machine.cpu.isa",
+    "machine.cpu.quota", "machine.cpu.topology", "machine.gpu_stack", "bench.environment",
+    *(f"energy.meters.{path.stem}" for path in (PACKAGE / "energy" / "meters").glob("*.py")),
 }  # fmt: skip
 
 
@@ -201,8 +163,8 @@ def test_what_not_every_system_has_is_where_that_is_said(path: Path) -> None:
     for found in only_somewhere(ast.parse(path.read_text("utf-8"))):
         ours = TREES if ONLY_LINUX.match(found) else SYSTEMS
         if found == "ctypes.CDLL":
-            ours = {*ours, "runtime.meters.perf"}  # a meter of Linux alone
-        assert name in ours, f"{name}: {found}; use edgepack.system"
+            ours = {*ours, "energy.meters.perf"}  # a meter of Linux alone
+        assert name in ours, f"{name}: {found}; use edgepack.process.system"
 
 
 def test_what_not_every_system_has_is_found() -> None:
@@ -230,13 +192,87 @@ def test_names_say_what_is_inside(path: Path) -> None:
     assert path.stem.strip("_") not in VAGUE
 
 
+# onnxscript reads the inputs of a pattern from the signature of these functions.
+MANY_PARAMETERS = {
+    "builder.backends._ort_attention": {"pattern", "rewrite"},
+}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many parameters a function has, its object or class and what it collects not counted."""
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    return len([one for one in named if one.arg not in ("self", "cls")])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_functions_have_few_parameters(path: Path) -> None:
+    """More than six are one value: a dataclass that says what each of them is."""
+    many = {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > 6
+    }
+    assert many == MANY_PARAMETERS.get(dotted(path), set())
+
+
+def test_a_name_stands_for_one_thing() -> None:
+    """No class, and no type that is defined by an assignment, is defined in two modules."""
+    found: dict[str, set[str]] = {}
+    kinds = {f"runtime.strategies.{part}" for part in HostLoops.__struct_fields__}
+    for path in MODULES:
+        if dotted(path).rpartition(".")[0] in kinds:
+            continue  # each has a Record
+        for node in ast.parse(path.read_text("utf-8")).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [one.id for one in node.targets if isinstance(one, ast.Name)]
+            for name in names:
+                if re.match(r"[A-Z]+[a-z]", name):
+                    found.setdefault(name, set()).add(dotted(path))
+    assert {name for name, where in found.items() if len(where) > 1} == set()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_only_families_know_a_family(path: Path) -> None:
-    if dotted(path).startswith("families"):
+    if dotted(path).startswith("model.families"):
         return
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Compare):
             assert "family" not in ast.unparse(node).replace("family.networks", "")
+
+
+# Names of stages. What differs from one to another they say themselves: `bundle.stages`.
+STAGES = {
+    "speech_lm", "flow_encoder", "flow_estimator", "flow_time", "hift", "hift_source",
+    "text_embedding", "speech_embedding",
+}  # fmt: skip
+NAMING = ("model.families", "model.networks", "runtime.strategies", "verification.vectors")
+
+
+def stages_named(tree: ast.AST) -> set[str]:
+    """Names of stages that stand alone in a string, or as a key of what a call is given."""
+    found = {str(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    found |= {str(n.arg) for n in ast.walk(tree) if isinstance(n, ast.keyword)}
+    return found & STAGES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_only_who_writes_a_stage_knows_its_name(path: Path) -> None:
+    if not dotted(path).startswith(NAMING):
+        named = stages_named(ast.parse(path.read_text("utf-8")))
+        assert not named, f"{dotted(path)} names {named}; go by `Use` (edgepack.bundle.stages)"
+
+
+def test_names_of_stages_are_found_where_they_are() -> None:
+    family = cast(Family, discovery.load(FAMILIES, "cosyvoice2", "FAMILY"))
+    assert set(family.stages) == STAGES
+    code = """
+open_stage(bundle, "hift")
+Variants(speech_lm=variant)
+f"{flow_time} and hift"
+"""
+    assert stages_named(ast.parse(code)) == {"hift", "speech_lm"}
 
 
 def test_dependencies_are_light() -> None:

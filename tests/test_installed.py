@@ -32,11 +32,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_is_the_package_and_nothing_else(wheel: Path) -> None:
     package = ROOT / "edgepack"
-    files = {
-        str(path.relative_to(ROOT)): path
-        for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    folders = os.walk(package, followlinks=True)  # profiles/targets is a link in the repository
+    found = [Path(folder, name) for folder, _, names in folders for name in names]
+    files = {str(p.relative_to(ROOT)): p for p in found if "__pycache__" not in p.parts}
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
         assert names == set(files)
@@ -44,7 +42,7 @@ def test_the_wheel_is_the_package_and_nothing_else(wheel: Path) -> None:
             assert archive.getinfo(name).file_size == path.stat().st_size
         licence = next(n for n in archive.namelist() if n.endswith(".dist-info/licenses/LICENSE"))
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-    assert {"edgepack/py.typed", "edgepack/targets/intel-cpu.yaml"} <= names
+    assert {"edgepack/py.typed", "edgepack/profiles/targets/intel-cpu.yaml"} <= names
     assert {"edgepack/demo_voice/llm.pt", "edgepack/demo_voice/MODEL_CARD.md"} <= names
     assert not any(Path(name).name.startswith(("test_", "conftest")) for name in names)
 
@@ -96,7 +94,7 @@ import sys
 from pathlib import Path
 for name in {absent!r}:
     sys.modules[name] = None
-from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack import Settings, Synthesizer
 loaded = Synthesizer.load(Path({bundle!r}), threads=1)
 print(loaded.loaded.host.runtime, len(loaded.speak("hi", Settings(strict=False)).audio) > 1000)
 """

@@ -1,21 +1,23 @@
-"""What a machine has for speaking, and what to do about what it lacks."""
+"""What this machine has that matters for speech, and advice about what is missing."""
 
 from dataclasses import asdict
 from typing import Any
 
 from edgepack.bench import environment
+from edgepack.bundle.manifest import Device
+from edgepack.energy import measurement
+from edgepack.energy.meter import names
 from edgepack.errors import ResourceError, UnsupportedError
-from edgepack.manifest import Device
-from edgepack.runtime import energy
-from edgepack.runtime.cpu import lists, plan, quota, topology
-from edgepack.runtime.gpu import placement, stack
-from edgepack.runtime.installed import engines
-from edgepack.runtime.meter import Machine, UnusableError, names
-from edgepack.runtime.session import engine
+from edgepack.machine import gpu_stack
+from edgepack.machine.cpu import lists, plan, quota, topology
+from edgepack.machine.probe import Machine, UnusableError
+from edgepack.runtime.engines.installed import engines
+from edgepack.runtime.engines.session import engine
+from edgepack.runtime.gpu import placement
 
 
 def examine() -> dict[str, Any]:
-    """Everything, as it is printed with --json."""
+    """The whole diagnosis, as `edgepack doctor --json` prints it."""
     machine = environment.read()
     found = topology.read()
     cores = found.one_per_core(c.number for c in found.cpus)
@@ -66,15 +68,15 @@ def _gpu() -> dict[str, Any]:
     try:
         engine(placement.RUNTIME)
     except (UnsupportedError, ResourceError):
-        return {"providers": [], **asdict(stack.Stack())}
+        return {"providers": [], **asdict(gpu_stack.Stack())}
     import onnxruntime
 
-    here = stack.read(Machine(), str(onnxruntime.__version__))
+    here = gpu_stack.read(Machine(), str(onnxruntime.__version__))
     return {"providers": placement.available(), **asdict(here)}
 
 
 def _int8(isa: tuple[str, ...]) -> str:
-    """What the instruction sets mean for INT8."""
+    """What the instruction sets mean for INT8 networks, in words."""
     if {"avx_vnni", "avx512_vnni", "amx_int8"} & set(isa):
         return "8-bit products in 32-bit sums: the fastest, without saturation"
     if "avx2" in isa:
@@ -100,7 +102,7 @@ def _meters() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in names():
         try:
-            used = energy.usable(name, Machine(), Device())
+            used = measurement.usable(name, Machine(), Device())
             found[name] = {
                 "usable": True, "source": used.source, "scope": used.scope, "reason": None,
             }  # fmt: skip

@@ -6,11 +6,11 @@ from pathlib import Path
 import psutil
 
 from edgepack.bench.result import Environment
-from edgepack.runtime.cpu import isa, lists, plan, quota, topology
+from edgepack.machine.cpu import isa, lists, plan, quota, topology
 
 
 def read(root: Path = Path("/")) -> Environment:
-    """What of this machine decides about speed; what it does not tell is None or empty."""
+    """The properties of this machine that determine speed; None or empty where not known."""
     found = topology.read(root)
     return Environment(
         machine=platform.machine(),

@@ -1,4 +1,4 @@
-"""A record of energy (`runtime.energy`) as rows of a table."""
+"""A record of energy (`energy.measurement`) as rows of a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,9 @@ _RATES = (
 
 
 def rows(energy: Mapping[str, Any]) -> dict[str, str]:
-    """Figures by what they are of, gross and net, and how they were measured.
+    """Rows of a table: energy gross and net of idling, by title, and how it was measured.
 
-    What was not measured says so, and an estimate is called one.
+    A figure that was not measured is a text that says so; an estimate is marked as one.
     """
     if not energy["available"]:
         return dict.fromkeys([*(title for title, *_ in _RATES), *HOW], NOT_MEASURED)
@@ -36,7 +36,7 @@ def rows(energy: Mapping[str, Any]) -> dict[str, str]:
 
 
 def missing(energy: Mapping[str, Any]) -> str:
-    """Why there is no figure, in a line."""
+    """Why there is no figure of energy, in one line."""
     reasons = list(energy["reasons"].values())
     several = "no meter on this machine ('edgepack doctor' says why, meter by meter)"
     return str(reasons[0]) if len(reasons) == 1 else several

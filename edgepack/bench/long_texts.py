@@ -1,4 +1,4 @@
-"""Long texts: how they are made of a bundle's sentences, and streams of them as they are heard."""
+"""Long texts made of a bundle's sentences, and streaming them to a simulated player."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ SENTENCES = 12
 
 
 def text(sentences: Sequence[str], number: int) -> str:
-    """A long text of some of the sentences, each number beginning with another of them."""
+    """A long text of some of the sentences; `number` chooses the first one."""
     start = number % len(sentences)
     return "".join([*sentences[start:], *sentences[:start]][:SENTENCES])
 
@@ -19,7 +19,7 @@ def text(sentences: Sequence[str], number: int) -> str:
 def streamed(
     worker: Remote, sentences: Sequence[str], count: int, step: Step
 ) -> tuple[LongStream, ...]:
-    """So many long texts, one after the other, each with another seed."""
+    """Stream `count` long texts one after the other, each with another seed."""
     found = []
     for number in range(count):
         step(f"{worker.name}: stream {number + 1} of {count} of a long text")

@@ -1,7 +1,7 @@
-"""Bundles and runtimes spoken with in turns, each in a process of its own.
+"""Measuring bundles and runtimes in turns, each in a process of its own.
 
-A round gives every subject all sentences, one subject after the other, so that slow minutes of the
-machine meet all of them. Energy is measured for each such turn.
+In each round every subject (a bundle in a runtime) speaks all sentences, one subject after the
+other, so that a slow phase of the machine affects all of them. Energy is measured for each turn.
 """
 
 import time
@@ -15,100 +15,56 @@ from typing import Any
 import msgspec
 
 import edgepack
-from edgepack import language
 from edgepack.bench import environment, long_texts, outcome, parts
 from edgepack.bench.remote import Remote
+from edgepack.bench.request import MeasureRequest
 from edgepack.bench.result import (
     SCHEMA,
     AtOnce,
     Failure,
-    Memory,
+    MemoryUse,
     Percentiles,
     Point,
     Result,
     SolverUsed,
-    Spoken,
     StageMemory,
     Subject,
+    UtteranceTiming,
 )
-from edgepack.bench.worker import Spec
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.manifest import Accuracy, Manifest
+from edgepack.energy import measurement
+from edgepack.energy.meter import MANY
 from edgepack.errors import EdgepackError, GateError, ResourceError
-from edgepack.manifest import Accuracy, Manifest
+from edgepack.machine.probe import Machine
+from edgepack.profiles import language
 from edgepack.report import Parts, Step
-from edgepack.runtime import energy
-from edgepack.runtime.cpu.plan import CpuPlan
-from edgepack.runtime.meter import MANY, Machine
-from edgepack.runtime.solver import CALIBRATED
+from edgepack.runtime.stages.solver import CALIBRATED
 
 _LEAST_WINDOW_SECONDS = 2.0
 _ALL = 1 << 20  # more sentences than there are
 _ALL_LANGUAGES = 2  # of a bundle for every language, how many are spoken
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to measure.
-
-    `subjects` are bundles with a runtime. `texts` are spoken instead of the languages' sentences,
-    of which there are `sentences`. `energy` is as for `edgepack run`; `baseline_seconds` of idling
-    are measured before and after if there is a meter. With `long_texts` a long text is also spoken
-    once, and as many are streamed. `profile` also times operators, in a process of its own.
-    `provider` and `allow_fallback` are those of `runtime.gpu.placement`, `solver` is one of
-    `runtime.solver.NAMES`. With a `concurrency` above 1 as many callers also speak at once.
-    """
-
-    subjects: tuple[tuple[Path, str], ...]
-    plan: CpuPlan
-    texts: tuple[str, ...] = ()
-    sentences: int = 8
-    rounds: int = 3
-    warm_up: int = 1
-    voice: str | None = None
-    seed: int = 0
-    energy: str = "auto"
-    baseline_seconds: float = 10.0
-    long_texts: int = 1
-    profile: bool = False
-    provider: str = "auto"
-    allow_fallback: bool = False
-    solver: str = "auto"
-    concurrency: int = 1
-
-    def spec(self, folder: Path, runtime: str, *, profile: bool = False) -> Spec:
-        """What a worker for one of the subjects loads."""
-        return Spec(
-            folder,
-            runtime,
-            self.voice,
-            self.plan,
-            self.seed,
-            profile,
-            self.provider,
-            self.allow_fallback,
-            self.solver,
-        )
-
-
 @dataclass
 class _Entry:
-    """A subject while it is measured."""
+    """A subject with what was measured of it so far; `cold` is its first audio in seconds."""
 
     bundle: Bundle
     runtime: str
     worker: Remote
     texts: Sequence[str]
     cold: float
-    spoken: list[Spoken] = field(default_factory=list)
+    spoken: list[UtteranceTiming] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
-    windows: list[tuple[energy.Reading, int, float]] = field(default_factory=list)
-    cpu_seconds: float = 0.0  # of speaking whole
+    windows: list[tuple[measurement.Reading, int, float]] = field(default_factory=list)
+    cpu_seconds: float = 0.0  # of the process while it speaks texts as a whole
     failures: list[Failure] = field(default_factory=list)
 
     def speak(self, text: str) -> float:
-        """Speak, and note how it went; seconds of audio."""
+        """Speak a text and record the timing or the failure; returns seconds of audio."""
         try:
-            self.spoken.append(Spoken(**self.worker.ask("speak", text)))
+            self.spoken.append(UtteranceTiming(**self.worker.ask("speak", text)))
         except ResourceError:
             raise
         except EdgepackError as error:
@@ -117,7 +73,7 @@ class _Entry:
         return self.spoken[-1].audio_seconds
 
     def stream(self, text: str) -> None:
-        """Note how long a stream's first audio takes; what fails has failed in `speak` too."""
+        """Stream a text and record how long its first audio takes, or the failure."""
         try:
             self.first.append(self.worker.ask("first_audio", text))
         except ResourceError:
@@ -126,7 +82,7 @@ class _Entry:
             self.failures.append(Failure(text=text, message=f"streamed: {error}"))
 
 
-def run(request: Request, step: Step, machine: Machine) -> Result:
+def run(request: MeasureRequest, step: Step, machine: Machine) -> Result:
     """Measure everything that was asked for."""
     entries: list[_Entry] = []
     at = Parts(step, parts.sizes(request))
@@ -135,7 +91,7 @@ def run(request: Request, step: Step, machine: Machine) -> Result:
             at.begin((parts.LOADING, number))
             at(f"{folder.name} {runtime}: loading")
             entries.append(_begun(request, folder, runtime))
-        meters = energy.select(request.energy, machine, entries[0].bundle.manifest.device)
+        meters = measurement.select(request.energy, machine, entries[0].bundle.manifest.device)
         for entry in entries:
             for text in entry.texts[: request.warm_up]:
                 entry.worker.ask("speak", text)
@@ -146,7 +102,7 @@ def run(request: Request, step: Step, machine: Machine) -> Result:
                 at(f"round {number + 1} of {request.rounds}: {entry.worker.name}")
                 _turn(entry, meters, machine)
         after = _idling(request, meters, machine, at)
-        baseline = energy.baseline(idle, after) if idle and after else None
+        baseline = measurement.baseline(idle, after) if idle and after else None
         subjects = []
         for number, entry in enumerate(entries):
             at.begin((parts.ONCE, number))
@@ -166,7 +122,7 @@ def run(request: Request, step: Step, machine: Machine) -> Result:
     )
 
 
-def _begun(request: Request, folder: Path, runtime: str) -> _Entry:
+def _begun(request: MeasureRequest, folder: Path, runtime: str) -> _Entry:
     bundle = open_bundle(folder)
     texts = request.texts or sentences(bundle, request.sentences)
     worker = Remote(request.spec(folder, runtime))
@@ -175,7 +131,7 @@ def _begun(request: Request, folder: Path, runtime: str) -> _Entry:
 
 
 def sentences(bundle: Bundle, count: int) -> list[str]:
-    """Sentences of a bundle's languages in turn."""
+    """At most `count` sentences, from the bundle's languages in turn."""
     codes = bundle.manifest.languages
     codes = codes if bundle.manifest.trim else codes[:_ALL_LANGUAGES]
     sets = [language.sentences(code) for code in codes]
@@ -183,14 +139,14 @@ def sentences(bundle: Bundle, count: int) -> list[str]:
     return [sets[n % len(sets)][n // len(sets)] for n in range(min(count, most))]
 
 
-def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
-    """All sentences, whole; again if that is too short for the meter. Then streams of them."""
+def _turn(entry: _Entry, meters: measurement.Meters, machine: Machine) -> None:
+    """Speak all sentences, repeatedly until the meter has enough readings, then stream each."""
     start = time.perf_counter()
     audio, count = 0.0, 0
     instrument = meters.instrument
     least = max(_LEAST_WINDOW_SECONDS, MANY * instrument.update_s) if instrument else 0.0
     busy = entry.worker.ask("cpu_seconds")
-    with energy.measuring(meters, machine) as readings:
+    with measurement.measuring(meters, machine) as readings:
         while True:
             for text in entry.texts:
                 audio += entry.speak(text)
@@ -204,26 +160,26 @@ def _turn(entry: _Entry, meters: energy.Meters, machine: Machine) -> None:
 
 
 def _idling(
-    request: Request, meters: energy.Meters, machine: Machine, step: Step
-) -> energy.Reading | None:
-    """A window in which nothing is done, with everything loaded; None without a meter."""
+    request: MeasureRequest, meters: measurement.Meters, machine: Machine, step: Step
+) -> measurement.Reading | None:
+    """Energy of a window in which nothing is done, with all loaded; None without a meter."""
     if meters.instrument is None or not request.baseline_seconds:
         return None
     step(f"{request.baseline_seconds:g} s of idling, for the baseline")
-    with energy.measuring(meters, machine) as readings:
+    with measurement.measuring(meters, machine) as readings:
         machine.sleep(request.baseline_seconds)
     return readings[0]
 
 
 def _summed(
-    request: Request,
+    request: MeasureRequest,
     entry: _Entry,
     first: _Entry,
-    meters: energy.Meters,
+    meters: measurement.Meters,
     idle: tuple[float, tuple[str, ...]] | None,
     step: Step,
 ) -> Subject:
-    """Everything about a subject, with what is measured once."""
+    """The result of a subject, including what is measured only once."""
     if not entry.spoken or not entry.first:
         raise GateError(f"{entry.worker.name}: no sentence was spoken; {entry.failures[0].message}")
     ask, manifest = entry.worker.ask, entry.bundle.manifest
@@ -237,7 +193,8 @@ def _summed(
     stages = {
         name: sum(s.stages.get(name, 0.0) for s in entry.spoken) / audio for name in manifest.stages
     }
-    decoding = sum(s.stages.get("speech_lm", 0.0) for s in entry.spoken)
+    decoder = manifest.stage_of("language_model")
+    decoding = sum(s.stages.get(decoder, 0.0) for s in entry.spoken)
     tokens = sum(s.speech_tokens for s in entry.spoken)
     described = entry.worker.described
     variants = {name: stage.variants[entry.runtime] for name, stage in manifest.stages.items()}
@@ -265,7 +222,7 @@ def _summed(
         tokens_per_second=tokens / decoding if decoding else None,
         speed=_speed(first, entry),
         core_seconds=entry.cpu_seconds / audio,
-        memory=Memory(
+        memory=MemoryUse(
             loaded_bytes=memory["loaded_bytes"],
             peak_bytes=memory["peak_bytes"],
             stages={name: StageMemory(**of) for name, of in memory["stages"].items()},
@@ -288,13 +245,13 @@ def _summed(
 
 
 def _quality(manifest: Manifest, runtime: str) -> dict[str, float]:
-    """Metrics of the bundle's exam when it was built; none if it had none."""
+    """Metrics of the bundle's evaluation when it was built; none if it had none."""
     found = manifest.quality.values.get(runtime, {}) if manifest.quality else {}
     return {metric: measure.value for metric, measure in found.items()}
 
 
-def _long(entry: _Entry, whole: Sequence[str], step: Step) -> Spoken | None:
-    """A text of many sentences; None if it fails, which is noted."""
+def _long(entry: _Entry, whole: Sequence[str], step: Step) -> UtteranceTiming | None:
+    """Timing of a text of many sentences; None if it fails, which is recorded."""
     step(f"{entry.worker.name}: a long text")
     before = len(entry.spoken)
     entry.speak(long_texts.text(whole, 0))
@@ -302,7 +259,7 @@ def _long(entry: _Entry, whole: Sequence[str], step: Step) -> Spoken | None:
 
 
 def _solver(entry: _Entry) -> SolverUsed:
-    """The solver that was used, with what calibration found if it is the calibrated one."""
+    """The solver that was used; for a calibrated one with the results of its calibration."""
     name, evaluations = entry.worker.described["solver"]
     found = entry.bundle.manifest.solvers.get(entry.runtime)
     if found is None or name != CALIBRATED:
@@ -320,27 +277,30 @@ def _point(accuracy: Accuracy) -> Point:
     return Point(evaluations=accuracy.evaluations, decibel=accuracy.decibel)
 
 
-def _at_once(request: Request, entry: _Entry, step: Step) -> AtOnce:
-    """All sentences by one caller and by several, in turns."""
+def _at_once(request: MeasureRequest, entry: _Entry, step: Step) -> AtOnce:
+    """Throughput of all sentences with one caller and with several, in turns."""
     step(f"{entry.worker.name}: {request.concurrency} callers at once")
     alone: list[float] = []
     together: list[float] = []
     latencies: list[float] = []
+    rows = 1
     for _ in range(request.rounds):
         for callers, rates in ((1, alone), (request.concurrency, together)):
             found = entry.worker.ask("at_once", list(entry.texts), callers)
             rates.append(found["audio"] / found["wall"])
         latencies += found["latencies"]
+        rows = max(rows, found["rows"])
     return AtOnce(
         callers=request.concurrency,
         audio_seconds_a_second=median(together),
         gain=median(b / a for a, b in zip(alone, together, strict=True)),
         latency=percentiles(latencies),
+        rows=rows,
     )
 
 
 def _operators(
-    request: Request, entry: _Entry, step: Step
+    request: MeasureRequest, entry: _Entry, step: Step
 ) -> tuple[dict[str, dict[str, float]], str]:
     step(f"{entry.worker.name}: operators")
     spec = request.spec(entry.bundle.folder, entry.runtime, profile=True)
@@ -354,10 +314,10 @@ def _operators(
 
 
 def _speed(first: _Entry, entry: _Entry) -> float:
-    """Median, over texts that both spoke, of the first's real-time factor by this one's."""
+    """Median over common texts of the first subject's real-time factor divided by this one's."""
     rates = [_rates(entry) for entry in (first, entry)]
     both = rates[0].keys() & rates[1].keys()
-    if not both:  # bundles of different languages: whole against whole
+    if not both:  # different languages: compare medians over all texts
         return median(map(median, rates[0].values())) / median(map(median, rates[1].values()))
     return median(median(rates[0][text]) / median(rates[1][text]) for text in both)
 
@@ -371,16 +331,16 @@ def _rates(entry: _Entry) -> dict[str, list[float]]:
 
 
 def _energy(
-    entry: _Entry, meters: energy.Meters, idle: tuple[float, tuple[str, ...]] | None
+    entry: _Entry, meters: measurement.Meters, idle: tuple[float, tuple[str, ...]] | None
 ) -> dict[str, Any]:
-    """The window of median joules a second of audio, with the range of all of them."""
+    """The window with the median joules a second of audio, and the range over all windows."""
     records = [
-        energy.record(meters, reading, utterances=count, audio_seconds=audio, idle=idle)
+        measurement.record(meters, reading, utterances=count, audio_seconds=audio, idle=idle)
         for reading, count, audio in entry.windows
     ]
     known = [r for r in records if r["available"] and r["gross_j_per_audio_s"] is not None]
     if not known:
-        none = energy.record(meters, None, utterances=0, audio_seconds=0)
+        none = measurement.record(meters, None, utterances=0, audio_seconds=0)
         return records[-1] if records else none
     known.sort(key=lambda r: float(r["gross_j_per_audio_s"]))
     rates = [r["gross_j_per_audio_s"] for r in known]

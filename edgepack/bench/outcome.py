@@ -1,25 +1,25 @@
-"""Whether a subject reaches the goals of its target. What was not measured is never reached."""
+"""Whether a subject reaches the goals of its target; without a measurement it does not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from edgepack.bench import joules
-from edgepack.bench.result import LongStream, Outcome, Subject
-from edgepack.goals import GoalName, Goals
+from edgepack.bench.result import GoalOutcome, LongStream, Subject
+from edgepack.bundle.goals import GoalName, Goals
 from edgepack.verification import intervals
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What was measured, None if it was not, and how or why not."""
+    """A measured value, None if there is none, and how it was measured or why it was not."""
 
     value: float | None
     how: str = ""
 
 
-def of(subject: Subject, goals: Goals) -> tuple[Outcome, ...]:
-    """What came of each goal that there is, in the order of `Goals`."""
+def of(subject: Subject, goals: Goals) -> tuple[GoalOutcome, ...]:
+    """The outcome of each goal that the target has, in the order of `Goals`."""
     return tuple(
         _judged(name, limit, figure(subject, limit))
         for name, figure in _FIGURES.items()
@@ -27,11 +27,11 @@ def of(subject: Subject, goals: Goals) -> tuple[Outcome, ...]:
     )
 
 
-def _judged(goal: GoalName, limit: float, found: _Found) -> Outcome:
+def _judged(goal: GoalName, limit: float, found: _Found) -> GoalOutcome:
     verdict: Literal["met", "missed", "not measured"] = "not measured"
     if found.value is not None:
         verdict = "met" if found.value <= limit else "missed"
-    return Outcome(goal=goal, limit=limit, value=found.value, verdict=verdict, how=found.how)
+    return GoalOutcome(goal=goal, limit=limit, value=found.value, verdict=verdict, how=found.how)
 
 
 def _first_audio(subject: Subject, limit: float) -> _Found:
@@ -68,7 +68,7 @@ def _energy(subject: Subject, limit: float) -> _Found:
 
 
 def _interrupted(subject: Subject, limit: float) -> _Found:
-    """The share that is known with 95 % confidence to be within the limit, or not to be."""
+    """The share of interrupted streams, if it is on one side of the limit at 95 % confidence."""
     streams = subject.long_streams
     if not streams:
         return _Found(None, "no long text was streamed")
@@ -84,7 +84,7 @@ def _interrupted(subject: Subject, limit: float) -> _Found:
 
 
 def interrupted(stream: LongStream) -> bool:
-    """Whether its sound stopped on the way: nothing was there to play, or it ended in a fault."""
+    """Whether the sound stopped before its end: the player had to wait, or there was an error."""
     return bool(stream.waits or stream.fault)
 
 

@@ -6,8 +6,8 @@ from importlib import resources
 from edgepack import report
 from edgepack.bench import plots, summary
 from edgepack.bench.result import Result
-from edgepack.runtime.energy import sentence
-from edgepack.runtime.installed import imported
+from edgepack.energy.measurement import sentence
+from edgepack.runtime.engines.installed import imported
 
 
 def require() -> None:

@@ -1,18 +1,14 @@
-"""The parts of a measurement, and how long they are to each other."""
-
-from typing import TYPE_CHECKING
+"""The parts of a measurement with their relative durations, for the progress display."""
 
 from edgepack.bench.long_texts import SENTENCES
-
-if TYPE_CHECKING:
-    from edgepack.bench.measure import Request
+from edgepack.bench.request import MeasureRequest
 
 LOADING, ROUND, ONCE = "loading", "round", "once"
-_STREAMED = 0.5  # of a sentence is spoken until its first audio is there
+_STREAMED = 0.5  # of a sentence: the work until its first audio
 
 
-def sizes(request: "Request") -> dict[tuple[str | int, ...], float]:
-    """Parts in their order: sentences that are spoken in each."""
+def sizes(request: MeasureRequest) -> dict[tuple[str | int, ...], float]:
+    """Parts in their order, with the number of sentences spoken in each as its duration."""
     subjects, count = range(len(request.subjects)), len(request.texts) or request.sentences
     once = 1 + SENTENCES * (request.long_texts + bool(request.long_texts)) + request.profile
     if request.concurrency > 1:

@@ -1,4 +1,4 @@
-"""What somebody hears of a stream: a player that starts with the first audio that comes."""
+"""What a listener hears of a stream: a simulated player that starts with the first chunk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Heard:
-    """Seconds until the first audio and of audio, and how often and long there was nothing to play.
+    """Seconds until the first audio, seconds of audio, and how often and long the player waited.
 
-    A player's own buffer, of some 10 ms, is not counted: there is none.
+    The simulated player has no buffer of its own (a real one has some 10 ms).
     """
 
     first_audio_seconds: float
@@ -18,7 +18,7 @@ class Heard:
 
 
 def played(arrivals: Sequence[tuple[float, float]]) -> Heard:
-    """What chunks come to that arrived at a time, in seconds of a clock, with seconds of audio."""
+    """Play chunks, given as pairs of arrival time in seconds and seconds of audio."""
     if not arrivals:
         return Heard(0.0, 0.0, 0, 0.0)
     first = arrivals[0][0]

@@ -36,7 +36,7 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
 }
 
-Draw = Callable[[Any], None]
+DrawAxes = Callable[[Any], None]
 
 
 def real_time(subjects: Sequence[Subject]) -> str:
@@ -161,7 +161,7 @@ def _names(subjects: Sequence[Subject]) -> list[str]:
     return [subject.name.replace(" ", "\n") for subject in subjects]
 
 
-def _svg(draw: Draw, rows: int, legend: float = 0.0, *, bars: bool = True) -> str:
+def _svg(draw: DrawAxes, rows: int, legend: float = 0.0, *, bars: bool = True) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 

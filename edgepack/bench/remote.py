@@ -1,22 +1,22 @@
-"""The other end of a subject's process."""
+"""The parent's side of a worker process (`worker`)."""
 
 import multiprocessing
 import time
 from typing import Any
 
-from edgepack import system
 from edgepack.bench.worker import Failed, Spec, serve
 from edgepack.errors import ResourceError
-from edgepack.isolation import explained, sheltered
+from edgepack.process import system
+from edgepack.process.isolation import explained, sheltered
 
 _PATIENCE_SECONDS = 1.0
 
 
 class Remote:
-    """A process that has loaded a bundle, which requests are sent to."""
+    """A process that has loaded a bundle and answers requests."""
 
     def __init__(self, spec: Spec) -> None:
-        """Start it and wait until it has loaded; raises the error that this ended with."""
+        """Start it and wait until it has loaded; raises the error if that failed."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self.started = time.perf_counter()
@@ -32,7 +32,7 @@ class Remote:
             raise
 
     def ask(self, name: str, *arguments: object) -> Any:
-        """The answer to a request; raises the error that it ended with."""
+        """Send a request and return its answer; raises the error if it failed."""
         self._pipe.send((name, *arguments))
         return self._answer()
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, in a file of a fixed form (`edgepack.bench/3`)."""
+"""The result of a benchmark, and its JSON file (schema `edgepack.bench/3`)."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,155 +6,157 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from edgepack import charset
 from edgepack.bench import joules
+from edgepack.bundle.goals import GoalName
+from edgepack.bundle.ranges import Count, Line, Magnitude, Number, Positive
+from edgepack.energy.measurement import sentence
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.goals import GoalName
-from edgepack.ranges import Count, Line, Measure, Number, Positive
-from edgepack.runtime.energy import sentence
+from edgepack.files import charset
 
 SCHEMA = "edgepack.bench/3"
 _MAX_BYTES = 64 << 20
-# What reading one ends in: msgspec's errors are ValueErrors; a record of energy has no type.
+# Errors of reading a file: msgspec's are ValueErrors; the rest is of energy, which has no type.
 _NO_RESULT = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of a result: immutable, and closed to unknown fields."""
+class ResultPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of a result: immutable; unknown fields are refused."""
 
 
-class Environment(Record, frozen=True):
-    """The machine: what decides about speed."""
+class Environment(ResultPart, frozen=True):
+    """The properties of the machine that determine speed."""
 
     machine: str
     cpu: str
     isa: tuple[str, ...]
     kinds: dict[Line, Line]
     allowed: str
-    quota_cpus: Measure | None
+    quota_cpus: Magnitude | None
     governor: str | None
     memory_bytes: Count | None
     system: str
     python: str
 
 
-class Percentiles(Record, frozen=True):
-    """Of `count` figures."""
+class Percentiles(ResultPart, frozen=True):
+    """The 50th, 90th and 95th percentile of `count` figures."""
 
-    p50: Measure
-    p90: Measure
-    p95: Measure
+    p50: Magnitude
+    p90: Magnitude
+    p95: Magnitude
     count: Count
 
 
-class Spoken(Record, frozen=True):
-    """One utterance: seconds of audio, of work by stage, and speech tokens."""
+class UtteranceTiming(ResultPart, frozen=True):
+    """One spoken text: seconds of audio, seconds of work in all and by stage, speech tokens."""
 
     text: str
     audio_seconds: Positive
-    seconds: Measure
-    stages: dict[Line, Measure]
+    seconds: Magnitude
+    stages: dict[Line, Magnitude]
     speech_tokens: Count
 
 
-class Failure(Record, frozen=True):
+class Failure(ResultPart, frozen=True):
     """A text that could not be spoken, and why."""
 
     text: str
     message: str
 
 
-class StageMemory(Record, frozen=True):
-    """Bytes that loading a stage added, and the process' peak with it, in one utterance.
+class StageMemory(ResultPart, frozen=True):
+    """Bytes that loading a stage added, and the process' peak around its calls in one utterance.
 
-    It may have freed more than it added: then it added none.
-
-    The peak begins where the call of any network ended and ends with this stage's own: what the
-    host did in between, such as making its inputs, is counted in. The largest of its calls; None
-    if it was not called, or the system cannot begin a peak again.
+    `loaded_bytes` is 0 if loading freed more than it added. `peak_bytes` is the largest resident
+    size from the end of the previous call of any network to the end of this stage's, so that the
+    making of its inputs is included; the largest over its calls. It is None if the stage was not
+    called or the system cannot reset a peak.
     """
 
     loaded_bytes: Count
     peak_bytes: Count | None
 
 
-class Memory(Record, frozen=True):
-    """Resident bytes of a subject's process: with everything loaded, at its peak, by stage."""
+class MemoryUse(ResultPart, frozen=True):
+    """Resident bytes of a subject's process: after loading, at its peak, and by stage."""
 
     loaded_bytes: Count
     peak_bytes: Count
     stages: dict[str, StageMemory]
 
 
-class Point(Record, frozen=True):
+class Point(ResultPart, frozen=True):
     """Evaluations of the flow estimator for one row, and the error in dB."""
 
     evaluations: Count
-    decibel: Measure
+    decibel: Magnitude
 
 
-class SolverUsed(Record, frozen=True):
+class SolverUsed(ResultPart, frozen=True):
     """How the ODE of the flow decoder was solved.
 
-    `curve` is what other tables gave when the bundle was built, `limit` what was allowed, in dB,
-    `original` the checkpoint's own solver with the fp32 networks; none if nothing was calibrated.
+    `curve` has the errors of all tables that were tried when the bundle was built, `limit` is the
+    largest error allowed, in dB, and `original` is the checkpoint's own solver with the fp32
+    networks. They are empty or None if nothing was calibrated.
     """
 
     name: str
     evaluations: Count
     curve: tuple[Point, ...] = ()
-    limit: Measure | None = None
+    limit: Magnitude | None = None
     original: Point | None = None
 
 
-class AtOnce(Record, frozen=True):
-    """Utterances of several callers at once: seconds of audio a second, and how long one waits.
+class AtOnce(ResultPart, frozen=True):
+    """Several callers at once: seconds of audio made in a second, and the latency of a request.
 
-    `gain` is that throughput by the one of a single caller.
+    `gain` is this throughput divided by that of a single caller. `rows` is how many utterances were
+    decoded in one call at most.
     """
 
     callers: Count
-    audio_seconds_a_second: Measure
-    gain: Measure
+    audio_seconds_a_second: Magnitude
+    gain: Magnitude
     latency: Percentiles
+    rows: Count = 1
 
 
-class LongStream(Record, frozen=True):
-    """A long text, streamed to a player that begins with the first audio and never stops by itself.
+class LongStream(ResultPart, frozen=True):
+    """A long text, streamed to a player that begins with the first chunk of audio.
 
-    `waits` is how often all that had come was played and the text was not at its end, with
-    `waited_seconds` of silence in all. `fault` is what it ended in, "" if it came to its end.
+    `waits` is how often the player had nothing left to play before the end, `waited_seconds` the
+    silence in all. `fault` is the error that ended the stream, "" if it came to its end.
     """
 
-    first_audio_seconds: Measure
-    audio_seconds: Measure
+    first_audio_seconds: Magnitude
+    audio_seconds: Magnitude
     waits: Count
-    waited_seconds: Measure
+    waited_seconds: Magnitude
     fault: str = ""
 
 
-class Outcome(Record, frozen=True):
-    """What came of one of the goals (`edgepack.goals`), which are the most a figure may be.
+class GoalOutcome(ResultPart, frozen=True):
+    """The outcome of one goal (`edgepack.bundle.goals`): `limit` is the most it may be.
 
     `value` is None if it was not measured; `how` says how it was, or why it was not.
     """
 
     goal: GoalName
-    limit: Measure
-    value: Measure | None
+    limit: Magnitude
+    value: Magnitude | None
     verdict: Literal["met", "missed", "not measured"]
     how: str
 
 
-class Subject(Record, frozen=True):
+class Subject(ResultPart, frozen=True):
     """A bundle in one runtime.
 
     `real_time_factor` is of whole utterances, `first_audio` of streams in a warm process,
     `cold_first_audio_seconds` from the start of a process, files in the page cache.
-    `core_seconds` is CPU time of the process for a second of audio. `goals` has those of the
-    bundle's target, none if an older edgepack built it.
-    `speed` is the first subject's median RTF by this one's: above 1 is faster than the first.
-    `energy` is a record of `runtime.energy`, its figures medians of windows.
+    `core_seconds` is CPU time of the process for a second of audio. `goals` are the outcomes of the
+    target's goals, empty if an older edgepack built the bundle.
+    `speed` is the first subject's median RTF divided by this one's: above 1 is faster.
+    `energy` is a record of `energy.measurement`, its figures medians of windows.
     `providers` says where each network ran. `operators` is seconds by stage and operator type,
     `operators_missing` why there are none.
     """
@@ -172,29 +174,29 @@ class Subject(Record, frozen=True):
     providers: dict[Line, Line]
     pinned: bool
     masks: dict[Line, Count]
-    load_seconds: Measure
-    cold_first_audio_seconds: Measure
-    spoken: tuple[Spoken, ...]
+    load_seconds: Magnitude
+    cold_first_audio_seconds: Magnitude
+    spoken: tuple[UtteranceTiming, ...]
     real_time_factor: Percentiles
     first_audio: Percentiles
-    stages: dict[Line, Measure]
-    tokens_per_second: Measure | None
-    speed: Measure
-    core_seconds: Measure
-    memory: Memory
+    stages: dict[Line, Magnitude]
+    tokens_per_second: Magnitude | None
+    speed: Magnitude
+    core_seconds: Magnitude
+    memory: MemoryUse
     energy: dict[str, Any]
     quality: dict[Line, Number]
     solver: SolverUsed
     at_once: AtOnce | None
     failures: tuple[Failure, ...]
-    long_text: Spoken | None
+    long_text: UtteranceTiming | None
     long_streams: tuple[LongStream, ...]
-    goals: tuple[Outcome, ...]
-    operators: dict[Line, dict[Line, Measure]]
+    goals: tuple[GoalOutcome, ...]
+    operators: dict[Line, dict[Line, Magnitude]]
     operators_missing: str
 
 
-class Result(Record, frozen=True):
+class Result(ResultPart, frozen=True):
     """One run of `edgepack bench`."""
 
     schema: str
@@ -208,7 +210,7 @@ class Result(Record, frozen=True):
 
 
 def read(path: Path) -> Result:
-    """A result from its file; raises an EdgepackError if it is none or of a newer schema."""
+    """Read a result; raises an EdgepackError if the file is invalid or of another schema."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise IntegrityError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; refused")

@@ -1,13 +1,13 @@
-"""What a benchmark found on one screen: goals first, then energy, work and long texts."""
+"""A benchmark's result in short: goals first, then energy, work and long texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgepack.bench import joules
 from edgepack.bench.outcome import interrupted
-from edgepack.bench.result import Outcome, Result, Subject
+from edgepack.bench.result import GoalOutcome, Result, Subject
 
-_GOALS = {  # title, unit, and what one of it is in that unit
+_GOALS = {  # title, unit, and the factor from the value to that unit
     "interactive_first_audio_s": ("first audio, somebody waits", " s", 1.0),
     "first_audio_s": ("first audio, otherwise", " s", 1.0),
     "rtf": ("RTF", "", 1.0),
@@ -18,12 +18,12 @@ _GOALS = {  # title, unit, and what one of it is in that unit
 }
 _MACHINES = {"arm64": "aarch64", "AMD64": "x86_64"}  # what other systems call them
 _NONE = {joules.NOT_MEASURED}
-_FAR = 2.0  # times a goal: told as a factor from there on
+_FAR = 2.0  # times a goal: from there on the distance is given as a factor
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A goal of one subject: its verdict, "" for none, and the measured value and by how much."""
+    """A goal of one subject: verdict ("" for no goal), and the value and its distance in words."""
 
     verdict: str
     words: str
@@ -46,7 +46,7 @@ def work(subjects: Sequence[Subject]) -> list[tuple[str, list[str]]]:
 
 
 def notes(result: Result) -> list[str]:
-    """How goals were measured, or why they were not, and what the figures are not of."""
+    """How goals were measured or why not, and a warning if this is not the target's machine."""
     found: dict[str, list[str]] = {}
     for subject in result.subjects:
         if not subject.goals:
@@ -72,8 +72,8 @@ def _cell(subject: Subject, goal: str) -> Cell:
     return Cell("", "no goal") if outcome is None else Cell(outcome.verdict, _words(outcome))
 
 
-def _words(outcome: Outcome) -> str:
-    """Such as "met: 0.143 s of 0.2 s, 29 % less"."""
+def _words(outcome: GoalOutcome) -> str:
+    """An outcome in words, such as "met: 0.143 s of 0.2 s, 29 % less"."""
     _, unit, scale = _GOALS[outcome.goal]
     limit = f"{outcome.limit * scale:.4g}{unit}"
     if outcome.value is None:

@@ -15,18 +15,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgepack import interrupts
 from edgepack.bench.player import played
-from edgepack.isolation import portable
-from edgepack.runtime.cpu import affinity
-from edgepack.runtime.cpu.plan import CpuPlan
+from edgepack.machine.cpu import affinity
+from edgepack.machine.cpu.plan import CpuPlan
+from edgepack.process import interrupts
+from edgepack.process.isolation import portable
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What to load: a bundle, a runtime, a voice or its first, where to run.
+    """What to load and how to speak: bundle, runtime, voice (None for its default), CPUs, seed.
 
-    Unless it is `strict`, audio may be faulty, as that of random weights is.
+    With `strict` faulty audio is an error; tuning and random weights do without.
     """
 
     bundle: Path
@@ -39,11 +39,12 @@ class Spec:
     allow_fallback: bool = False
     solver: str = "auto"
     strict: bool = True
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An answer that is an error, and where it arose."""
+    """An error as an answer, with its traceback as text."""
 
     error: Exception
     trace: str
@@ -53,7 +54,7 @@ def serve(pipe: Connection, spec: Spec) -> None:
     """Load, then answer requests (name, arguments) until there are no more."""
     if parent := multiprocessing.parent_process():
         interrupts.end_with(parent.pid or 0)
-    with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone
+    with suppress(BrokenPipeError, ConnectionResetError):  # the parent has gone
         _serve(pipe, spec)
 
 
@@ -80,11 +81,11 @@ class _Subject:
     """A loaded bundle; its public methods are the requests."""
 
     def __init__(self, spec: Spec) -> None:
-        from edgepack.bundle import open_bundle
+        from edgepack.bundle.bundle import open_bundle
+        from edgepack.machine.memory import keep_few_kernels, return_large_blocks, rss_bytes
+        from edgepack.runtime.engines.quiet import hush
         from edgepack.runtime.gpu.placement import Wanted
-        from edgepack.runtime.memory import keep_few_kernels, return_large_blocks, rss_bytes
-        from edgepack.runtime.quiet import hush
-        from edgepack.runtime.synthesizer import Settings, Synthesizer
+        from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
 
         return_large_blocks()
         keep_few_kernels()
@@ -95,17 +96,20 @@ class _Subject:
         def on_stage(stage: str) -> None:
             nonlocal last
             now = rss_bytes()
-            self.loaded_by[stage] = max(0, now - last)  # what is freed meanwhile may be more
+            self.loaded_by[stage] = max(0, now - last)  # it may have freed more
             last = now
 
         start = time.perf_counter()
         self.synthesizer = Synthesizer.load(
             spec.bundle,
             spec.runtime,
-            plan=spec.plan,
-            profile=spec.profile,
-            wanted=Wanted(spec.provider, spec.allow_fallback),
-            on_stage=on_stage,
+            options=LoadOptions(
+                plan=spec.plan,
+                profile=spec.profile,
+                wanted=Wanted(spec.provider, spec.allow_fallback),
+                on_stage=on_stage,
+                batch=spec.batch,
+            ),
         )
         self.load_seconds = time.perf_counter() - start
         self.loaded_bytes = rss_bytes()
@@ -115,8 +119,8 @@ class _Subject:
         self.spec = spec
 
     def described(self) -> dict[str, Any]:
-        """What was loaded, once."""
-        from edgepack.runtime.session import engine
+        """What was loaded: engine, threads, seconds, bytes, providers and solver."""
+        from edgepack.runtime.engines.session import engine
 
         return {
             "runtime_version": engine(self.spec.runtime).version(),
@@ -140,7 +144,7 @@ class _Subject:
         return {stage: placed.provider for stage, placed in used.items()}
 
     def speak(self, text: str) -> dict[str, Any]:
-        """An utterance, whole."""
+        """Speak a text as a whole; timings."""
         speech = self.synthesizer.speak(text, self.settings)
         return {
             "text": text,
@@ -151,7 +155,7 @@ class _Subject:
         }
 
     def sound(self, tokens: Sequence[int]) -> dict[str, Any]:
-        """Given speech tokens as audio: seconds in all and by stage, seconds of audio."""
+        """Make audio of given speech tokens: seconds in all and by stage, seconds of audio."""
         speech = self.synthesizer.speak_tokens(tokens, self.settings)
         return {
             "seconds": speech.seconds,
@@ -163,12 +167,12 @@ class _Subject:
         """Seconds of the language model before the first of given tokens, and for each of them."""
         loaded = self.synthesizer.loaded
         decoder = loaded.decoder
-        decoder.decoder.reset()
+        decoder.language_model.reset()
         seconds = []
-        block = decoder.prefix(loaded.frontend.ids(text), [], [])
+        block = decoder.prefix(loaded.frontend.ids(text))
         for token in tokens:
             start = time.perf_counter()
-            decoder.decoder.run({"embeddings": block})
+            decoder.language_model.run({"embeddings": block})
             block = decoder.embed_speech([token])
             seconds.append(time.perf_counter() - start)
         return {"prefill": seconds[0], "tokens": seconds[1:]}
@@ -179,19 +183,20 @@ class _Subject:
         return float(self.synthesizer.speak(text, settings).seconds)
 
     def at_once(self, texts: Sequence[str], count: int) -> dict[str, Any]:
-        """Texts spoken by `count` callers at once: wall seconds, seconds of each, audio seconds."""
+        """Texts spoken by `count` callers at once: seconds of all and each, audio seconds, rows."""
 
-        def spoken(text: str) -> tuple[float, float]:
+        def spoken(text: str) -> tuple[float, float, int]:
             start = time.perf_counter()
             speech = self.synthesizer.speak(text, self.settings)
-            return time.perf_counter() - start, speech.audio_seconds
+            return time.perf_counter() - start, speech.audio_seconds, speech.rows
 
         start = time.perf_counter()
         with ThreadPoolExecutor(count) as pool:
             found = list(pool.map(spoken, texts))
         wall = time.perf_counter() - start
-        latencies, audio = zip(*found, strict=True)
-        return {"wall": wall, "latencies": list(latencies), "audio": sum(audio)}
+        latencies, audio, rows = zip(*found, strict=True)
+        measured = {"wall": wall, "latencies": list(latencies), "audio": sum(audio)}
+        return {**measured, "rows": max(rows)}
 
     def cpu_seconds(self) -> float:
         """User and system time of this process so far."""
@@ -205,7 +210,7 @@ class _Subject:
         return stream.speech.first_audio_seconds
 
     def play(self, text: str, number: int) -> dict[str, Any]:
-        """What somebody hears of a stream of a text, with a seed for each number."""
+        """Stream a text to a simulated player; the seed depends on `number`."""
         settings = replace(self.settings, seed=self.settings.seed + number)
         rate, start = self.synthesizer.sample_rate, time.perf_counter()
         with self.synthesizer.stream(text, settings) as stream:
@@ -218,15 +223,15 @@ class _Subject:
 
     def memory(self, text: str) -> dict[str, Any]:
         """Peak of the process so far, and by stage while it speaks a text."""
+        from edgepack.machine.memory import peak_rss_bytes, restart_peak
+        from edgepack.runtime.engines.watch import Watched
         from edgepack.runtime.loading import session_of, with_session
-        from edgepack.runtime.memory import peak_rss_bytes, restart_peak
-        from edgepack.runtime.watch import Watched
 
         peak = peak_rss_bytes()
         peaks: dict[str, int] = {}
 
         def note(stage: str, seconds: float, feeds: Any, outputs: Any) -> None:
-            """The peak since the call before of any network."""
+            """Record the peak since the previous call of any network, and reset it."""
             peaks[stage] = max(peaks.get(stage, 0), peak_rss_bytes())
             restart_peak()
 

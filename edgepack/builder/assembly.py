@@ -10,34 +10,37 @@ import numpy as np
 from safetensors.numpy import save
 
 import edgepack
-from edgepack import bundle, gpu_plan, host_contract, language, voices
-from edgepack.carried import carry
-from edgepack.errors import UsageError
-from edgepack.family import TEXT_TABLE
-from edgepack.grammars import grammars
-from edgepack.hub import REFEREE, HubStage
-from edgepack.isolation import isolated
-from edgepack.manifest import (
+from edgepack.builder import gpu_plan, host_contract
+from edgepack.builder.carried import carry
+from edgepack.builder.grammars import grammars
+from edgepack.builder.hub import REFEREE, HubStage
+from edgepack.builder.planning import DOCUMENTS, BuildRequest, Plan, Source, VoiceRequest, tools
+from edgepack.builder.text_assets import TextAssets
+from edgepack.bundle import bundle, voices
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.manifest import (
     FORMAT,
     Calibrated,
     Carried,
     Manifest,
-    MelSpectrogram,
     Normalizer,
     Saving,
     Stage,
     Trim,
     Variant,
 )
-from edgepack.plan import DOCUMENTS, BuildRequest, Plan, Source, VoiceRequest, tools
+from edgepack.bundle.stages import Use, of_role
+from edgepack.bundle.voices import Prompt, Voice
+from edgepack.errors import UsageError
+from edgepack.process.isolation import isolated
+from edgepack.profiles import language
 from edgepack.report import Step, silent
-from edgepack.runtime import audio, coverage
-from edgepack.runtime.enrol import Enroller, Model
-from edgepack.runtime.session import Options, engine
-from edgepack.text_assets import TextAssets
+from edgepack.runtime.audio import waveform
+from edgepack.runtime.audio.enrol import Enroller, EnrolmentModel
+from edgepack.runtime.engines.session import Options, engine
+from edgepack.runtime.text import coverage
 from edgepack.verification import selftest
 from edgepack.verification.selftest import Calls
-from edgepack.voices import Prompt, Voice
 
 _TOKENIZER, _ROWS = "tokenizer.json", "vocabulary.safetensors"
 
@@ -59,6 +62,28 @@ class Contents:
     enrolment: Mapping[str, Carried]
     warnings: Sequence[str] = ()
 
+    @property
+    def uses(self) -> dict[str, Use]:
+        """How each network is used, by the name of its stage."""
+        return {stage.name: stage.use for stage in self.stages}
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The networks that make voices of recordings, by role, and the folder of their files."""
+
+    networks: Mapping[str, Carried]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The converted networks of one bundle, in its folder, and the solvers by runtime."""
+
+    folder: Path
+    variants: Variants
+    solvers: Mapping[str, Calibrated]
+
 
 def enrolment_networks(source: Source, folder: Path, warn: Step) -> dict[str, Carried]:
     """Check and copy the networks that make voices of recordings."""
@@ -73,14 +98,13 @@ def all_voices(
     request: BuildRequest,
     source: Source,
     text: TextAssets,
-    networks: Mapping[str, Carried],
-    folder: Path,
+    enrolment: Enrolment,
     step: Step,
     warn: Step = silent,
 ) -> dict[str, Voice]:
     """Voices of the checkpoint and those of the request, with ids of the bundle's tokenizer.
 
-    `warn` is told what of the checkpoint's is left out or has another name.
+    `warn` is told which of the checkpoint's voices are left out or get another name.
     """
     found = {}
     for name, voice in source.family.voices(source.checkpoint, warn).items():
@@ -90,35 +114,35 @@ def all_voices(
             warn(f"voice {name!r} is left out: {error}")
     if not request.voices:
         return found
-    if not networks:
+    if not enrolment.networks:
         raise UsageError(
             f"{source.checkpoint.folder}: has no enrolment networks, which --voice needs"
         )
-    host = source.family.host(source.checkpoint)
     frontend = text.frontend
     wanted = [(v, frontend.ids(frontend.clean(v.text))) for v in request.voices]
-    settings = host.sample_rate, host.flow.ratio, host.prompt_mel
-    return found | isolated(enrol, settings, networks, folder, wanted, step=step)
+    family, checkpoint = source.family, source.checkpoint
+    settings = family.sample_rate(checkpoint), family.host(checkpoint)
+    return found | isolated(enrol, settings, enrolment, wanted, step=step)
 
 
 def enrol(
-    settings: tuple[int, int, MelSpectrogram],
-    networks: Mapping[str, Carried],
-    folder: Path,
+    settings: tuple[int, HostLoops],
+    enrolment: Enrolment,
     wanted: Sequence[tuple[VoiceRequest, list[int]]],
     step: Step,
 ) -> dict[str, Voice]:
     """Make voices of recordings; runs in its own process."""
 
-    def model(role: str) -> Model:
-        session = engine(REFEREE).open(folder / networks[role].file, (), Options(1))
-        return Model(networks[role], session)
+    def model(role: str) -> EnrolmentModel:
+        carried = enrolment.networks[role]
+        session = engine(REFEREE).open(enrolment.folder / carried.file, (), Options(1))
+        return EnrolmentModel(carried, session)
 
     enroller = Enroller(*settings, model("speech_tokenizer"), model("speaker_encoder"))
     made = {}
     for voice, ids in wanted:
         step(f"listening to {voice.recording.name}")
-        made[voice.name] = enroller.voice(audio.read(voice.recording), ids)
+        made[voice.name] = enroller.voice(waveform.read(voice.recording), ids)
     return made
 
 
@@ -134,11 +158,10 @@ def describe(
     source: Source,
     contents: Contents,
     wanted: Plan,
-    folder: Path,
-    variants: Variants,
-    solvers: Mapping[str, Calibrated],
+    networks: Networks,
 ) -> Manifest:
-    """Write what is not a network to `folder`, and return the manifest of it all."""
+    """Write what is not a network beside the networks, and return the manifest of it all."""
+    folder, variants, solvers = networks.folder, networks.variants, networks.solvers
     (folder / _TOKENIZER).write_text(contents.text.tokenizer, "utf-8")
     (folder / selftest.FILE).write_bytes(selftest.to_bytes(contents.calls))
     kept = wanted.profile.enrolment or request.keep_enrolment or not contents.voices
@@ -151,9 +174,12 @@ def describe(
         _copy(checkpoint.file(name), folder / name)
     normalizers = {code: _normalizer(code, folder) for code in contents.text.languages}
     speakers = {name: _voice(name, voice, folder) for name, voice in contents.voices.items()}
-    trim = _trim(contents, variants[TEXT_TABLE], folder)
+    trim = _trim(contents, variants, folder)
     if wanted.profile.packaging and wanted.profile.packaging.contract:
-        host_contract.write(folder, contents.stages, variants, host, _TOKENIZER, speakers, solvers)
+        told = host_contract.ContractContents(
+            source.family.sample_rate(checkpoint), host, _TOKENIZER, speakers, solvers
+        )
+        host_contract.write(folder, contents.stages, variants, told)
     if wanted.profile.gpu:
         gpu_plan.write(folder, contents.stages, variants, host, wanted.profile.gpu)
     return Manifest(
@@ -170,6 +196,8 @@ def describe(
         normalizers=normalizers,
         stages={stage.name: _stage(stage, variants[stage.name]) for stage in contents.stages},
         enrolment=dict(enrolment),
+        sample_rate=source.family.sample_rate(checkpoint),
+        host=host,
         solvers=dict(solvers),
         tokenizer=_TOKENIZER,
         voices=speakers,
@@ -185,12 +213,12 @@ def describe(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         },
-        **{field: getattr(host, field) for field in host.__dataclass_fields__},
     )
 
 
 def _stage(stage: HubStage, variants: dict[str, Variant]) -> Stage:
     return Stage(
+        use=stage.use,
         variants=variants,
         inputs=stage.inputs,
         outputs=stage.outputs,
@@ -230,8 +258,8 @@ def _normalizer(code: str, folder: Path) -> Normalizer:
     return Normalizer(name=spoken.normalizer, locale=spoken.locale, files=tuple(files))
 
 
-def _trim(contents: Contents, table: Mapping[str, Variant], folder: Path) -> Trim | None:
-    """What was cut and proven, with the bytes of each part before and after.
+def _trim(contents: Contents, variants: Variants, folder: Path) -> Trim | None:
+    """What was trimmed, its proof, and the bytes of each part before and after.
 
     Every row of the text table costs the same, so its size before follows from its rows.
     """
@@ -242,9 +270,10 @@ def _trim(contents: Contents, table: Mapping[str, Variant], folder: Path) -> Tri
     rows = text.cut.trimmed.rows.astype(np.int32)
     (folder / _ROWS).write_bytes(save({"rows": rows}))
     parts = {}
-    for runtime, variant in table.items():
+    table = of_role(contents.uses, "text_table")
+    for runtime, variant in variants[table].items():
         size = _bytes(folder / file for file in variant.files)
-        parts[f"{TEXT_TABLE} in {runtime}"] = Saving(
+        parts[f"{table} in {runtime}"] = Saving(
             before=round(size * text.rows_before / kept), after=size
         )
     every = {file for code in language.codes() for file in _grammars(code)}

@@ -1,4 +1,4 @@
-"""What a back end offers the pipeline; back ends are modules in `backends`.
+"""The interface of back ends, which are modules in `backends`.
 
 A back end and the runtime engine that runs its files have the same name.
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from edgepack import discovery
+from edgepack.bundle.manifest import State
 from edgepack.errors import UnsupportedError
-from edgepack.manifest import State
-from edgepack.recipe import Recipe
-from edgepack.target import RuntimeOptions
+from edgepack.profiles.recipe import Recipe
+from edgepack.profiles.target import RuntimeOptions
 
-PACKAGE = "edgepack.backends"
+PACKAGE = "edgepack.builder.backends"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Backend(Protocol):
 
 @contextmanager
 def quietly(level: int) -> Iterator[None]:
-    """Inside the block tools print nothing, and log nothing up to a level."""
+    """Suppress what tools print, and what they log up to a level, in the block."""
     before = logging.root.manager.disable
     logging.disable(level)
     try:
@@ -76,7 +76,7 @@ def quietly(level: int) -> Iterator[None]:
 
 
 def require_quantized(job: Job, count: int) -> None:
-    """Refuse a quantizing recipe that left no operator with integer weights in the result."""
+    """Raise UnsupportedError if a quantizing recipe left no operator with integer weights."""
     if count == 0:
         raise UnsupportedError(
             f"{job.stage}: recipe {job.recipe.method!r} quantized no operator of it"
@@ -84,7 +84,7 @@ def require_quantized(job: Job, count: int) -> None:
 
 
 def require_half(job: Job, count: int) -> None:
-    """Refuse a recipe for float16 that left every node of the result in float32."""
+    """Raise UnsupportedError if a recipe for float16 left every node in float32."""
     if count == 0:
         raise UnsupportedError(f"{job.stage}: recipe {job.recipe.method!r} left all of it in fp32")
 
@@ -95,8 +95,8 @@ def backend(name: str) -> Backend:
 
 
 def converted(job: Job, recipe: Recipe) -> list[Path]:
-    """The files of a job by another recipe, which may be that of a guest of its runtime."""
+    """The files of a job by another recipe, which may be of another runtime than the job's."""
     found = backend(recipe.engine)
-    guest = recipe.engine != job.recipe.engine
-    options = RuntimeOptions(container=found.containers[0]) if guest else job.options
+    delegated = recipe.engine != job.recipe.engine
+    options = RuntimeOptions(container=found.containers[0]) if delegated else job.options
     return found.convert(replace(job, recipe=recipe, options=options))

@@ -4,17 +4,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from edgepack.bundle.manifest import Manifest
+from edgepack.bundle.ranges import Precision
 from edgepack.errors import GateError, ResourceError
-from edgepack.manifest import Manifest
-from edgepack.ranges import Precision
-from edgepack.target import TargetProfile, formats
+from edgepack.profiles.target import TargetProfile, formats
 
 _MEGA = 1_000_000
 _SHARES: Mapping[Precision, float] = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "int4": 0.125}
 
 
 def runtime_bytes(manifest: Manifest, runtime: str) -> int:
-    """Bytes of what a device with one runtime needs: files of other runtimes are not counted."""
+    """Bytes of all files that a device with one runtime needs, without those of other runtimes."""
     return sum(manifest.files[name].bytes for name in _files(manifest, runtime))
 
 
@@ -32,7 +32,8 @@ def _files(manifest: Manifest, runtime: str) -> list[str]:
 def require_disk(folder: Path, checkpoint: int, profiles: Iterable[TargetProfile]) -> None:
     """Raise ResourceError if a disk has not even the least that a build writes.
 
-    `checkpoint` is in bytes: the fp32 networks take as much, every runtime its share of it.
+    `checkpoint` is its size in bytes: the fp32 networks take as much, and each runtime a share of
+    it, by its precision.
     """
     shares = [_SHARES[p.precision["default"]] for p in profiles for _ in p.runtimes]
     needed = round(checkpoint * (1 + sum(shares)))
@@ -69,7 +70,7 @@ def require_size(manifest: Manifest, profile: TargetProfile) -> None:
 def require_memory(target: str, profile: TargetProfile, peaks: Mapping[str, int]) -> None:
     """Raise GateError if the peak memory in a runtime, in bytes, is over the target's budget.
 
-    What a GPU would take this machine's CPU cannot tell, so those targets are not judged.
+    Targets with a GPU are not judged, as its memory cannot be measured on this machine's CPU.
     """
     memory = profile.memory
     over, keeping = _parted(peaks, memory.peak_mb if memory and not profile.gpu else None)

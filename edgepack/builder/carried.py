@@ -8,9 +8,10 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from edgepack import pooling, shortage
+from edgepack.builder import pooling
+from edgepack.bundle.manifest import Carried
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.manifest import Carried
+from edgepack.process import shortage
 from edgepack.report import Step, silent
 
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

@@ -1,4 +1,4 @@
-"""Recipes that are fixed beforehand, from a bundle that was built or a file that was written."""
+"""Recipes and solvers that the user fixes, by a bundle that exists or by a file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack.bundle import MANIFEST, open_bundle
-from edgepack.consistency import solver_problems
-from edgepack.documents import read_bytes, read_yaml
+from edgepack.bundle.bundle import MANIFEST, open_bundle
+from edgepack.bundle.consistency import solver_problems
+from edgepack.bundle.manifest import Accuracy, Manifest, Solver
 from edgepack.errors import UsageError
-from edgepack.manifest import Accuracy, Manifest, Solver
+from edgepack.files.documents import read_bytes, read_yaml
 
 _MAX_SOLVER_BYTES = 1 << 20
 

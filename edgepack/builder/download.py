@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from edgepack import discovery
-from edgepack.checkpoint.folder import CONFIGS, Checkpoint, config_name, open_checkpoint
+from edgepack.builder.model_hub import PACKAGE, Listing, ModelHub, Reference, UnreachableError
+from edgepack.builder.planning import DOCUMENTS
+from edgepack.bundle.manifest import Origin
 from edgepack.errors import ResourceError, UsageError
-from edgepack.family import PARTS, recognise
-from edgepack.isolation import isolated
-from edgepack.manifest import Origin
-from edgepack.model_hub import PACKAGE, Listing, ModelHub, Reference, UnreachableError
-from edgepack.plan import DOCUMENTS
+from edgepack.model.checkpoint.folder import CONFIGS, Checkpoint, config_name, open_checkpoint
+from edgepack.model.family import recognise
+from edgepack.process.isolation import isolated
 from edgepack.report import Step, size
 
 _GRACE = 5.0  # seconds for a library to clear away the half of a file that it cannot go on with
@@ -22,7 +22,7 @@ _TOLD = 1_000_000  # bytes; less is there at once
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A checkpoint in the cache of a hub; `notes` are lines to show about where it is from."""
+    """A checkpoint in a hub's cache; `notes` are lines for the user about its origin."""
 
     folder: Path
     origin: Origin
@@ -32,10 +32,10 @@ class Downloaded:
 def download(reference: Reference, llm: str | None, step: Step) -> Downloaded:
     """What a build needs of a repository, `llm` in place of the language model's usual file.
 
-    In a process of its own, as the hubs' libraries log to stderr. If the hub does not answer, what
-    is in its cache is taken, and `notes` say so. Raises UsageError for what is no checkpoint, is
-    not there or may not be read, UnsupportedError for one of another family, before its weights are
-    downloaded, and ResourceError without network and cache.
+    This runs in a process of its own, as the hubs' libraries log to stderr. If the hub does not
+    answer, the files in its cache are used, and `notes` say so. Raises UsageError for a repository
+    that is no checkpoint, does not exist or may not be read; UnsupportedError for another family,
+    before weights are downloaded; and ResourceError without network and cache.
     """
     return isolated(_download, reference, llm, step=step, grace=_GRACE)
 
@@ -60,7 +60,7 @@ def _needed(reference: Reference, checkpoint: Checkpoint, llm: str | None) -> li
     if llm is not None:
         checkpoint = checkpoint.with_part("llm", llm)
     _, family = recognise(checkpoint)
-    for name in map(checkpoint.container, PARTS):
+    for name in map(checkpoint.container, family.networks):
         if not checkpoint.has(name):
             raise UsageError(f"{reference}: has no {name}")
     documents = [name for name in DOCUMENTS if checkpoint.has(name)]
@@ -86,7 +86,7 @@ def _origin(reference: Reference, revision: str) -> Origin:
 
 
 class _Loader:
-    """Downloads files one after the other, and tells how much of them has come."""
+    """Downloads files one after the other, and reports the progress in bytes."""
 
     def __init__(self, hub: ModelHub, reference: Reference, listing: Listing, step: Step) -> None:
         self._hub, self._reference, self._listing, self._step = hub, reference, listing, step

@@ -1,9 +1,9 @@
 """What TensorFlow's analyzer says of `.tflite` files: would LiteRT's GPU delegate run them?
 
-The analyzer follows a file without checking it, and crashes over a faulty one, so it has a process
-of its own. That of TensorFlow 2.21 calls every file compatible and looks at no operator
-(https://github.com/tensorflow/tensorflow/issues/77042). So it is shown a network that the delegate
-does not run, too: if it finds nothing in that, what it says of others counts for nothing.
+The analyzer does not check files and crashes on a faulty one, so it runs in a process of its own.
+That of TensorFlow 2.21 calls every file compatible, without looking at any operator
+(https://github.com/tensorflow/tensorflow/issues/77042). So it also gets a control network that the
+delegate cannot run: if it finds nothing in that, its answers about others are worth nothing.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.errors import UnsupportedError
-from edgepack.isolation import Bounds, isolated
+from edgepack.process.isolation import Bounds, isolated
 from edgepack.report import Step
-from edgepack.runtime.installed import importable
+from edgepack.runtime.engines.installed import importable
 
 _PACKAGE = "tensorflow"
 _SUFFIX = ".tflite"
@@ -31,7 +31,7 @@ _WARNING = re.compile(r"^GPU COMPATIBILITY WARNING: (?!Subgraph#)(.*)$", re.MULT
 
 @dataclass(frozen=True)
 class Network:
-    """A file: the number of its operators, and how often the analyzer says what of them."""
+    """A file: the number of its operators, and the analyzer's warnings with their counts."""
 
     operators: int
     warnings: Mapping[str, int]
@@ -41,8 +41,8 @@ class Network:
 class Analysis:
     """`networks` by file; `tensorflow` is its version, None if nothing was analysed.
 
-    `reason` is why there is no answer: then `networks` is empty, or `warnings` are not to be
-    relied on, as `checked` says.
+    `reason` is why there is no answer. Then `networks` is empty, or `checked` is False, which means
+    that `warnings` cannot be relied on.
     """
 
     tensorflow: str | None = None
@@ -84,7 +84,7 @@ def analyse(bundle: Bundle, step: Step) -> Analysis | None:
 
 
 def read(text: str) -> Network:
-    """What the analyzer printed of a file."""
+    """The result for a file, parsed from the analyzer's output."""
     warnings = ("".join(filter(str.isprintable, found)) for found in _WARNING.findall(text))
     return Network(len(_OPERATOR.findall(text)), dict(Counter(warnings)))
 

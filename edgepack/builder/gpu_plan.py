@@ -6,13 +6,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgepack.bundle import stored
+from edgepack.builder.hub import HubStage
+from edgepack.bundle.bundle import stored
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.manifest import Variant
 from edgepack.errors import UsageError
-from edgepack.family import HostSettings
 from edgepack.graph.net import BATCH
-from edgepack.hub import HubStage
-from edgepack.manifest import Variant
-from edgepack.recipe import named
+from edgepack.profiles.recipe import named
+from edgepack.profiles.target import Gpu, Span
 from edgepack.runtime.gpu.description import (
     CACHE,
     FILE,
@@ -23,7 +24,6 @@ from edgepack.runtime.gpu.description import (
     of_files,
 )
 from edgepack.runtime.gpu.placement import RUNTIME
-from edgepack.target import Gpu, Span
 
 _ISLANDS = ".islands.json"
 _KINDS = ("alone", "growing", "exact", "angles")
@@ -42,7 +42,7 @@ def write(
     folder: Path,
     stages: Sequence[HubStage],
     variants: Mapping[str, Mapping[str, Variant]],
-    host: HostSettings,
+    host: HostLoops,
     gpu: Gpu,
 ) -> None:
     """Write the description of a bundle's networks to its folder."""
@@ -54,13 +54,13 @@ def write(
 
 
 def _stage(
-    folder: Path, stage: HubStage, variants: Mapping[str, Variant], host: HostSettings, gpu: Gpu
+    folder: Path, stage: HubStage, variants: Mapping[str, Variant], host: HostLoops, gpu: Gpu
 ) -> StageOnGpu:
     variant = variants[RUNTIME]
     islands = next((file for file in variant.files if file.endswith(_ISLANDS)), "")
     counts = json.loads((folder / islands).read_text("utf-8")) if islands else {}
     hashes = [stored(folder / file).sha256 for file in variant.files]
-    provider = gpu.provider(stage.name)
+    provider = gpu.provider(stage.use.role)
     options = {"cuda": _CUDA} if provider != "cpu" else {}
     if provider == "tensorrt":
         shapes = _shapes(stage, host, gpu)
@@ -112,7 +112,7 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _shapes(stage: HubStage, host: HostSettings, gpu: Gpu) -> dict[str, list[list[int]]]:
+def _shapes(stage: HubStage, host: HostLoops, gpu: Gpu) -> dict[str, list[list[int]]]:
     """Least, usual and greatest shape of every input that has an axis that changes."""
     found = {}
     for value in ir.load(stage.model).graph.inputs:
@@ -124,15 +124,16 @@ def _shapes(stage: HubStage, host: HostSettings, gpu: Gpu) -> dict[str, list[lis
     return found
 
 
-def _length(stage: str, axis: int | str, which: int, host: HostSettings, gpu: Gpu) -> int:
+def _length(stage: str, axis: int | str, which: int, host: HostLoops, gpu: Gpu) -> int:
     """The least (0), usual (1) or greatest (2) length of an axis of a network."""
     if isinstance(axis, int):
         return axis
     text, speech = _end(gpu.text, which), _end(gpu.speech, which)
-    frames = speech * host.flow.ratio
+    frames = host.flow.frames(speech)
     rows = (1, 1, text + speech)[which]
     lengths = {
-        "n + look_ahead": speech + host.flow.look_ahead,
+        **host.flow.axes(speech),
+        **host.vocoder.axes(frames),
         "T": frames,
         "frames": frames,
         "samples": frames * host.vocoder.frame,

@@ -1,4 +1,4 @@
-"""Grammars of text normalization that a bundle takes over from the packages they come in."""
+"""Grammars of text normalization, which a bundle copies from the Python package with them."""
 
 import importlib.util
 from collections.abc import Mapping

@@ -6,51 +6,66 @@ steps as numbers and caches by runtime. docs/host-loop.md explains it.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import onnx_ir as ir
 
-from edgepack.backend import backend
-from edgepack.family import HostSettings
-from edgepack.hub import HubStage
-from edgepack.manifest import Calibrated, Variant
-from edgepack.runtime.session import engine
-from edgepack.runtime.solver import euler
+from edgepack.builder.backend import backend
+from edgepack.builder.hub import HubStage
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.manifest import Calibrated, Variant
+from edgepack.bundle.stages import of_role
+from edgepack.runtime.engines.session import engine
+from edgepack.runtime.stages.solver import euler
 
 FILE = "host_loop.json"
 SCHEMA = "edgepack.host-loop/2"
+
+
+@dataclass(frozen=True)
+class ContractContents:
+    """What is told besides the networks: the loops, and files by their names in the bundle.
+
+    `voices` are files by name, `solvers` by runtime; a runtime without one has the checkpoint's.
+    """
+
+    sample_rate: int
+    host: HostLoops
+    tokenizer: str
+    voices: Mapping[str, str]
+    solvers: Mapping[str, Calibrated]
 
 
 def write(
     folder: Path,
     stages: Sequence[HubStage],
     variants: Mapping[str, Mapping[str, Variant]],
-    host: HostSettings,
-    tokenizer: str,
-    voices: Mapping[str, str],
-    solvers: Mapping[str, Calibrated],
+    told: ContractContents,
 ) -> None:
     """Write the contract of a bundle to its folder."""
+    host, solvers = told.host, told.solvers
+    estimator = of_role({stage.name: stage.use for stage in stages}, "estimator")
     runtimes = sorted({runtime for by_runtime in variants.values() for runtime in by_runtime})
     tables = {r: solvers[r].solver if r in solvers else euler(host.flow) for r in runtimes}
     flow = msgspec.to_builtins(host.flow)
-    for told in ("steps", "schedule", "guidance"):  # by the tables
-        del flow[told]
+    for field in ("steps", "schedule", "guidance"):  # the tables say it
+        del flow[field]
     document = {
         "schema": SCHEMA,
         "engines": {runtime: engine(runtime).version() for runtime in runtimes},
         "caches": {runtime: backend(runtime).caches for runtime in runtimes},
-        "rows": {r: _rows(r, variants["flow_estimator"][r]) for r in runtimes},
-        "sample_rate": host.sample_rate,
+        "rows": {r: _rows(r, variants[estimator][r]) for r in runtimes},
+        "sample_rate": told.sample_rate,
         "networks": {stage.name: _network(stage, variants[stage.name]) for stage in stages},
-        "text": {"tokenizer": tokenizer, "end_of_prompt": host.end_of_prompt},
+        "text": {"tokenizer": told.tokenizer, **msgspec.to_builtins(host.text)},
         "language_model": msgspec.to_builtins(host.language_model),
         "flow": {**flow, "solvers": {r: msgspec.to_builtins(t.steps) for r, t in tables.items()}},
         "vocoder": msgspec.to_builtins(host.vocoder),
-        "stream": msgspec.to_builtins(host.stream),
-        "voices": dict(voices),
+        "stream": msgspec.to_builtins(host.schedule),
+        "voices": dict(told.voices),
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     (folder / FILE).write_text(text, "utf-8")

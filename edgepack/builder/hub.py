@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.family import recognise
-from edgepack.manifest import State
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Use
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.model.family import recognise
 from edgepack.report import Step
-from edgepack.runtime.session import Options, engine
+from edgepack.runtime.engines.session import Options, engine
 from edgepack.verification.selftest import Call, answered
 
 REFEREE = "ort"
@@ -21,6 +22,7 @@ class HubStage:
     """One network of the hub, without its weights."""
 
     name: str
+    use: Use
     model: Path
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -42,10 +44,11 @@ def author(
         stages.append(
             HubStage(
                 graph.name,
+                graph.use,
                 graph.save(hub),
                 tuple(str(v.name) for v in graph.model.graph.inputs if v.name not in cached),
                 tuple(str(v.name) for v in graph.model.graph.outputs if v.name not in cached),
-                tuple(State(input=s.input, output=s.output, shape=s.shape) for s in graph.states),
+                graph.states,
                 graph.parameters,
                 graph.operators,
                 graph.calls,

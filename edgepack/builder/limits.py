@@ -7,31 +7,40 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgepack.builder.planning import Plan
+from edgepack.bundle.manifest import Variant
+from edgepack.bundle.metrics import Limits, Quality
+from edgepack.bundle.ranges import Precision
+from edgepack.bundle.stages import ROLES
 from edgepack.discovery import unknown
 from edgepack.errors import GateError, UnsupportedError, UsageError
-from edgepack.manifest import Variant
-from edgepack.metrics import Limits, Quality
-from edgepack.plan import Plan
-from edgepack.ranges import Precision
-from edgepack.recipe import PRECISIONS, QUANTIZED, named, runtimes
-from edgepack.runtime.session import EngineError
-from edgepack.target import TargetProfile, formats
+from edgepack.profiles.recipe import PRECISIONS, QUANTIZED, named, runtimes
+from edgepack.profiles.target import TargetProfile, formats
+from edgepack.runtime.engines.session import EngineError
 from edgepack.verification import gates
 
 
 def check(plan: Plan) -> None:
-    """Raise UsageError for a plan that names unknown networks, or quantizes one without limits."""
+    """Raise UsageError for unknown roles or networks, and for a quantized one without limits."""
     profile, fixed = plan.profile, plan.choices.names
-    known = ["default", *gates.STAGES]
-    named_stages = [
+    roles = ["default", *{*ROLES, *(use.role for use in plan.stages.values())}]
+    named_roles = [
         *profile.precision,
         *(profile.gpu.providers if profile.gpu else ()),
-        *(s for options in profile.runtimes.values() for g in options.guests.values() for s in g),
-        *(stage for of_runtime in fixed.values() for stage in of_runtime),
+        *(
+            s
+            for options in profile.runtimes.values()
+            for g in options.delegates.values()
+            for s in g
+        ),
     ]
-    for stage in named_stages:
+    for role in named_roles:
+        if role not in roles:
+            raise UsageError(f"target {plan.target}: {unknown('role', role, roles)}")
+    known = ["default", *plan.stages]
+    for stage in (stage for of_runtime in fixed.values() for stage in of_runtime):
         if stage not in known:
-            raise UsageError(f"target {plan.target}: {unknown('network', stage, known)}")
+            raise UsageError(f"recipes: {unknown('network', stage, known)}")
     for runtime in fixed:
         if runtime not in runtimes():
             raise UsageError(f"recipes: {unknown('runtime', runtime, runtimes())}")
@@ -41,35 +50,34 @@ def check(plan: Plan) -> None:
             f"{', '.join(profile.runtimes)}; choose one of both with --format"
         )
     for runtime in plan.profile.runtimes:
-        for stage in gates.STAGES:
+        for stage in plan.stages:
             for recipe in plan.recipes(runtime, stage):
-                of_stage(plan.profile, stage, named(runtime, recipe).precision)
+                of_stage(plan, stage, named(runtime, recipe).precision)
 
 
-def of_stage(profile: TargetProfile, stage: str, precision: Precision) -> Limits:
+def of_stage(plan: Plan, stage: str, precision: Precision) -> Limits:
     """Limits of a network whose weights have a precision, for the metrics that it is judged by.
 
     Raises UsageError for integer weights without any.
     """
-    return _of(profile, gates.part_of(stage), _judged_as(profile, stage, precision))
+    return _of(plan, gates.part_of(plan.stages[stage]), _judged_as(plan, stage, precision))
 
 
-def of_runtime(
-    profile: TargetProfile, runtime: str, variants: Mapping[str, Mapping[str, Variant]]
-) -> Limits:
+def of_runtime(plan: Plan, runtime: str, variants: Mapping[str, Mapping[str, Variant]]) -> Limits:
     """Limits of a whole bundle in one runtime.
 
     Networks that are judged together are held to the limits of the coarsest of them.
     """
     found: Limits = {}
     for part in gates.PARTS:
-        judged = [_judged_as(profile, s, variants[s][runtime].precision) for s in part.stages]
-        found |= _of(profile, part, max(judged, key=PRECISIONS.index))
+        judged = [_judged_as(plan, s, variants[s][runtime].precision) for s in _stages(plan, part)]
+        if judged:
+            found |= _of(plan, part, max(judged, key=PRECISIONS.index))
     return found
 
 
 def require_passed(folder: Path, quality: Quality) -> None:
-    """Raise GateError if a runtime of the bundle to be failed its exam, with those that passed."""
+    """Raise GateError if a runtime of a bundle failed its evaluation, naming those that passed."""
     if not quality.failed:
         return
     passed = [r for r in quality.limits if not any(w.startswith(f"{r}: ") for w in quality.failed)]
@@ -99,20 +107,28 @@ def blamed(runtime: str, done: Collection[str], profile: TargetProfile) -> Itera
         raise
 
 
-def _judged_as(profile: TargetProfile, stage: str, precision: Precision) -> Precision:
+def _stages(plan: Plan, part: gates.JudgedPart) -> list[str]:
+    """Networks that a part judges: every one if it is about speech of the whole bundle."""
+    return [s for s, use in plan.stages.items() if part.judged in (None, use.judged)]
+
+
+def _judged_as(plan: Plan, stage: str, precision: Precision) -> Precision:
     """The precision whose limits apply: a network's own, or what was asked for if that is finer.
 
     So a network that was to be int8 and stayed in floating point still keeps int8's limits.
     """
-    return precision if precision in QUANTIZED else profile.stage_precision(stage)
+    return (
+        precision if precision in QUANTIZED else plan.profile.precision_of(plan.stages[stage].role)
+    )
 
 
-def _of(profile: TargetProfile, part: gates.Part, precision: Precision) -> Limits:
-    limits = profile.gates.get(precision, {})
+def _of(plan: Plan, part: gates.JudgedPart, precision: Precision) -> Limits:
+    limits = plan.profile.gates.get(precision, {})
     found = {metric: limits[metric] for metric in part.metrics if metric in limits}
     if precision in QUANTIZED and all(limit.optional for limit in found.values()):
+        networks = ", ".join(_stages(plan, part))
         raise UsageError(
-            f"the target's gates at {precision} have no limit for {', '.join(part.stages)}; give "
+            f"the target's gates at {precision} have no limit for {networks}; give "
             f"one of {', '.join(part.metrics)} that is not optional"
         )
     return found

@@ -1,4 +1,4 @@
-"""Checkpoints by name, and what a model hub tells `download`; hubs are modules in `model_hubs`."""
+"""Names of checkpoints, and the interface of model hubs, which are modules in `model_hubs`."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from edgepack import discovery
 from edgepack.discovery import unknown
 from edgepack.errors import ResourceError, UsageError
 
-PACKAGE = "edgepack.model_hubs"
+PACKAGE = "edgepack.builder.model_hubs"
 DEFAULT = "huggingface"  # of names that do not say which
 _PART = r"[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(
@@ -23,7 +23,7 @@ Told = Callable[[int], None]  # is called with bytes that came, fewer than zero 
 
 
 class UnreachableError(ResourceError):
-    """A hub does not answer: there is no network, it is down, or it is not to be asked."""
+    """A hub cannot be asked: no network, the hub is down, or the user works offline."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reference:
 class Listing:
     """What a repository holds: `revision` as a manifest records it, bytes of each file by name.
 
-    `hashes` are SHA-256 of those files of which the hub tells it.
+    `hashes` are the SHA-256 of files, as far as the hub knows them.
     """
 
     revision: str
@@ -59,8 +59,9 @@ class Listing:
 class ModelHub(Protocol):
     """A module of `model_hubs`: `HUB = ...`, which imports its library inside its methods.
 
-    What is downloaded lies in the library's own cache. A repository or revision that does not
-    exist or may not be read is a UsageError, a hub that does not answer an UnreachableError.
+    Files are downloaded to the library's own cache. Methods raise UsageError for a repository or
+    revision that does not exist or may not be read, and UnreachableError if the hub does not
+    answer.
     """
 
     def listing(self, repository: str, revision: str | None) -> Listing:
@@ -68,7 +69,7 @@ class ModelHub(Protocol):
         ...
 
     def fetch(self, repository: str, listing: Listing, name: str, told: Told) -> Path:
-        """Download a file, or only find it if it is in the cache; its path there."""
+        """Download a file unless it is in the cache; returns its path there."""
         ...
 
     def cached(
@@ -79,10 +80,10 @@ class ModelHub(Protocol):
 
 
 def parse(model: str) -> Reference | None:
-    """What repository a name means; None for the path of a folder.
+    """The repository that a name stands for; None for the path of a folder.
 
-    What exists is a folder, and so is what looks like a path: `./x`, `/x`, `x`, `x/y/z`. Raises
-    UsageError for a hub that is not known and for a revision that cannot be one.
+    A path that exists is a folder, and so is a name like `./x`, `/x`, `x` or `x/y/z`. Raises
+    UsageError for an unknown hub and an impossible revision.
     """
     try:
         if Path(model).exists():

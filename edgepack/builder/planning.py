@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
@@ -13,20 +13,23 @@ from typing import cast
 import msgspec
 
 import edgepack
-from edgepack import atomic, charset, language, recipe, target, voices
-from edgepack.bundle import stored
-from edgepack.calibration.corpus import of_folder
-from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
-from edgepack.choices import Choices, read_choices, read_solvers
+from edgepack.builder.calibration.corpus import of_folder
+from edgepack.builder.choices import Choices, read_choices, read_solvers
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import stored
+from edgepack.bundle.manifest import Origin, Solver
+from edgepack.bundle.ranges import Precision
+from edgepack.bundle.stages import Use
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
-from edgepack.family import Family, recognise
-from edgepack.manifest import Origin, Solver
-from edgepack.ranges import Precision
-from edgepack.recipe import PRECISIONS
-from edgepack.runtime import audio, prompting
-from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE
-from edgepack.target import TargetProfile
+from edgepack.files import atomic, charset
+from edgepack.model.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.model.family import Family, recognise
+from edgepack.profiles import language, recipe, target
+from edgepack.profiles.recipe import PRECISIONS
+from edgepack.profiles.target import TargetProfile
+from edgepack.runtime.audio import prompting, waveform
+from edgepack.runtime.stages.solver import AUTO, CALIBRATED, REFERENCE
 
 DEMO = "demo"
 DOCUMENTS = ("MODEL_CARD.md", "README.md", "LICENSE")  # of a checkpoint, copied into its bundles
@@ -82,7 +85,7 @@ class BuildRequest:
     is a bundle or a YAML file that fixes how networks are converted. `llm` is the file in the
     checkpoint with the language model's weights, if not the usual one. `solver` is auto (the
     target's choice), reference, calibrated, or the path of tables. `allow_failed_gate` writes a
-    bundle that failed its exam.
+    bundle that failed its evaluation.
     """
 
     model: str
@@ -126,15 +129,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """A bundle to be. `profile` has only the runtimes asked for; `key` stands for every input.
+    """A planned bundle. `profile` has only the requested runtimes; `key` is a hash of all inputs.
 
-    `choices` are fixed recipes.
+    `stages` are the networks of its family by name, `choices` fixed recipes.
     """
 
     target: str
     profile: TargetProfile
     folder: Path
     key: str
+    stages: Mapping[str, Use]
     choices: Choices = field(default_factory=Choices)
 
     def recipes(self, runtime: str, stage: str) -> list[str]:
@@ -143,33 +147,34 @@ class Plan:
         if fixed:
             recipe.named(runtime, fixed)
             return [fixed]
-        precision = self.profile.stage_precision(stage)
-        guests = self.profile.runtimes[runtime].guests_of(stage)
-        return recipe.candidates(runtime, stage, precision, self.profile.features, guests)
+        role = self.stages[stage].role
+        precision = self.profile.precision_of(role)
+        others = self.profile.runtimes[runtime].delegates_of(role)
+        return recipe.candidates(runtime, role, precision, self.profile.features, others)
 
-    def approximates(self, runtime: str, stages: Iterable[str]) -> bool:
+    def approximates(self, runtime: str) -> bool:
         """Whether any network may compute with less than fp32 in a runtime."""
-        recipes = (recipe.named(runtime, n) for s in stages for n in self.recipes(runtime, s))
+        recipes = (recipe.named(runtime, n) for s in self.stages for n in self.recipes(runtime, s))
         return any(r.quantized or r.calibrated for r in recipes)
 
-    def solver(self, runtime: str, stages: Iterable[str]) -> Solver | str:
+    def solver(self, runtime: str) -> Solver | str:
         """The solver a runtime is to have: REFERENCE, CALIBRATED, or a fixed table."""
         if runtime in self.choices.solvers:
             return self.choices.solvers[runtime] or REFERENCE
         use = self.profile.solver.use
         if use != AUTO:
             return use
-        return CALIBRATED if self.approximates(runtime, stages) else REFERENCE
+        return CALIBRATED if self.approximates(runtime) else REFERENCE
 
-    def solves(self, runtime: str, stages: Iterable[str]) -> bool:
+    def solves(self, runtime: str) -> bool:
         """Whether a runtime is to have another solver than the checkpoint's own."""
-        return self.solver(runtime, stages) != REFERENCE
+        return self.solver(runtime) != REFERENCE
 
-    def needs_speech(self, stages: Sequence[str]) -> bool:
+    @property
+    def needs_speech(self) -> bool:
         """Whether recorded speech is needed: for networks that approximate, or for a solver."""
         return any(
-            self.approximates(runtime, stages) or self.solves(runtime, stages)
-            for runtime in self.profile.runtimes
+            self.approximates(runtime) or self.solves(runtime) for runtime in self.profile.runtimes
         )
 
 
@@ -198,12 +203,12 @@ def open_source(model: str, llm: str | None = None) -> Source:
 
 
 def bundle_name(named: str) -> str:
-    """What a bundle is called of a checkpoint that is called so."""
+    """The name of a bundle for a checkpoint of this name."""
     return re.sub(r"[^\w.-]+", "_", named)
 
 
 def tools() -> dict[str, str]:
-    """Versions of the packages that decide what a bundle's bytes are."""
+    """Versions of the packages on which the bytes of a bundle depend."""
     found = {name: _version(name) for name in _TOOLS}
     for name in _OPTIONAL:
         with suppress(metadata.PackageNotFoundError):
@@ -222,10 +227,10 @@ def _version(name: str) -> str:
 
 
 def require_possible(request: BuildRequest) -> None:
-    """Raise UsageError for what is wrong with a request whatever the checkpoint is.
+    """Raise UsageError for an error in a request that does not depend on the checkpoint.
 
-    It takes no time, so it comes before a checkpoint is hashed: names, files, recordings, and
-    whether the output can be written.
+    It checks names, files, recordings and whether the output can be written. This is quick, so it
+    is done before the checkpoint is hashed.
     """
     if request.precision not in ("auto", *PRECISIONS):
         raise UsageError(unknown("precision", request.precision, ["auto", *PRECISIONS]))
@@ -240,7 +245,7 @@ def require_possible(request: BuildRequest) -> None:
             raise UsageError(f"voice {wanted.name!r} is given twice; give each its own name")
         if not wanted.recording.is_file():
             raise UsageError(f"voice {wanted.name!r}: {wanted.recording} is not a file")
-        prompting.problems(audio.read(wanted.recording), wanted.text)
+        prompting.problems(waveform.read(wanted.recording), wanted.text)
     for name in request.targets:
         profile = target.load(name)
         for form in request.formats:
@@ -254,7 +259,7 @@ def require_possible(request: BuildRequest) -> None:
         raise UsageError(f"--keep-text {request.keep_text}: not a file")
     if request.calibration:
         for _, recording, text in of_folder(request.calibration).prompts:
-            prompting.problems(audio.read(recording), text)
+            prompting.problems(waveform.read(recording), text)
     atomic.require_writable_folder(request.output)
 
 
@@ -267,7 +272,7 @@ def plan(request: BuildRequest, source: Source) -> list[Plan]:
 
 
 def _require_a_voice(request: BuildRequest, source: Source) -> None:
-    """Refuse what could never speak: without enrolment networks a bundle gets no voice later."""
+    """Refuse a bundle without voices and without enrolment networks, which could never speak."""
     checkpoint, family = source.checkpoint, source.family
     if family.enrolment(checkpoint):
         return
@@ -281,12 +286,12 @@ def _require_a_voice(request: BuildRequest, source: Source) -> None:
 
 
 def source_key(request: BuildRequest, source: Source) -> str:
-    """Stands for everything but the target and its formats."""
+    """A hash of all inputs except the target and its formats."""
     return _key(_inputs(request, source))
 
 
 def _inputs(request: BuildRequest, source: Source) -> dict[str, object]:
-    """Everything but the target that decides what a bundle is."""
+    """All inputs of a bundle except the target."""
     origin = {"origin": msgspec.to_builtins(source.origin)} if source.origin else {}
     return {
         **origin,
@@ -336,7 +341,7 @@ def _plan(request: BuildRequest, source: Source, name: str, inputs: Mapping[str,
     # The recipes of a bundle of this very request say only which of its outcomes is wanted.
     if choices.build != key and (fixed := choices.identity()):
         key = _key({**identity, "choices": fixed})
-    return Plan(name, profile, request.output / folder, key, choices)
+    return Plan(name, profile, request.output / folder, key, source.family.stages, choices)
 
 
 def _key(identity: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Pooling in ONNX networks of others, computed as it was when these were made.
+"""Pooling operators of a checkpoint's ONNX networks, with the meaning they had originally.
 
 With `ceil_mode` the last window of a pooling operator may reach beyond its input. What
 ONNX Runtime 1.18, which CosyVoice pins, did with it is not what OpenVINO and later versions do:
@@ -19,9 +19,9 @@ _PADS_ARE_AN_INPUT = 11  # since this opset, of Pad
 
 
 def settle(model: ir.Model) -> bool:
-    """Write each AveragePool whose meaning changed as what it meant; says if there was one.
+    """Rewrite each AveragePool whose meaning changed; returns whether there was one.
 
-    Zeros are put after its input and `ceil_mode` is taken away. As ⌈n / s⌉ = ⌊(n + s - 1) / s⌋,
+    Zeros are put after its input and `ceil_mode` is removed. As ⌈n / s⌉ = ⌊(n + s - 1) / s⌋,
     s - 1 zeros complete the last window of stride s, however long the input is.
     """
     changed = [(node, opset) for node, opset in _rounding_up(model) if _can_be_settled(node)]
@@ -36,7 +36,7 @@ def settle(model: ir.Model) -> bool:
 
 
 def doubts(model: ir.Model) -> list[str]:
-    """One line for each other operator that may give other numbers than it did."""
+    """One line for each other operator that may give different numbers than originally."""
     return [
         f"{node.op_type} {node.outputs[0].name!r} rounds up (ceil_mode) and pads: what its last "
         "window means has changed since ONNX Runtime 1.18"

@@ -8,9 +8,8 @@ faster or slower, which `report.Parts` corrects while a build runs.
 import platform
 from collections.abc import Iterator, Sequence
 
-from edgepack.plan import Plan, Source
+from edgepack.builder.planning import Plan, Source
 from edgepack.report import Parts, Step, duration
-from edgepack.verification import gates
 
 Part = tuple[str, ...]  # what is done, and for which target and runtime, where there are several
 TEXT: Part = ("text",)
@@ -18,13 +17,13 @@ NETWORKS: Part = ("networks",)
 REFERENCE: Part = ("reference",)
 VOICES: Part = ("voices",)
 CALIBRATION: Part = ("calibration",)
-CONVERSION, SOLVER, MEMORY, EXAM = "conversion", "solver", "memory", "exam"
+CONVERSION, SOLVER, MEMORY, EVALUATION = "conversion", "solver", "memory", "evaluation"
 
 # Seconds of a checkpoint of next to no bytes, and how many times as long they are for each GB.
 _PREPARED, _WRITTEN, _SPOKEN, _FOLLOWED = 0.5, 1.0, 7.0, 5.0
 _CONVERTED = 2.0  # all networks of a runtime
-_TIMED, _UNTIMED = 1.3, 0.5  # each recipe of an auction, on a machine as the target and another
-_SOLVED, _EXAMINED = 5.0, 7.0
+_TIMED, _UNTIMED = 1.3, 0.5  # each recipe that is tried, on a machine like the target and another
+_SOLVED, _EVALUATED = 5.0, 7.0
 _A_GIGABYTE = 4.0
 
 
@@ -44,25 +43,22 @@ def parts(step: Step, told: Step, seconds: dict[Part, float]) -> Parts:
 
 
 def _parts(plans: Sequence[Plan]) -> Iterator[tuple[Part, float]]:
-    stages = list(gates.STAGES)
     for part in (TEXT, NETWORKS, REFERENCE, VOICES):
         yield part, _WRITTEN if part in (NETWORKS, REFERENCE) else _PREPARED
-    solving = any(
-        plan.solves(runtime, stages) for plan in plans for runtime in plan.profile.runtimes
-    )
-    if any(plan.needs_speech(stages) for plan in plans):
+    solving = any(plan.solves(runtime) for plan in plans for runtime in plan.profile.runtimes)
+    if any(plan.needs_speech for plan in plans):
         yield CALIBRATION, _SPOKEN + _FOLLOWED * solving
     for plan in plans:
         runtimes, profile = list(plan.profile.runtimes), plan.profile
         for runtime in runtimes:
-            tried = [len(plan.recipes(runtime, stage)) for stage in stages]
+            tried = [len(plan.recipes(runtime, stage)) for stage in plan.stages]
             offered = sum(count for count in tried if count > 1)
-            offer = _TIMED if profile.architecture == platform.machine() else _UNTIMED
-            yield (CONVERSION, plan.target, runtime), _CONVERTED + offer * offered
+            candidate = _TIMED if profile.architecture == platform.machine() else _UNTIMED
+            yield (CONVERSION, plan.target, runtime), _CONVERTED + candidate * offered
         for runtime in runtimes:
-            if plan.solves(runtime, stages):
+            if plan.solves(runtime):
                 yield (SOLVER, plan.target, runtime), _SOLVED
         for runtime in runtimes if profile.memory or profile.gpu else ():
             yield (MEMORY, plan.target, runtime), _WRITTEN
-        for runtime in runtimes if plan.needs_speech(stages) else ():
-            yield (EXAM, plan.target, runtime), _EXAMINED
+        for runtime in runtimes if plan.needs_speech else ():
+            yield (EVALUATION, plan.target, runtime), _EVALUATED

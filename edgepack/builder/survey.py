@@ -1,18 +1,18 @@
-"""Checkpoints read in a process with limits: what a reader missed ends that process, not this one.
+"""Reading checkpoints in a process with limits first, so that a hostile file ends only that.
 
-Every reader is tried there before anything of a checkpoint is read here, and the networks are
-written in such a process too.
+Every reader is run there before this process reads any part of the checkpoint. The networks are
+written in such a process, too.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
-from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.download import Downloaded, download
-from edgepack.inspection import CheckpointSummary, inspect_checkpoint
-from edgepack.isolation import Bounds, isolated
-from edgepack.model_hub import parse
-from edgepack.plan import DEMO, Source, bundle_name, checkpoint_folder, open_source
+from edgepack.builder.download import Downloaded, download
+from edgepack.builder.model_hub import parse
+from edgepack.builder.planning import DEMO, Source, bundle_name, checkpoint_folder, open_source
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.inspection import CheckpointSummary, inspect_checkpoint
+from edgepack.process.isolation import Bounds, isolated
 from edgepack.report import Step, silent
 
 _GB = 1 << 30
@@ -25,13 +25,13 @@ _WRITTEN, _WRITTEN_A_BYTE = _GB, 4
 
 
 def reading(folder: Path) -> Bounds:
-    """What reading a checkpoint may take. It writes nothing."""
+    """Limits of the process that reads a checkpoint; it may not write files."""
     size = _size(folder)
     return Bounds(folder, _MEMORY + _MEMORY_A_BYTE * size, _SECONDS + _SECONDS_A_GB * size // _GB)
 
 
 def writing(folder: Path) -> Bounds:
-    """What writing the networks of a checkpoint may take."""
+    """Limits of the process that writes the networks of a checkpoint."""
     size = _size(folder)
     return Bounds(
         folder,
@@ -44,7 +44,7 @@ def writing(folder: Path) -> Bounds:
 def survey(model: str, llm: str | None = None, step: Step = silent) -> Source:
     """The checkpoint to build as `open_source` has it, once each of its readers was tried.
 
-    One of a model hub is downloaded first. The one that comes with edgepack is not from outside.
+    A checkpoint of a model hub is downloaded first. The demo that comes with edgepack is trusted.
     """
     if model == DEMO:
         return open_source(model, llm)
@@ -65,7 +65,10 @@ def summary(model: str, step: Step = silent) -> tuple[CheckpointSummary, Downloa
     found = download(reference, None, step) if reference else None
     here = Path(model) if Path(model).exists() else checkpoint_folder(model)
     folder = open_checkpoint(found.folder if found else here).folder
-    return isolated(_summary, folder, step=silent, bounds=reading(folder)), found
+    told = isolated(_summary, folder, step=silent, bounds=reading(folder))
+    if reference:
+        told = replace(told, release=told.release.of_repository(reference.name))
+    return told, found
 
 
 def _survey(model: str, llm: str | None, step: Step) -> Source:

@@ -8,23 +8,25 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from edgepack import charset, language
+from edgepack.builder.grammars import grammars
+from edgepack.builder.planning import BuildRequest, Source
+from edgepack.builder.trim.cut import Cut, cut
+from edgepack.bundle.host import TextPart, strategy
 from edgepack.errors import UsageError
-from edgepack.grammars import grammars
-from edgepack.plan import BuildRequest, Source
-from edgepack.runtime.normalization import Normalization, Reader
-from edgepack.runtime.text import Frontend
-from edgepack.trim.cut import Cut, cut
+from edgepack.files import charset
+from edgepack.profiles import language
+from edgepack.runtime.text.front_end import Frontend
+from edgepack.runtime.text.normalization import Normalization, Reader
 
 
 @dataclass(frozen=True)
 class TextAssets:
-    """Languages, the original tokenizer as JSON, rows of the text table, and what was cut."""
+    """Languages, the original tokenizer as JSON, rows of the text table, and the trimming."""
 
     languages: tuple[str, ...]
     original: str
     rows_before: int
-    end_of_prompt: str
+    settings: TextPart
     cut: Cut | None
 
     @property
@@ -39,9 +41,11 @@ class TextAssets:
 
     @cached_property
     def frontend(self) -> Frontend:
-        """What the device will have, with files of this machine."""
+        """The text front end that the device will have, with files of this machine."""
         tokenizer = Tokenizer.from_str(self.tokenizer)
-        return Frontend(tokenizer, self.end_of_prompt, Normalization(readers(self.languages)))
+        normalize = Normalization(readers(self.languages))
+        made: Frontend = strategy("text", self.settings)(tokenizer, self.settings, normalize)
+        return made
 
     def renumbered(self, ids: np.ndarray) -> np.ndarray:
         """Ids of the original tokenizer as those of the bundle's.
@@ -69,18 +73,19 @@ def readers(codes: tuple[str, ...]) -> Mapping[str, Reader]:
 def text_assets(request: BuildRequest, source: Source) -> TextAssets:
     """Trim the checkpoint's tokenizer to the languages asked for, and prove it.
 
-    Sentences are checked as they are written and as the front end hands them on. Raises GateError
-    if nothing was trimmed or one sentence changed its tokens.
+    Sentences are compared as they are written and as the front end normalises them. Raises
+    GateError if nothing was trimmed or a sentence has other tokens than before.
     """
     family, checkpoint = source.family, source.checkpoint
     original, rows = family.tokenizer(checkpoint), family.text_rows(checkpoint)
-    end_of_prompt = family.host(checkpoint).end_of_prompt
+    settings = family.host(checkpoint).text
     if not request.languages:
-        return TextAssets(language.preferred(), original, rows, end_of_prompt, None)
+        return TextAssets(language.preferred(), original, rows, settings, None)
     codes = tuple(request.languages)
-    frontend = TextAssets(codes, original, rows, end_of_prompt, None).frontend
+    frontend = TextAssets(codes, original, rows, settings, None).frontend
     sentences = [text for code in codes for text in language.sentences(code)]
     kept = [*_lines(request.keep_text), *(wanted.text for wanted in request.voices)]
+    kept += settings.added
     ids = {
         int(number)
         for voice in family.voices(checkpoint).values()
@@ -95,7 +100,7 @@ def text_assets(request: BuildRequest, source: Source) -> TextAssets:
         [*kept, *map(frontend.clean, kept)],
         ids,
     )
-    return TextAssets(codes, original, rows, end_of_prompt, made)
+    return TextAssets(codes, original, rows, settings, made)
 
 
 def _lines(path: Path | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What quantization is tried with: the fp32 networks as a bundle, recorded inputs, an exam."""
+"""What recipes are tried with: the fp32 networks as a bundle, recorded inputs, an evaluation."""
 
 import hashlib
 import platform
@@ -6,23 +6,25 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from edgepack import bundle
-from edgepack.assembly import Contents, all_voices, describe
-from edgepack.backend import Job, backend
-from edgepack.calibration.corpus import Corpus, of_folder, of_languages
-from edgepack.calibration.exact import record
-from edgepack.calibration.observe import observe
+from edgepack.builder.assembly import Contents, Enrolment, Networks, all_voices, describe
+from edgepack.builder.backend import Job, backend
+from edgepack.builder.calibration.corpus import Corpus, of_folder, of_languages
+from edgepack.builder.calibration.exact import record
+from edgepack.builder.calibration.observe import observe
+from edgepack.builder.hub import REFEREE
+from edgepack.builder.planning import BuildRequest, Plan, Source, VoiceRequest
+from edgepack.bundle import bundle
+from edgepack.bundle.manifest import Variant, encode
 from edgepack.errors import GateError, UsageError
-from edgepack.hub import REFEREE
-from edgepack.isolation import isolated
-from edgepack.manifest import Variant, encode
-from edgepack.plan import BuildRequest, Plan, Source, VoiceRequest
-from edgepack.recipe import named
+from edgepack.process.isolation import isolated
+from edgepack.profiles.recipe import named
+from edgepack.profiles.target import RuntimeOptions, TargetProfile
 from edgepack.report import Step
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import load, session_of
-from edgepack.target import RuntimeOptions, TargetProfile
-from edgepack.verification import exam, selftest
-from edgepack.verification.selftest import LANGUAGE_MODEL, Calls, answered
+from edgepack.verification import evaluation, selftest
+from edgepack.verification.selftest import Calls, answered
+from edgepack.verification.speaking import calls_of
 
 _CALLS = 5  # of the language model in a self-test
 _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
@@ -30,7 +32,7 @@ _SPOKEN_LANGUAGES = 2  # of a bundle for every language, those that it prefers
 
 @dataclass(frozen=True)
 class Trial:
-    """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the exam's file.
+    """A bundle of the fp32 hub, a folder of recorded inputs by stage, and the evaluation's file.
 
     `calls` are a self-test of the language model with what it is given when it speaks, which says
     more about integer weights than inputs that never occur. `solving` is a folder of exact
@@ -39,7 +41,7 @@ class Trial:
 
     reference: Path
     samples: Path
-    exam: Path
+    evaluation: Path
     calls: Calls
     solving: Path | None = None
 
@@ -53,7 +55,7 @@ def prepare(
     *,
     solving: bool = False,
 ) -> Trial:
-    """Speak with the hub: record inputs of its networks (or find them), then the exam.
+    """Speak with the hub: record inputs of its networks (or find them), then the evaluation.
 
     With `solving` exact trajectories for a solver are recorded too.
     """
@@ -62,18 +64,18 @@ def prepare(
     speakers = dict(contents.voices)
     if prompts:
         wanted = replace(request, voices=prompts)
-        networks, folder = contents.enrolment, contents.folder
-        made = all_voices(wanted, source, contents.text, networks, folder, step)
+        enrolment = Enrolment(contents.enrolment, contents.folder)
+        made = all_voices(wanted, source, contents.text, enrolment, step)
         speakers = {name: voice for name, voice in made.items() if name not in contents.voices}
     reference = contents.folder / "reference"
     _bundle(request, source, replace(contents, voices=speakers, enrolment={}), reference)
     key = _recording_key(key, corpus, contents)
     samples = isolated(observe, reference, corpus.calibration, key, step=step)
-    path = contents.folder / exam.FILE
-    calls = isolated(write_exam, reference, corpus.exam, path, step=step)
+    path = contents.folder / evaluation.FILE
+    calls = isolated(write_evaluation, reference, corpus.evaluation, path, step=step)
     if not solving:
         return Trial(reference, samples, path, calls)
-    sentences = corpus.calibration, corpus.exam
+    sentences = corpus.calibration, corpus.evaluation
     followed = isolated(record, reference, *sentences, key, step=step)
     return Trial(reference, samples, path, calls, followed)
 
@@ -90,7 +92,7 @@ def require_speaker(request: BuildRequest, source: Source) -> None:
 
 def _recording_key(key: str, corpus: Corpus, contents: Contents) -> str:
     """Stands for the checkpoint, what is spoken, and what networks are given."""
-    taken = [(stage.name, stage.inputs, stage.outputs) for stage in contents.stages]
+    taken = [(s.name, s.inputs, s.outputs, s.use.samples) for s in contents.stages]
     return hashlib.sha256(f"{key}{corpus.sha256}{taken}".encode()).hexdigest()
 
 
@@ -103,7 +105,7 @@ def _corpus(request: BuildRequest, contents: Contents) -> Corpus:
 
 def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: Path) -> None:
     """The hub as a bundle; its network files are the hub's own."""
-    runtime = {REFEREE: RuntimeOptions(container="onnx", fuse=False)}
+    runtime = {REFEREE: RuntimeOptions(container="onnx", fuse=False, batched=True)}
     profile = TargetProfile(
         summary="the fp32 networks",
         architecture=platform.machine(),
@@ -117,28 +119,29 @@ def _bundle(request: BuildRequest, source: Source, contents: Contents, folder: P
         recipe = named(REFEREE, "fp32")
         job = Job(stage.name, stage.model, networks, stage.states, recipe, runtime[REFEREE])
         files = tuple(str(file.relative_to(folder)) for file in backend(REFEREE).convert(job))
-        limit = selftest.limit(stage.name, "fp32")
+        limit = selftest.limit(stage.use, "fp32")
         variant = Variant(files=files, precision="fp32", limit=limit, recipe="fp32")
         variants[stage.name] = {REFEREE: variant}
-    plan = Plan("reference", profile, folder, "")
-    manifest = describe(request, source, contents, plan, folder, variants, {})
+    plan = Plan("reference", profile, folder, "", contents.uses)
+    manifest = describe(request, source, contents, plan, Networks(folder, variants, {}))
     (folder / bundle.MANIFEST).write_bytes(encode(manifest))
 
 
-def write_exam(reference: Path, sentences: list[str], path: Path, step: Step) -> Calls:
-    """Record the exam with the reference; runs in its own process.
+def write_evaluation(reference: Path, sentences: list[str], path: Path, step: Step) -> Calls:
+    """Record the evaluation with the reference; runs in its own process.
 
     Returns the first calls of the language model in it, as a self-test.
     """
-    step("speaking the exam")
-    loaded = load(reference)
-    questions = exam.record(loaded, sentences)
-    found = exam.positions(questions)
-    if found < exam.POSITIONS:
+    step("speaking the evaluation")
+    loaded = load(reference, options=LoadOptions(repacked=True))
+    questions = evaluation.record(loaded, sentences)
+    found = evaluation.positions(questions)
+    if found < evaluation.POSITIONS:
         raise GateError(
-            f"the fp32 networks spoke only {found} of {exam.POSITIONS} tokens of the exam: most "
-            "sentences have no speech; is this checkpoint trained?"
+            f"the fp32 networks spoke only {found} of {evaluation.POSITIONS} tokens that "
+            "are judged: most sentences have no speech; is this checkpoint trained?"
         )
-    path.write_bytes(exam.to_bytes(questions))
-    feeds = list(islice(exam.calls_of(loaded, questions[0].spoken), _CALLS))
-    return {LANGUAGE_MODEL: answered(session_of(loaded, LANGUAGE_MODEL), feeds)}
+    path.write_bytes(evaluation.to_bytes(questions))
+    decoder = loaded.bundle.manifest.stage_of("language_model")
+    feeds = list(islice(calls_of(loaded, questions[0].spoken), _CALLS))
+    return {decoder: answered(session_of(loaded, decoder), feeds)}

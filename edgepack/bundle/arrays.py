@@ -1,4 +1,4 @@
-"""Named arrays of a safetensors file, as data that may be wrong."""
+"""Reading and checking named arrays of a safetensors file that may be damaged."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,12 @@ from safetensors.numpy import load
 
 from edgepack.errors import IntegrityError
 
-Shape = tuple[int | None, ...]  # None is any length
+Feeds = Mapping[str, np.ndarray]  # arrays that a network is given, by input
+AnyShape = tuple[int | None, ...]  # None is any length
 
 
 def parse(data: bytes, where: object, what: str) -> dict[str, np.ndarray]:
-    """The arrays of a file's content; raises IntegrityError if it is none, or has NaN in it.
+    """The arrays in a file's content; raises IntegrityError if it is invalid or contains NaN.
 
     `where` and `what` are for the message: which file, and what it should be.
     """
@@ -26,8 +27,8 @@ def parse(data: bytes, where: object, what: str) -> dict[str, np.ndarray]:
     return found
 
 
-def mismatch(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str, Shape]]) -> str:
-    """The first array that has not the wanted kind ("f", "i") and shape, in words; empty if none.
+def mismatch(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str, AnyShape]]) -> str:
+    """The first array of a wrong kind ("f" or "i") or shape, in words; empty if all are right.
 
     Raises KeyError if one is missing.
     """
@@ -39,8 +40,8 @@ def mismatch(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[str, S
     return ""
 
 
-def fits(shape: tuple[int, ...], wanted: Shape) -> bool:
-    """Whether a shape has as many axes as wanted, of these lengths."""
+def fits(shape: tuple[int, ...], wanted: AnyShape) -> bool:
+    """Whether a shape has the wanted axes, None standing for any length."""
     return len(shape) == len(wanted) and all(
         b is None or a == b for a, b in zip(shape, wanted, strict=True)
     )

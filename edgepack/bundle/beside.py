@@ -1,18 +1,19 @@
-"""Where files about a bundle are: beside it, as bundles are not changed, or in this user's caches.
+"""Where files about a bundle are kept: beside it, or in this user's caches.
 
-They are in the caches if nothing can be written beside the bundle, as in a read-only image, or if
-the folder above it is a hub's own. What came beside the bundle is read there all the same.
+They are not in the bundle, as bundles are not changed. They are in the caches if nothing can be
+written beside the bundle, as in a read-only image, or if the folder above it belongs to a hub's
+cache. A file that was delivered beside the bundle is read from there.
 """
 
 import hashlib
 import os
 from pathlib import Path
 
-from edgepack import caches, links
+from edgepack.files import caches, links
 
 
 def place(bundle: Path, ending: str) -> Path:
-    """Where a file `NAME.ending` of a bundle is written; a folder of caches may have to be made."""
+    """The path to write a bundle's file `NAME.ending` to; its folder may not exist yet."""
     folder = bundle.resolve()
     if not links.of_hub(folder) and os.access(folder.parent, os.W_OK | os.X_OK):
         return _next_to(folder, ending)
@@ -21,7 +22,7 @@ def place(bundle: Path, ending: str) -> Path:
 
 
 def found(bundle: Path, ending: str, inside: str = "") -> Path:
-    """Where it, or a file `inside` such a folder, is read: where it is written, or came from."""
+    """The path to read such a file from, or `inside` such a folder: cached or beside the bundle."""
     path = place(bundle, ending) / inside
     return path if path.exists() else _next_to(bundle.resolve(), ending) / inside
 

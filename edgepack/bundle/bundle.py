@@ -1,7 +1,7 @@
-"""The bundle: a folder with a manifest, the one thing that build and device share.
+"""The bundle: a folder with a manifest, the only thing that build and device share.
 
-The manifest has one way to be written and carries its own hash and that of every file, so a
-changed byte anywhere is found.
+The manifest is encoded in exactly one way and contains a hash of itself and of every file, so that
+any changed byte is detected.
 """
 
 import hashlib
@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgepack import consistency, links, locks
-from edgepack.atomic import clear, require_replaceable_folder, write_atomically
+from edgepack.bundle import consistency
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.manifest import FORMAT, Manifest, StoredFile, encode
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.manifest import FORMAT, Manifest, StoredFile, encode
+from edgepack.files import links, locks
+from edgepack.files.atomic import clear, require_replaceable_folder, write_atomically
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES, _MAX_READ_BYTES = 8 << 20, 1 << 30
@@ -35,14 +38,14 @@ class Bundle:
         return [r for r in stages[0].variants if all(r in stage.variants for stage in stages)]
 
     def engines(self, runtime: str) -> list[str]:
-        """The engines that run the stages of a runtime: its own, and guests that run some."""
-        guests = {stage.variants[runtime].engine for stage in self.manifest.stages.values()}
-        return [runtime, *sorted(guests - {"", runtime})]
+        """The engines that run a runtime's stages: its own, and those that it delegates some to."""
+        engines = {stage.variants[runtime].engine for stage in self.manifest.stages.values()}
+        return [runtime, *sorted(engines - {"", runtime})]
 
-    def guested(self, runtime: str, guest: str) -> list[str]:
-        """The stages of a runtime that a guest runs."""
+    def delegated(self, runtime: str, engine: str) -> list[str]:
+        """The stages of a runtime that another engine runs, because it is faster."""
         stages = self.manifest.stages.items()
-        return [name for name, stage in stages if stage.variants[runtime].engine == guest]
+        return [name for name, stage in stages if stage.variants[runtime].engine == engine]
 
     def path(self, name: str) -> Path:
         """The path of a listed file, inside the folder or its hub cache also behind links."""
@@ -101,7 +104,7 @@ class Bundle:
             raise _changed(path)
 
     def _sized(self, name: str) -> tuple[Path, StoredFile]:
-        """A file of the recorded size, which is not read yet."""
+        """A file, whose size is checked but whose content is not read."""
         path, wanted = self.path(name), self.manifest.files[name]
         if not path.is_file():
             raise IntegrityError(f"{path}: missing from the bundle; copy or build it again")
@@ -122,15 +125,20 @@ def _changed(path: Path) -> IntegrityError:
 
 
 class _Version(msgspec.Struct):
-    """What is looked at first; msgspec passes over the rest."""
+    """The first fields to check; msgspec ignores all others."""
 
     format: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Sealed(Manifest, frozen=True, kw_only=True):
-    """A manifest as it is written, with the hash of the rest."""
-
-    sha256: str
+# A manifest as it is stored: with the hash of everything else, and with its host record unparsed,
+# since kinds are looked up by name.
+_Sealed: Any = msgspec.defstruct(
+    "_Sealed",
+    [("sha256", str), ("host", msgspec.Raw)],
+    bases=(Manifest,),
+    frozen=True,
+    kw_only=True,
+)
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -152,16 +160,19 @@ def open_bundle(folder: Path) -> Bundle:
         if version not in (str(FORMAT), "null"):
             older = version.isdecimal() and int(version) < FORMAT
             raise UnsupportedError(
-                f"{path}: bundle format {version}, this edgepack reads {FORMAT}; "
+                f"bundle format {version}, this edgepack reads {FORMAT}; "
                 + ("build it again" if older else "update edgepack")
             )
         sealed = msgspec.json.decode(data, type=_Sealed)  # builds nothing that it does not know
-        manifest = Manifest(**{name: getattr(sealed, name) for name in Manifest.__struct_fields__})
+        fields = {name: getattr(sealed, name) for name in Manifest.__struct_fields__}
+        manifest = Manifest(**{**fields, "host": HostLoops.read(bytes(sealed.host))})
         if encode(manifest) != data:
             raise IntegrityError(
                 f"{path}: does not match its own hash (corrupt or changed); refused"
             )
         consistency.check(manifest)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{path}: {error}") from None
     except (ValueError, AttributeError, RecursionError, msgspec.ValidationError) as error:
         raise IntegrityError(f"{path}: not a valid manifest ({error}); copy it again") from None
     return Bundle(folder, manifest)
@@ -177,7 +188,7 @@ def require_replaceable(folder: Path) -> None:
 
 
 def _instead(folder: Path) -> str:
-    """What is meant, perhaps, where there is no bundle."""
+    """A hint for messages, which folder may be meant, where there is no bundle."""
     build = f"; 'edgepack build {folder} --target NAME' makes one"
     if folder.is_file():
         if (folder.parent / MANIFEST).is_file():

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from edgepack.ranges import Positive, Struct
+from edgepack.bundle.ranges import Positive, Struct
 
 GoalName = Literal[
     "interactive_first_audio_s", "first_audio_s", "rtf", "long_rtf", "peak_mb", "wh_per_minute",
@@ -17,7 +17,7 @@ _Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 
 
 class Goals(Struct, frozen=True):
-    """The most that each figure may be; None is no goal.
+    """The largest value that each figure may have; None means no goal.
 
     `interactive_first_audio_s` and `first_audio_s` are seconds until a stream's first audio, where
     somebody waits for it and otherwise; `rtf` and `long_rtf` real-time factors of utterances and of

@@ -7,38 +7,34 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from edgepack.goals import Goals
-from edgepack.metrics import Quality
-from edgepack.ranges import (
+from edgepack.bundle.goals import Goals
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.metrics import Quality
+from edgepack.bundle.ranges import (  # fmt: skip
     Alphabet,
     Amount,
     Bytes,
     Count,
     Cpus,
-    Few,
     FileName,
-    Frequency,
-    Id,
     Length,
     Line,
     Name,
     Precision,
     Rate,
     Ratio,
-    Schedule,
-    Seed,
     Sha256,
     Share,
-    Size,
     Some,
     Struct,
     Text,
     Threads,
     Weight,
     Word,
-)  # fmt: skip
+)
+from edgepack.bundle.stages import Role, Use, of_role
 
-FORMAT = 3
+FORMAT = 5
 
 
 class StoredFile(Struct, frozen=True):
@@ -75,11 +71,12 @@ class Variant(Struct, frozen=True):
 
 
 class Stage(Struct, frozen=True):
-    """One network: its runtimes, its caches, its graph inputs and outputs in order.
+    """One network: its use, its runtimes, its caches, its graph inputs and outputs in order.
 
     `parameters` and `operators` are of the fp32 hub graph, operators counted by type.
     """
 
+    use: Use
     variants: Annotated[dict[Name, Variant], Meta(min_length=1)]
     inputs: tuple[Word, ...]
     outputs: tuple[Word, ...]
@@ -124,57 +121,11 @@ class Trim(Struct, frozen=True):
 
 
 class Normalizer(Struct, frozen=True):
-    """How numbers, dates and units of a language are read: see `runtime.normalization`."""
+    """How numbers, dates and units of a language are read: see `runtime.text.normalization`."""
 
     name: Name
     locale: Name
     files: tuple[FileName, ...]
-
-
-class Sampling(Struct, frozen=True):
-    """Repetition-aware nucleus sampling: see `runtime.sampling`."""
-
-    top_p: Share
-    top_k: Size
-    window: Length
-    repetition: Ratio
-
-
-class LanguageModel(Struct, frozen=True):
-    """How speech tokens are decoded.
-
-    Ids below `speech_tokens` are speech, all others stop or steer. `start`, `task` and the speech
-    tokens are rows of the speech embedding. Lengths are `min_ratio` to `max_ratio` speech tokens
-    a text token. `mix` is how many text, then speech tokens alternate when text is streamed.
-    """
-
-    speech_tokens: Size
-    start: Id
-    task: Id
-    end: Id
-    fill: Id
-    masked_before_min: Id
-    min_ratio: Ratio
-    max_ratio: Ratio
-    mix: tuple[Few, Few]
-    sampling: Sampling
-
-
-class Flow(Struct, frozen=True):
-    """How tokens become a mel spectrogram: ODE steps, time grid, look-ahead and chunk in tokens.
-
-    `guidance` is the rate of classifier-free guidance.
-    """
-
-    steps: Few
-    schedule: Schedule
-    guidance: Ratio
-    look_ahead: Some
-    chunk: Size
-    ratio: Few
-    mels: Few
-    noise_seed: Seed
-    noise_frames: Size
 
 
 class SolverStep(Struct, frozen=True):
@@ -194,7 +145,7 @@ class SolverStep(Struct, frozen=True):
 
 
 class Solver(Struct, frozen=True):
-    """A table of steps: see `runtime.solver`."""
+    """A table of steps: see `runtime.stages.solver`."""
 
     steps: Annotated[tuple[SolverStep, ...], Meta(min_length=1, max_length=1000)]
 
@@ -228,37 +179,6 @@ class Calibrated(Struct, frozen=True):
     limit: Amount
     utterances: Length
     curve: tuple[Accuracy, ...]
-
-
-class Vocoder(Struct, frozen=True):
-    """How a mel spectrogram becomes audio: samples a frame, and sines in the excitation.
-
-    A sample depends on no more than `context` frames to each side.
-    """
-
-    frame: Size
-    partials: Few
-    context: Some
-
-
-class Stream(Struct, frozen=True):
-    """The chunks of streamed synthesis: hops in tokens, the mel kept between them in frames."""
-
-    first_hop: Few
-    max_hop: Size
-    growth: Few
-    mel_overlap: Few
-
-
-class MelSpectrogram(Struct, frozen=True):
-    """The mel spectrogram of a prompt: sizes in samples, band edges in Hz."""
-
-    fft: Size
-    hop: Size
-    window: Size
-    mels: Few
-    low: Frequency
-    high: Frequency
 
 
 class Sensor(Struct, frozen=True):
@@ -346,13 +266,8 @@ class Manifest(Struct, frozen=True):
     stages: Annotated[dict[Name, Stage], Meta(max_length=100)]
     enrolment: dict[Name, Carried]
     tokenizer: FileName
-    end_of_prompt: Word
-    language_model: LanguageModel
-    flow: Flow
+    host: HostLoops
     solvers: dict[Name, Calibrated]
-    vocoder: Vocoder
-    stream: Stream
-    prompt_mel: MelSpectrogram
     voices: dict[Word, FileName]
     default_voice: Line
     self_test: FileName
@@ -367,6 +282,15 @@ class Manifest(Struct, frozen=True):
     def language(self) -> str:
         """The languages as they are asked for: "zh", "zh,en" or "all"."""
         return ",".join(self.languages) if self.trim else "all"
+
+    @property
+    def uses(self) -> dict[str, Use]:
+        """What each stage says about itself, by its name."""
+        return {name: stage.use for name, stage in self.stages.items()}
+
+    def stage_of(self, role: Role) -> str:
+        """The name of the stage with a role."""
+        return of_role(self.uses, role)
 
 
 def encode(manifest: Manifest) -> bytes:

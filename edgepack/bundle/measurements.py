@@ -1,6 +1,7 @@
-"""What was measured when a bundle was built: a file beside it, which is not a part of it.
+"""Measurements of a build, in a file beside the bundle.
 
-Speeds and errors differ from run to run; a bundle of the same inputs and recipes does not.
+They are not in the bundle, as speeds and errors differ from run to run, and a bundle of the same
+inputs and recipes has the same bytes.
 """
 
 import time
@@ -9,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import beside
-from edgepack.atomic import write_atomically
-from edgepack.bundle import Bundle
-from edgepack.metrics import Values
-from edgepack.ranges import Struct
+from edgepack.bundle import beside
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.metrics import Values
+from edgepack.bundle.ranges import Struct
+from edgepack.files.atomic import write_atomically
 
 _ENDING = "build.json"
 _MOST_BYTES = 16 << 20
 
 
-class Offer(Struct, frozen=True):
+class Candidate(Struct, frozen=True):
     """A recipe that was tried for a network: what it gave, and why it was chosen or not.
 
     `speed` is fp32's time by this one's in the same runtime, above 1 is faster; None if it was
@@ -36,29 +37,29 @@ class Offer(Struct, frozen=True):
 class Measurements(Struct, frozen=True):
     """What was measured while a bundle was built, on the machine of `cpu` with `threads`.
 
-    `build` is the bundle's, which says what they are of. `seconds` is by build step; `offers` and
-    the self-test's `errors` are by runtime and network; `peaks` is memory of speaking, in bytes by
-    runtime.
+    `build` is the bundle's, which says what they are of. `seconds` is by build step; `candidates`
+    (`offers` in the file) and the self-test's `errors` are by runtime and network; `peaks` is
+    memory of speaking, in bytes by runtime.
     """
 
     build: str
     cpu: str
     threads: int
     seconds: dict[str, float]
-    offers: dict[str, dict[str, tuple[Offer, ...]]]
+    candidates: dict[str, dict[str, tuple[Candidate, ...]]] = msgspec.field(name="offers")
     errors: dict[str, dict[str, float]]
     peaks: dict[str, int]
 
 
 @dataclass
 class Lap:
-    """Seconds by name, each since the one before."""
+    """A stopwatch: seconds by name, each measured from the lap before."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def lap(self, name: str) -> None:
-        """The time until now goes to `name`."""
+        """Add the time since the last lap to `name`."""
         now = time.perf_counter()
         self.seconds[name] = now - self.started
         self.started = now

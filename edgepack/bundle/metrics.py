@@ -1,4 +1,4 @@
-"""What an examination of a bundle measures, with limits: records of its manifest.
+"""Metrics of a bundle's evaluation with their limits, as records of its manifest.
 
 `verification.gates` says how each metric is measured.
 """
@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from edgepack.ranges import Count, FileName, Line, Name, Number, Ratio, Struct
+from edgepack.bundle.ranges import Count, FileName, Line, Name, Number, Ratio, Struct
 
 Metric = Literal[
     "lm_top1", "lm_agreement", "lm_kld", "mel_l1", "mel_lsd", "si_sdr", "pesq",
@@ -16,9 +16,9 @@ Metric = Literal[
 
 
 class Limit(Struct, frozen=True):
-    """The range a metric has to be in; None is no end.
+    """The range that a metric has to be in; None is for no bound.
 
-    An `optional` one is not asked for where the metric cannot be measured.
+    An `optional` limit is ignored where the metric cannot be measured.
     """
 
     low: Number | None = None
@@ -26,7 +26,7 @@ class Limit(Struct, frozen=True):
     optional: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a range without an end, or with none in it."""
+        """Raise ValueError for a range without a bound, or an empty one."""
         if self.low is None and self.high is None:
             raise ValueError("a limit needs a low or a high end")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -36,7 +36,7 @@ class Limit(Struct, frozen=True):
 class Measure(Struct, frozen=True):
     """A metric with its 95 % confidence interval `low` to `high`.
 
-    `count` is of what was drawn independently: tokens for shares, sentences for the rest.
+    `count` is the number of independent observations: tokens for shares, sentences for the rest.
     """
 
     value: Number
@@ -50,7 +50,7 @@ Limits = dict[Metric, Limit]
 
 
 def looser(limits: Limits, others: Limits) -> Limits:
-    """The same limits, each as wide as it or the other of its metric is."""
+    """The limits, each widened to the other one of its metric where that is wider."""
     return {
         metric: _wider(limit, others[metric]) if metric in others else limit
         for metric, limit in limits.items()
@@ -66,13 +66,13 @@ def _wider(one: Limit, other: Limit) -> Limit:
 
 
 class Quality(Struct, frozen=True):
-    """How the bundle did in its exam when it was built, by runtime.
+    """How the bundle did in its evaluation when it was built, by runtime.
 
     `limits` are those of the target for the precisions that the networks of a runtime have.
     `not_measured` are metrics that could not be, such as PESQ without its package. `failed` lists
     what was not reached: such a bundle exists only because it was asked for with
     --allow-failed-gate. `speech_ratio` is the fewest speech tokens a text token of sentences that
-    the exam heard to their end, left out if there are none.
+    the evaluation heard to their end, left out if there are none.
     """
 
     exam: FileName

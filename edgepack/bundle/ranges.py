@@ -1,6 +1,6 @@
-"""What values of records that are read from files may be: types with ranges, which msgspec checks.
+"""Types with ranges for the fields of records that are read from files; msgspec checks them.
 
-Sizes are bounded by what a sound bundle could ever need, so that none makes a device run out of
+Sizes have upper bounds far above what a sound bundle needs, so that none makes a device run out of
 memory or time. NaN and infinity are in no range.
 """
 
@@ -15,7 +15,7 @@ _PART = r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*"  # of a path: neither hidden nor .. 
 
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e300)]
-Measure = Annotated[float, Meta(ge=0.0, le=1e15)]
+Magnitude = Annotated[float, Meta(ge=0.0, le=1e15)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e15)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Weight = Annotated[float, Meta(ge=-1e6, le=1e6)]
@@ -46,4 +46,4 @@ Precision = Literal["fp32", "fp16", "int8", "int4"]  # from the finest to the co
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A record of the manifest: immutable, and closed to unknown fields."""
+    """A record of the manifest: immutable; unknown fields are refused."""

@@ -1,8 +1,8 @@
-"""What a `tokenizer.json` may be: a byte-level BPE as Qwen2's, and nothing else.
+"""Checks of a `tokenizer.json`, which has to be a byte-level BPE like Qwen2's or Whisper's.
 
 A `tokenizer.json` can hold any pipeline of regular expressions and rewriting, some of which take
-memory without bounds, give other ids than the model was trained with, or end in a Rust panic that
-prints a backtrace. Nothing of a file reaches the `tokenizers` library before it was looked at here.
+unbounded memory, give other ids than the model was trained with, or end in a Rust panic that prints
+a backtrace. So a file is checked here before the `tokenizers` library gets it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,15 +11,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgepack.errors import EdgepackError, IntegrityError, UsageError
+from edgepack.errors import EdgepackError, IntegrityError
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# That of tokenizers by rank, GPT-2's and Whisper's; text is not normalized before it.
+RANKED_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 MAX_BYTES = 16 << 20  # of a file; Qwen2's largest has 11 MB
 MAX_COMMAS = 800_000  # in a file, which are as many as its values; Qwen2's has half of that
-MAX_ADDED = 1024  # tokens beside the vocabulary; Qwen2 has 3
+MAX_ADDED = 2048  # tokens beside the vocabulary; Qwen2 has 3, Whisper 1,609
 
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 _Token = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -27,7 +29,7 @@ Vocabulary = dict[_Token, _Id]
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of `tokenizer.json` with no more than is said here."""
+    """A part of `tokenizer.json`; unknown fields are refused."""
 
 
 class _Nfc(Strict, tag="NFC"):
@@ -79,7 +81,7 @@ class _Bpe(Strict, tag="BPE"):
 class TokenizerFile(Strict):
     """A whole `tokenizer.json`."""
 
-    normalizer: _Nfc
+    normalizer: _Nfc | None
     pre_tokenizer: _Steps
     decoder: _ByteLevel
     model: _Bpe
@@ -95,7 +97,7 @@ def parsed(
 ) -> TokenizerFile:
     """The parts of a `tokenizer.json`; raises IntegrityError if it is of another kind.
 
-    What is no JSON at all is `damaged`.
+    What is no JSON at all, or has merges without their tokens, is `damaged`.
     """
     require_size(data, where)
     try:
@@ -107,9 +109,11 @@ def parsed(
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise damaged(f"{where}: not a readable tokenizer ({error})") from None
     split, level = content.pre_tokenizer.pretokenizers
-    if split.pattern.regex != SPLIT or split.invert or level.use_regex or level.add_prefix_space:
-        raise IntegrityError(f"{where}: splits text in another way than Qwen2; refused")
-    require_tokens(where, content.model.vocab, map(_pair, content.model.merges))
+    wanted = SPLIT if content.normalizer else RANKED_SPLIT
+    if split.pattern.regex != wanted or split.invert or level.use_regex or level.add_prefix_space:
+        raise IntegrityError(f"{where}: splits text in another way than Qwen2 or Whisper; refused")
+    merges = map(_pair, content.model.merges)
+    require_tokens(where, content.model.vocab, merges, damaged)
     return content
 
 
@@ -122,12 +126,15 @@ def require_size(data: bytes, where: object) -> None:
 
 
 def require_tokens(
-    where: object, vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]
+    where: object,
+    vocabulary: Mapping[str, int],
+    merges: Iterable[tuple[str, str]],
+    damaged: type[EdgepackError] = IntegrityError,
 ) -> None:
-    """What is merged, and what it becomes, are tokens; the library panics over others."""
+    """Raise `damaged` if a part or the result of a merge is no token: the library panics."""
     for first, second in merges:
         if not {first, second, first + second} <= vocabulary.keys():
-            raise UsageError(
+            raise damaged(
                 f"{where}: merges {first!r} and {second!r}, which are not in the vocabulary; "
                 "download it again"
             )

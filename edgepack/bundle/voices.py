@@ -5,17 +5,20 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save
 
-from edgepack import arrays, discovery, links, locks
-from edgepack.atomic import require_writable, write_atomically
-from edgepack.bundle import MANIFEST, Bundle, open_bundle, stored
+from edgepack import discovery
+from edgepack.bundle import arrays
+from edgepack.bundle.bundle import MANIFEST, Bundle, open_bundle, stored
+from edgepack.bundle.manifest import Manifest
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.manifest import Manifest
+from edgepack.files import links, locks
+from edgepack.files.atomic import require_writable, write_atomically
 
 _PROMPT = ("prompt_text", "prompt_tokens", "prompt_mel")
 _FOLDER = "voices"
@@ -37,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Voice:
-    """What the networks know of a speaker: the speaker embedding [d], perhaps a prompt."""
+    """A voice as the networks get it: a speaker embedding [d], and a prompt or None."""
 
     speaker: np.ndarray
     prompt: Prompt | None = None
@@ -45,6 +48,11 @@ class Voice:
     def to_bytes(self) -> bytes:
         """The voice as a safetensors file; the same voice gives the same bytes."""
         return save({k: np.ascontiguousarray(v) for k, v in to_arrays(self).items()})
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The SHA-256 of its content."""
+        return hashlib.sha256(self.to_bytes()).digest()
 
 
 def to_arrays(voice: Voice) -> dict[str, np.ndarray]:
@@ -58,7 +66,7 @@ def to_arrays(voice: Voice) -> dict[str, np.ndarray]:
 
 
 def from_arrays(parts: Mapping[str, np.ndarray]) -> Voice:
-    """What `to_arrays` gave; raises KeyError if a part is missing, ValueError for others."""
+    """The voice of `to_arrays`; raises KeyError for a missing part, ValueError for other parts."""
     if extra := parts.keys() - {"speaker", *_PROMPT}:
         raise ValueError(f"unknown arrays {sorted(extra)}")
     if not parts.keys() & set(_PROMPT):
@@ -88,23 +96,23 @@ def read(bundle: Bundle, name: str | None) -> tuple[str, Voice]:
 
 
 def fitting(voice: Voice, manifest: Manifest) -> Voice:
-    """The voice, if it is one for the host loops of a bundle; raises ValueError if not."""
+    """The voice itself; raises ValueError if it does not fit the manifest's host settings."""
     parts = {"speaker": voice.speaker}
-    shapes: dict[str, tuple[str, arrays.Shape]] = {"speaker": ("f", (None,))}
+    shapes: dict[str, tuple[str, arrays.AnyShape]] = {"speaker": ("f", (None,))}
     if prompt := voice.prompt:
         parts |= {"text": prompt.text, "tokens": prompt.tokens, "mel": prompt.mel}
-        frames = manifest.flow.ratio * prompt.tokens.size
+        flow, count = manifest.host.flow, prompt.tokens.size
         shapes |= {"text": ("i", (None,)), "tokens": ("i", (None,))}
-        shapes |= {"mel": ("f", (frames, manifest.flow.mels))}
+        shapes |= {"mel": ("f", (flow.prompt_lengths(count, prompt.mel.shape[0])[1], flow.mels))}
     if problem := arrays.mismatch(parts, shapes):
         raise ValueError(problem)
-    if prompt and not arrays.within(prompt.tokens, manifest.language_model.speech_tokens):
+    if prompt and not arrays.within(prompt.tokens, manifest.host.language_model.speech_tokens):
         raise ValueError("its prompt has ids that are no speech tokens")
     return voice
 
 
 def file_name(name: str, data: bytes) -> str:
-    """Where a voice is kept in a bundle; the name changes with the content."""
+    """The file name of a voice in a bundle, which includes a hash of its content."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"voice name {name!r}: use up to 64 letters, digits, blanks, dots, dashes, underscores"
@@ -114,10 +122,10 @@ def file_name(name: str, data: bytes) -> str:
 
 
 def safe_name(name: str) -> str:
-    """The name in a bundle of a voice that is called `name` elsewhere; its own if it can be.
+    """The name in a bundle for a voice that is called `name` elsewhere: the same if it is allowed.
 
-    Other names lose what cannot be in one, and end with six digits of their hash: each has always
-    the same, and no two the same.
+    From other names characters that are not allowed are removed, and six digits of their hash are
+    appended, so that a name always gives the same result and two names give different ones.
     """
     if _NAME.fullmatch(name):
         return name
@@ -126,17 +134,18 @@ def safe_name(name: str) -> str:
 
 
 def require_free(bundle: Bundle, name: str, *, replace: bool) -> None:
-    """Raise UsageError for a name that cannot be, or that a voice has which is not to go."""
+    """Raise UsageError for a name that is not allowed, or is taken and not to be replaced."""
     file_name(name, b"")
     if name in bundle.manifest.voices and not replace:
         raise UsageError(f"voice {name!r} exists already; give another name or --force")
 
 
 def add(bundle: Bundle, name: str, voice: Voice, *, replace: bool = False) -> Bundle:
-    """The bundle with one more voice, on disk too: first the new file, then the manifest.
+    """Add a voice to a bundle on disk, first its file, then the manifest; returns the bundle.
 
-    It is the default only if it is the first. Voices that others add at the same time stay. Files
-    of voices that no manifest names were left by processes that were killed, and are removed.
+    It becomes the default only if it is the first voice. Voices that other processes add at the
+    same time stay. Files of voices that the manifest does not name, left by killed processes, are
+    removed.
     """
     data = voice.to_bytes()
     relative = file_name(name, data)
@@ -150,18 +159,23 @@ def add(bundle: Bundle, name: str, voice: Voice, *, replace: bool = False) -> Bu
         files = latest.manifest.files | {relative: stored(path)}
         if known != relative:
             files.pop(known or "", None)
-        return _changed(
-            latest,
-            voices=latest.manifest.voices | {name: relative},
-            default_voice=default(latest.manifest) or name,
-            files=files,
-        )
+        try:
+            return _changed(
+                latest,
+                voices=latest.manifest.voices | {name: relative},
+                default_voice=default(latest.manifest) or name,
+                files=files,
+            )
+        except BaseException:
+            if relative not in open_bundle(bundle.folder).manifest.files:
+                path.unlink(missing_ok=True)
+            raise
 
 
 def remove(bundle: Bundle, name: str) -> Bundle:
-    """The bundle without a voice, on disk too; if it was the default, the first by name is.
+    """Remove a voice of a bundle on disk; if it was the default, the first by name becomes it.
 
-    Raises UsageError for an unknown voice, and for the last of a bundle that can make no other.
+    Raises UsageError for an unknown voice, and for the last voice of a bundle without enrolment.
     """
     with _alone(bundle):
         latest = open_bundle(bundle.folder)
@@ -180,7 +194,7 @@ def remove(bundle: Bundle, name: str) -> Bundle:
 
 
 def make_default(bundle: Bundle, name: str) -> Bundle:
-    """The bundle with another default voice, on disk too; raises UsageError for an unknown one."""
+    """Change the default voice of a bundle on disk; raises UsageError for an unknown voice."""
     with _alone(bundle):
         latest = open_bundle(bundle.folder)
         return _changed(latest, default_voice=_known(latest.manifest, name))
@@ -198,14 +212,14 @@ def require_changeable(bundle: Bundle) -> None:
 
 @contextmanager
 def _alone(bundle: Bundle) -> Iterator[None]:
-    """No other process changes the bundle meanwhile, or replaces it."""
+    """Keep other processes from changing or replacing the bundle during the block."""
     require_changeable(bundle)
     with locks.alone(bundle.folder / MANIFEST):
         yield
 
 
 def _known(manifest: Manifest, name: str) -> str:
-    """The name of a voice in a bundle, given that or the one it has in its checkpoint."""
+    """The bundle's name of a voice, given that name or the one in the checkpoint."""
     found = name if name in manifest.voices else safe_name(name)
     if found not in manifest.voices:
         raise UsageError(discovery.unknown("voice", name, manifest.voices))
@@ -213,7 +227,7 @@ def _known(manifest: Manifest, name: str) -> str:
 
 
 def _changed(bundle: Bundle, **fields: Any) -> Bundle:
-    """A bundle with other fields in its manifest, and no files of voices that are not listed."""
+    """Write changed fields of the manifest and remove files of voices that it does not list."""
     changed = bundle.with_manifest(msgspec.structs.replace(bundle.manifest, **fields))
     for file in (bundle.folder / _FOLDER).iterdir():
         if f"{_FOLDER}/{file.name}" not in changed.manifest.files and not file.is_dir():

@@ -1,4 +1,4 @@
-"""The command line: one module a command; errors become one line and an exit code here."""
+"""The command line: one module for each command; here errors become one line and an exit code."""
 
 import io
 import os
@@ -10,10 +10,17 @@ from typing import Any, cast
 import click
 
 import edgepack
-from edgepack import discovery, interrupts, shortage
-from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
+from edgepack import discovery
+from edgepack.errors import (
+    CancelledError,
+    EdgepackError,
+    ResourceError,
+    UnsupportedError,
+    UsageError,
+)
+from edgepack.machine.memory import START_ROOM, keep_few_kernels, require_room
+from edgepack.process import interrupts, shortage
 from edgepack.report import document
-from edgepack.runtime.memory import START_ROOM, keep_few_kernels, require_room
 
 _EXTRAS = {
     "onnxruntime": "ort",
@@ -23,11 +30,18 @@ _EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "sounddevice": "play",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "ray": "ray",
+    "redis": "redis",
+    "sentence_stream": "wyoming",
+    "wyoming": "wyoming",
     "huggingface_hub": "hub",
     "modelscope_hub": "hub",
 }
-# TensorFlow, where that is the engine, tells on stderr what it was compiled for, when it is
-# imported, and that its own kernels (not those of its interpreter) use oneDNN.
+# TensorFlow, if that is the engine, writes to stderr when it is imported: what it was compiled for,
+# and that its own kernels (which its interpreter does not use) use oneDNN.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
@@ -51,13 +65,13 @@ def root() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> int:
-    """Run a command line and return its exit code; `program` if this process is nothing else."""
+    """Run a command line and return its exit code; `program` if the process does nothing else."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result: Any = root.main(arguments, prog_name="edgepack", standalone_mode=False, obj=program)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except (BrokenPipeError, SystemExit):  # nobody reads on; click makes a SystemExit of it
+    except (BrokenPipeError, SystemExit):  # the reader of stdout has gone; click raises SystemExit
         _discard_output()
         return 0
     except BaseException as error:  # the one place where every error ends
@@ -65,24 +79,25 @@ def main(arguments: Sequence[str] | None = None, *, program: bool = False) -> in
 
 
 def program() -> int:
-    """Run the command line of this process, which is nothing else, and return its exit code."""
+    """Run this process' command line as a program, and return its exit code."""
     keep_few_kernels()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no name is unprintable
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: any name can be printed
     return main(program=True)
 
 
 def _translated(error: BaseException) -> EdgepackError:
-    """Any error as one of ours.
+    """Any error as an EdgepackError, which has a message for users and an exit code.
 
-    With EDGEPACK_DEBUG=1 what is a bug stays visible, and what ended a process of a build.
+    With EDGEPACK_DEBUG=1 bugs, and errors in a build's child processes, show their traceback.
     """
     debug = bool(os.environ.get("EDGEPACK_DEBUG"))
-    if interrupts.came() and not isinstance(error, ResourceError):
-        return ResourceError(interrupts.MESSAGE)  # whatever became of it in somebody's callback
+    told = isinstance(error, ResourceError) and not isinstance(error, CancelledError)
+    if interrupts.came() and not told:
+        return ResourceError(interrupts.MESSAGE)  # a library may have turned it into another error
     if isinstance(error, EdgepackError):
         if debug and error.__cause__:
             traceback.print_exception(error)
@@ -144,5 +159,5 @@ def _report(error: EdgepackError, *, as_json: bool) -> int:
 
 
 def _discard_output() -> None:
-    """Lose what stdout has not written yet, or Python would fail on it again when it ends."""
+    """Drop what stdout has not written yet; Python would fail again to write it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What a shell is told when it asks how a word may go on; nothing where that cannot be known."""
+"""Shell completion of names; empty where the possible names cannot be found out."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,7 +13,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def _among(known: Callable[[click.Context], Iterable[str]]) -> Complete:
-    """Names that begin as the word does."""
+    """A completion that offers the known names that begin with the typed word."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         with suppress(EdgepackError, OSError):
@@ -24,7 +24,7 @@ def _among(known: Callable[[click.Context], Iterable[str]]) -> Complete:
 
 
 def _bundle(ctx: click.Context) -> Path | None:
-    """The bundle of the command line so far; without its value an option leaves it in `args`."""
+    """The bundle on the command line so far; after an option without a value it is in `args`."""
     if not {"bundle", "bundles"} & {param.name for param in ctx.command.params}:
         return None
     given = [ctx.params.get("bundle"), *(ctx.params.get("bundles") or ()), *ctx.args]
@@ -32,27 +32,27 @@ def _bundle(ctx: click.Context) -> Path | None:
 
 
 def _targets(ctx: click.Context) -> Iterable[str]:
-    from edgepack import target
+    from edgepack.profiles import target
 
     return target.names()
 
 
 def _precisions(ctx: click.Context) -> Iterable[str]:
-    from edgepack.ranges import Precision
+    from edgepack.bundle.ranges import Precision
 
     return ["auto", *get_args(Precision)]
 
 
 def _formats(ctx: click.Context) -> Iterable[str]:
-    from edgepack.bundle import open_bundle
-    from edgepack.runtime import installed
+    from edgepack.bundle.bundle import open_bundle
+    from edgepack.runtime.engines import installed
 
     bundle = _bundle(ctx)
     return open_bundle(bundle).runtimes() if bundle else installed.engines()
 
 
 def _voices(ctx: click.Context) -> Iterable[str]:
-    from edgepack.bundle import open_bundle
+    from edgepack.bundle.bundle import open_bundle
 
     bundle = _bundle(ctx)
     return open_bundle(bundle).manifest.voices if bundle else ()
@@ -62,8 +62,8 @@ targets, precisions, formats, voices = map(_among, (_targets, _precisions, _form
 
 
 def languages(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Codes after the last comma of a list."""
-    from edgepack import language
+    """Complete the code after the last comma of a list of languages."""
+    from edgepack.profiles import language
 
     before, comma, last = incomplete.rpartition(",")
     given = before.split(",")

@@ -1,15 +1,23 @@
-"""Options that say where a command computes, and getting there before an engine is imported."""
+"""Options for the CPUs of a command, and pinning it to them before an engine is imported."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from edgepack.bundle import Bundle
-    from edgepack.runtime.cpu.plan import CpuPlan
+from edgepack.cli._options import Decorated
 
-Decorated = Callable[..., Any]
+if TYPE_CHECKING:
+    from edgepack.bundle.bundle import Bundle
+    from edgepack.machine.cpu.plan import CpuPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuOptions:
+    """Values of `cpu_options`; None where the tuned plan or the target decides."""
+
+    cpus: str | None
+    overlap: bool | None
 
 
 def cpu_options(command: Decorated) -> Decorated:
@@ -28,26 +36,37 @@ def cpu_options(command: Decorated) -> Decorated:
     )(command)
 
 
-def placed(bundle: "Bundle", options: dict[str, Any]) -> "CpuPlan":
-    """The plan for a command's options, with the process already in its mask.
+def placed(
+    bundle: "Bundle", options: CpuOptions, runtime: str | None, threads: int | None
+) -> "CpuPlan":
+    """Make the plan for a command's options and pin the process to its CPUs.
 
-    Has to be called before numpy or an engine is imported.
+    `runtime` None means the bundle's first that is installed. This has to be called before numpy or
+    an engine is imported.
     """
-    from dataclasses import replace
+    from edgepack.machine.cpu import affinity
 
-    from edgepack.runtime import installed
-    from edgepack.runtime.cpu import affinity, plan, quota, topology, tuned
-
-    machine = topology.read()
-    runtime = options["runtime"] or installed.usable(bundle)[0]
-    found = tuned.read(bundle.folder, machine, runtime)
-    wish = found or plan.for_device(bundle.manifest.device, machine)
-    if options["cpus"]:
-        wish = plan.Wish(options["cpus"])
-    if options["threads"]:
-        wish = replace(wish, threads=options["threads"])
-    if options["overlap"] is not None:
-        wish = replace(wish, overlap=options["overlap"])
-    made = plan.make(machine, plan.allowed(), quota.cpus(), wish)
+    made = planned(bundle, runtime, options, threads)
     affinity.enter(made, program=bool(click.get_current_context().obj))
     return made
+
+
+def planned(
+    bundle: "Bundle", runtime: str | None, options: CpuOptions, threads: int | None
+) -> "CpuPlan":
+    """The plan for a bundle and a command's options, without pinning the process to it."""
+    from dataclasses import replace
+
+    from edgepack.machine.cpu import plan, quota, topology, tuned
+    from edgepack.runtime.engines import installed
+
+    machine = topology.read()
+    found = tuned.read(bundle.folder, machine, installed.chosen(bundle, runtime))
+    wish = found or plan.for_device(bundle.manifest.device, machine)
+    if options.cpus:
+        wish = plan.Wish(options.cpus)
+    if threads:
+        wish = replace(wish, threads=threads)
+    if options.overlap is not None:
+        wish = replace(wish, overlap=options.overlap)
+    return plan.make(machine, plan.allowed(), quota.cpus(), wish)

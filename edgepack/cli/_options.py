@@ -1,22 +1,29 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the records that their values come in.
+
+A command's callback takes one record: a dataclass with a field for each of its parameters, made of
+the records of the groups of options that it has.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from edgepack import charset
 from edgepack.cli import _complete
 from edgepack.errors import UsageError
+from edgepack.files import charset
 
 Decorated = Callable[..., Any]
+R = TypeVar("R")
 
 PATH = click.Path(path_type=Path)
 
 
 class _Text(click.ParamType[str]):
-    """Words of people: UTF-8 also where the locale is another."""
+    """Text typed by a person, which may be UTF-8 even if the locale's encoding is another."""
 
     name = "text"
 
@@ -28,6 +35,32 @@ class _Text(click.ParamType[str]):
 TEXT = _Text()
 
 
+def as_record(kind: type[R]) -> Callable[[Callable[[R], None]], Callable[..., None]]:
+    """Let click call a function of one record, whose fields are named like its parameters."""
+
+    def add(callback: Callable[[R], None]) -> Callable[..., None]:
+        @wraps(callback)
+        def called(**values: Any) -> None:
+            callback(kind(**values))
+
+        return called
+
+    return add
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Values of `output_options`."""
+
+    as_json: bool
+    quiet: bool
+
+    @property
+    def shown(self) -> bool:
+        """Whether people are told about progress and results, in words and tables."""
+        return not (self.quiet or self.as_json)
+
+
 def output_options(command: Decorated) -> Decorated:
     """`--json` and `--quiet`."""
     command = click.option("--quiet", "-q", is_flag=True, help="No progress and no table.")(command)
@@ -37,11 +70,11 @@ def output_options(command: Decorated) -> Decorated:
 
 
 def to_stdout(*outputs: Path | None, as_json: bool) -> bool:
-    """Whether a file to write is standard output itself, where nothing else may then be said.
+    """Whether one of the outputs is standard output, to which nothing else may be printed then.
 
-    Raises UsageError if another, or a JSON document, is to go there as well.
+    Raises UsageError if a second output, or a JSON document, is to go there as well.
     """
-    from edgepack.places import is_stdout
+    from edgepack.files.places import is_stdout
 
     found = [path for path in outputs if path and is_stdout(path)]
     if found and as_json:
@@ -53,20 +86,55 @@ def to_stdout(*outputs: Path | None, as_json: bool) -> bool:
     return bool(found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Values of `engine_options`; None where the bundle or the machine decides."""
+
+    runtime: str | None
+    threads: int | None
+
+
+format_option = click.option(
+    "--format",
+    "runtime",
+    shell_complete=_complete.formats,
+    metavar="NAME",
+    help="Runtime.  [default: the bundle's first that is installed]",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Compute threads.  [default: the CPUs this process may use]",
+)
+guard_option = click.option(
+    "--guard",
+    type=click.Choice(["error", "warn"]),
+    default="error",
+    show_default=True,
+    help="What a fault of the audio is: silence, runaway, early end, NaN.",
+)
+
+
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(0, 64),
+    metavar="ROWS",
+    help="Decode every utterance in a batch, of up to so many (even; 0: none). The samples are not "
+    "quite those without, and the same for every size.  [default: the sentences of a text]",
+)
+
+
 def engine_options(command: Decorated) -> Decorated:
     """`--format` and `--threads`."""
-    command = click.option(
-        "--threads",
-        type=click.IntRange(1, 1024),
-        help="Compute threads.  [default: the CPUs this process may use]",
-    )(command)
-    return click.option(
-        "--format",
-        "runtime",
-        shell_complete=_complete.formats,
-        metavar="NAME",
-        help="Runtime.  [default: the bundle's first that is installed]",
-    )(command)
+    return format_option(threads_option(command))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderOptions:
+    """Values of `provider_options`."""
+
+    provider: str
+    allow_fallback: bool
 
 
 def provider_options(command: Decorated) -> Decorated:
@@ -109,6 +177,15 @@ energy_option = click.option(
     metavar="METER",
     help="auto, none or a meter, such as rapl, external:LOG.csv or model.",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringOptions:
+    """Values of `measuring_options` and of `energy_option`."""
+
+    sentences: int
+    rounds: int
+    energy: str
 
 
 def measuring_options(sentences: int) -> Callable[[Decorated], Decorated]:

@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from edgepack import charset
-from edgepack.atomic import made_folder, require_writable
-from edgepack.errors import EdgepackError, ResourceError, UsageError
-from edgepack.places import STDOUT
+from edgepack.cli._run_options import Destination, RunOptions
+from edgepack.errors import CancelledError, EdgepackError, ResourceError, UsageError
+from edgepack.files import charset
+from edgepack.files.atomic import made_folder, require_writable
+from edgepack.files.places import STDOUT
 from edgepack.report import Step
-from edgepack.runtime import audio
-from edgepack.runtime.audio import Recording
-from edgepack.runtime.playing import Player
-from edgepack.runtime.sound_file import Writer, format_of
+from edgepack.runtime.audio import waveform
+from edgepack.runtime.audio.playing import Player
+from edgepack.runtime.audio.sound_file import Writer, format_of
+from edgepack.runtime.audio.waveform import Recording
 from edgepack.runtime.speech import Settings, Speech
 from edgepack.runtime.synthesizer import Synthesizer
 
@@ -27,29 +28,29 @@ _STDIN = "standard input"
 
 @dataclass(frozen=True)
 class Lines:
-    """Texts that are spoken each into a file of its own."""
+    """Texts of which each is spoken into a file of its own."""
 
     texts: Sequence[str]
 
 
-Given = str | Iterator[str] | list[int] | Recording | Lines
+ToSpeak = str | Iterator[str] | list[int] | Recording | Lines
 
 
 class Sink(Protocol):
-    """What takes sound as it comes."""
+    """Something that sound is written to while it is made: a file or a player."""
 
     def write(self, samples: np.ndarray) -> None:
         """Take samples float32 [n]."""
         ...
 
 
-def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given:
-    """What is to be spoken, read before anything is loaded; a stream reads its text as it comes.
+def given(options: RunOptions, destination: Destination) -> ToSpeak:
+    """What to speak. It is read before anything is loaded, except for a stream of standard input.
 
-    Raises UsageError for what cannot be read, and for a file to write that has no known format.
+    Raises UsageError for an input that cannot be read and an output without a known format.
     """
-    output: Path | None = options["output"]
-    if options["folder"]:
+    output, file = destination.path, options.file
+    if destination.is_folder:
         assert file  # noqa: S101 (refused otherwise before)
         lines = [line for line in charset.read(file).splitlines() if line.strip()]
         if not lines:
@@ -60,26 +61,26 @@ def given(text: str | None, file: Path | None, options: dict[str, Any]) -> Given
                 require_writable(path)
         return Lines(lines)
     if output and output != STDOUT:
-        format_of(output, live=options["stream"])
-    if options["convert"]:
-        return audio.read(options["convert"])
-    if options["speech_tokens"]:
-        return _tokens(options["speech_tokens"])
-    if options["stream"] and text == "-":
+        format_of(output, live=options.stream)
+    if options.convert:
+        return waveform.read(options.convert)
+    if options.speech_tokens:
+        return _tokens(options.speech_tokens)
+    if options.stream and options.text == "-":
         return _arriving()
-    return _text(text, file)
+    return _text(options.text, file)
 
 
 def speak(
     synthesizer: Synthesizer,
-    what: Given,
+    what: ToSpeak,
     settings: Settings,
-    options: dict[str, Any],
+    destination: Destination,
     player: Player | None,
     step: Step,
 ) -> list[tuple[Path | None, Speech]]:
-    """Speak what was asked for, write and play it: files with what is in them."""
-    output: Path | None = options["output"]
+    """Speak, write and play what was asked for; returns the files with the speech in them."""
+    output = destination.path
     if isinstance(what, Lines):
         assert output  # noqa: S101 (`given` made lines for a folder)
         return _each(synthesizer, what.texts, settings, output, player, step)
@@ -87,7 +88,7 @@ def speak(
         sinks: list[Sink] = []
         if player:
             sinks.append(opened.enter_context(player))
-        if options["stream"] and isinstance(what, str | Iterator):
+        if destination.stream and isinstance(what, str | Iterator):
             speech = _stream(synthesizer, what, settings, output, sinks, step)
         else:
             speech = _whole(synthesizer, what, settings)
@@ -96,7 +97,7 @@ def speak(
 
 
 def _files(folder: Path, count: int) -> list[Path]:
-    """The sound files of so many texts, by their numbers."""
+    """Names of sound files for `count` texts: their numbers."""
     digits = max(4, len(str(count)))
     return [folder / f"{number:0{digits}}.wav" for number in range(1, count + 1)]
 
@@ -109,7 +110,7 @@ def _each(
     player: Player | None,
     step: Step,
 ) -> list[tuple[Path | None, Speech]]:
-    """A file for every text, named by its number: those before one that fails stay."""
+    """Speak every text into a file named by its number; if one fails, earlier files stay."""
     found: list[tuple[Path | None, Speech]] = []
     with ExitStack() as opened:
         opened.enter_context(made_folder(folder))
@@ -127,7 +128,7 @@ def _each(
     return found
 
 
-def _whole(synthesizer: Synthesizer, what: Given, settings: Settings) -> Speech:
+def _whole(synthesizer: Synthesizer, what: ToSpeak, settings: Settings) -> Speech:
     if isinstance(what, Recording):
         return synthesizer.convert(what, settings)
     if isinstance(what, list):
@@ -144,7 +145,7 @@ def _write(output: Path | None, speech: Speech, sinks: Sequence[Sink]) -> None:
 
 
 def _into(sinks: Sequence[Sink], speech: Speech) -> None:
-    """Hand sound out a second at a time, which can be interrupted."""
+    """Write speech in pieces of a second, so that an interrupt ends it soon."""
     for sink in sinks:
         for start in range(0, len(speech.audio), speech.sample_rate):
             sink.write(speech.audio[start : start + speech.sample_rate])
@@ -174,7 +175,7 @@ def _stream(
                 for sink in sinks:
                     sink.write(chunk)
                 step(f"{seconds:.1f} s spoken")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CancelledError):
         if not seconds or not output:
             raise
         raise ResourceError(
@@ -224,7 +225,7 @@ def _tokens(path: Path) -> list[int]:
 
 
 def joined(found: Sequence[tuple[Path | None, Speech]]) -> Speech:
-    """Several speeches as one, for one account of them."""
+    """Several speeches as one, for a summary of all of them."""
     spoken = [speech for _, speech in found]
     if len(spoken) == 1:
         return spoken[0]

@@ -1,4 +1,4 @@
-"""What `edgepack run` says about speech, for programs and for people."""
+"""What `edgepack run` reports about the speech it made, as JSON or in words."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from edgepack import report
 
 if TYPE_CHECKING:
-    from edgepack.bundle import Bundle
-    from edgepack.runtime.cpu.affinity import Observed
-    from edgepack.runtime.cpu.plan import CpuPlan
+    from edgepack.bundle.bundle import Bundle
+    from edgepack.machine.cpu.affinity import ThreadMasks
+    from edgepack.machine.cpu.plan import CpuPlan
     from edgepack.runtime.speech import Speech
     from edgepack.runtime.synthesizer import Settings, Synthesizer
 
@@ -18,14 +18,14 @@ def record(
     synthesizer: "Synthesizer",
     speech: "Speech",
     plan: "CpuPlan",
-    observed: "Observed",
+    observed: "ThreadMasks",
     energy: Mapping[str, Any],
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The JSON document; `extra` is put at its front."""
-    from edgepack.runtime.cpu import lists
-    from edgepack.runtime.memory import peak_rss_bytes
-    from edgepack.runtime.session import engine
+    from edgepack.machine.cpu import lists
+    from edgepack.machine.memory import peak_rss_bytes
+    from edgepack.runtime.engines.session import engine
 
     host = synthesizer.loaded.host
     manifest = synthesizer.loaded.bundle.manifest
@@ -33,7 +33,7 @@ def record(
     warnings = [*speech.faults, *plan.notes, *(placement.warnings() if placement else ())]
     if manifest.quality and manifest.quality.failed:
         failed = "; ".join(manifest.quality.failed)
-        warnings.append(f"this bundle failed its exam and was built all the same: {failed}")
+        warnings.append(f"this bundle failed its evaluation and was built all the same: {failed}")
     if speech.foreign:
         warnings.append(
             f"{100 * speech.foreign:.1f} % of the characters are not in the bundle's languages "
@@ -84,7 +84,7 @@ def record(
 def versions(bundle: "Bundle", runtime: str) -> str:
     """Which bundle spoke, what it was built by, and the engines that ran it."""
     import edgepack
-    from edgepack.runtime.session import engine
+    from edgepack.runtime.engines.session import engine
 
     manifest = bundle.manifest
     engines = ", ".join(f"{name} {engine(name).version()}" for name in bundle.engines(runtime))
@@ -95,8 +95,17 @@ def versions(bundle: "Bundle", runtime: str) -> str:
     )
 
 
+def together(synthesizer: "Synthesizer", speech: "Speech") -> str:
+    """How many utterances were decoded in one call."""
+    if speech.rows > 1:
+        return f"up to {speech.rows} utterances were decoded together"
+    most = synthesizer.loaded.batching.rows
+    could = f"up to {most}" if most else "none"
+    return f"utterances were decoded one by one; of this bundle {could} are decoded together"
+
+
 def solver_record(synthesizer: "Synthesizer", settings: "Settings") -> dict[str, Any]:
-    """The flow decoder's solver, and what it costs an utterance."""
+    """The flow decoder's solver: name, steps, and evaluations of the estimator an utterance."""
     loaded = synthesizer.loaded
     solver = loaded.solver(settings.solver, settings.steps)
     return {
@@ -107,8 +116,8 @@ def solver_record(synthesizer: "Synthesizer", settings: "Settings") -> dict[str,
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """The same in a few lines."""
-    from edgepack.runtime.energy import sentence
+    """Print the record in a few lines."""
+    from edgepack.energy.measurement import sentence
 
     count = len(found["files"])
     where = f"{found['output'] or 'played'}{f', {count} files' if count > 1 else ''}"
@@ -137,7 +146,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def dump(folder: Path, speech: "Speech") -> None:
-    """What is between the networks, one file an utterance."""
+    """Write the values between the networks, one npz file for each utterance."""
     import numpy as np
 
     for number, utterance in enumerate(speech.utterances):

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgepack import report
-from edgepack.gpu_delegate import Analysis
-from edgepack.manifest import Manifest, Saving
-from edgepack.measurements import Measurements
-from edgepack.metrics import Limit, Measure
+from edgepack.builder.gpu_delegate import Analysis
+from edgepack.bundle.manifest import Manifest, Saving
+from edgepack.bundle.measurements import Measurements
+from edgepack.bundle.metrics import Limit, Measure
 from edgepack.verification.gates import in_words
 
 K = TypeVar("K", bound=str)
@@ -18,10 +18,10 @@ K = TypeVar("K", bound=str)
 def bundle_tables(
     title: str, manifest: Manifest, measured: Measurements | None, *, errors: bool = False
 ) -> None:
-    """Everything about a bundle's networks, what was tried, its exam, and its languages.
+    """Everything about a bundle's networks, what was tried, its evaluation, and its languages.
 
-    What was measured when it was built is shown where it is known, with `errors` also those of the
-    self-test.
+    Measurements of its build are shown if they are still known, with `errors` also the errors of
+    the self-test.
     """
     _stage_table(title, manifest, measured, errors=errors)
     if measured:
@@ -34,9 +34,9 @@ def bundle_tables(
 def _stage_table(
     title: str, manifest: Manifest, measured: Measurements | None, *, errors: bool
 ) -> None:
-    """Every stage, and by runtime its recipe, size, speed to fp32 and self-test error."""
+    """For every stage and runtime: recipe, size, speed relative to fp32, error in the self-test."""
     runtimes = list(next(iter(manifest.stages.values())).variants)
-    timed = bool(measured and any(o for of in measured.offers.values() for o in of.values()))
+    timed = bool(measured and any(o for of in measured.candidates.values() for o in of.values()))
     more = ["speed"] * timed + ["error"] * bool(measured and errors)
     columns = ["stage", "parameters", *([runtime, "size", *more] for runtime in runtimes)]
     rows = []
@@ -47,8 +47,8 @@ def _stage_table(
             size = sum(manifest.files[file].bytes for file in variant.files)
             row += [variant.recipe, report.size(size)]
             if measured:
-                offers = measured.offers.get(runtime, {}).get(name, ())
-                speed = next((o.speed for o in offers if o.recipe == variant.recipe), None)
+                candidates = measured.candidates.get(runtime, {}).get(name, ())
+                speed = next((o.speed for o in candidates if o.recipe == variant.recipe), None)
                 error = measured.errors.get(runtime, {}).get(name)
                 told = {"speed": _times(speed), "error": "" if error is None else f"{error:.0e}"}
                 row += [told[column] for column in more]
@@ -67,8 +67,8 @@ def engines_needed(manifest: Manifest) -> dict[str, list[str]]:
     runtimes = next(iter(manifest.stages.values())).variants
     found = {}
     for runtime in runtimes:
-        guests = {stage.variants[runtime].engine for stage in manifest.stages.values()}
-        found[runtime] = [runtime, *sorted(guests - {"", runtime})]
+        engines = {stage.variants[runtime].engine for stage in manifest.stages.values()}
+        found[runtime] = [runtime, *sorted(engines - {"", runtime})]
     return found
 
 
@@ -77,29 +77,31 @@ def _times(speed: float | None) -> str:
 
 
 def _offer_table(measured: Measurements) -> None:
-    """What each network's recipe was chosen from; nothing if there was no choice."""
-    for runtime, stages in measured.offers.items():
+    """The recipes that were tried for each network; nothing if there was no choice."""
+    for runtime, stages in measured.candidates.items():
         rows = []
-        for name, offers in stages.items():
-            for offer in offers:
-                values = ", ".join(f"{m} {in_words(value)}" for m, value in offer.values.items())
-                size = report.size(offer.bytes) if offer.bytes else ""
-                tried = f"{name} {offer.recipe}"
-                rows.append([tried, size, _times(offer.speed), values, offer.verdict])
+        for name, candidates in stages.items():
+            for candidate in candidates:
+                values = ", ".join(
+                    f"{m} {in_words(value)}" for m, value in candidate.values.items()
+                )
+                size = report.size(candidate.bytes) if candidate.bytes else ""
+                tried = f"{name} {candidate.recipe}"
+                rows.append([tried, size, _times(candidate.speed), values, candidate.verdict])
         if rows:
             columns = ["tried", "size", "speed", "by itself", "verdict"]
             report.table(f"recipes in {runtime}, speed against fp32", columns, rows)
 
 
 def _quality_table(manifest: Manifest) -> None:
-    """The exam in each runtime; says so if there was none."""
+    """The evaluation in each runtime; says so if there was none."""
     quality = manifest.quality
     if quality is None:
-        report.line("exam: not held, as no weight is an integer; the self-test compares instead")
+        report.line("evaluation: none, as no weight is an integer; the self-test compares instead")
         return
     for runtime, values in quality.values.items():
         missing = quality.not_measured[runtime]
-        quality_table(f"exam in {runtime}", values, quality.limits[runtime], missing)
+        quality_table(f"evaluation in {runtime}", values, quality.limits[runtime], missing)
     for failed in quality.failed:
         report.warn(f"failed gate: {failed}")
 
@@ -122,9 +124,9 @@ def quality_table(
 
 
 def _solver_table(manifest: Manifest) -> None:
-    """Error over evaluations of what was fitted, and of the original's solver."""
+    """Errors of fitted solvers by number of evaluations, and that of the original's solver."""
     if not manifest.solvers:
-        report.line(f"solver: the checkpoint's own, {manifest.flow.steps} guided steps")
+        report.line(f"solver: the checkpoint's own, {manifest.host.flow.steps} guided steps")
         return
     counts = sorted({p.evaluations for s in manifest.solvers.values() for p in s.curve})
     rows = []
@@ -157,7 +159,7 @@ def _limit(limit: Limit | None) -> str:
 
 
 def quality_record(manifest: Manifest) -> dict[str, Any] | None:
-    """The exam for the JSON document."""
+    """The evaluation for the JSON document."""
     return None if manifest.quality is None else msgspec.to_builtins(manifest.quality)
 
 
@@ -167,7 +169,7 @@ def solver_record(manifest: Manifest) -> dict[str, Any]:
 
 
 def delegate_table(analysis: Analysis) -> None:
-    """What TensorFlow's analyzer says of LiteRT's GPU delegate, and why it may not count."""
+    """What TensorFlow's analyzer says about LiteRT's GPU delegate, or why it is not known."""
     if analysis.networks:
         rows = []
         for name, network in analysis.networks.items():
@@ -183,7 +185,7 @@ def delegate_table(analysis: Analysis) -> None:
 
 
 def _trim_table(manifest: Manifest) -> None:
-    """What was cut for the bundle's languages, and the proof; nothing for all languages."""
+    """What was trimmed for the bundle's languages, with the proof; nothing if it was not."""
     trim = manifest.trim
     if trim is None:
         return
@@ -208,7 +210,7 @@ def _share(saved: Saving) -> str:
 
 
 def trim_record(manifest: Manifest) -> dict[str, Any] | None:
-    """The same for the JSON document, without the long lists."""
+    """The trim for the JSON document, without the long lists; None if there was none."""
     trim = manifest.trim
     if trim is None:
         return None

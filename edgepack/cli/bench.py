@@ -1,15 +1,21 @@
 """`edgepack bench`."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgepack.cli import _complete
-from edgepack.cli._cpu import cpu_options, placed
+from edgepack.cli._cpu import CpuOptions, cpu_options, placed
 from edgepack.cli._options import (
     PATH,
     TEXT,
+    MeasuringOptions,
+    OutputOptions,
+    ProviderOptions,
+    as_record,
+    batch_option,
     energy_option,
     measuring_options,
     output_options,
@@ -22,6 +28,28 @@ from edgepack.errors import EdgepackError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bench.result import Result, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(CpuOptions, ProviderOptions, MeasuringOptions, OutputOptions):
+    """Arguments and options of `edgepack bench`."""
+
+    bundles: tuple[Path, ...]
+    formats: tuple[str, ...]
+    file: Path | None
+    warm_up: int
+    voice: str | None
+    seed: int
+    solver: str
+    threads: int | None
+    baseline: float
+    concurrency: int
+    batch: int | None
+    profile: bool
+    long_texts: int
+    no_long: bool
+    output: Path | None
+    page: Path | None
 
 
 @click.command(short_help="Measure speed, latency, memory and energy of bundles.")
@@ -74,6 +102,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Also speak with as many callers at once.",
 )
+@batch_option
 @click.option("--profile", is_flag=True, help="Also time each type of operator (ort, openvino).")
 @click.option(
     "--long-texts",
@@ -86,106 +115,104 @@ if TYPE_CHECKING:
 @click.option("--output", "-o", type=PATH, help="Write the result (- for stdout), for 'report'.")
 @click.option("--report", "page", type=PATH, help="Write the page of 'report' (- for stdout).")
 @output_options
-def command(bundles: tuple[Path, ...], **options: Any) -> None:
+@as_record(BenchOptions)
+def command(options: BenchOptions) -> None:
     """Speak with BUNDLES in turns and compare them, in every runtime they have."""
     from edgepack import report
-    from edgepack.bundle import open_bundle
-    from edgepack.runtime import installed
+    from edgepack.bundle.bundle import open_bundle
+    from edgepack.runtime.engines import installed
 
     printed = _check_outputs(options)
-    opened = [open_bundle(bundle) for bundle in bundles]
+    opened = [open_bundle(bundle) for bundle in options.bundles]
     subjects = [
-        (bundle.folder, runtime)
+        (bundle, installed.chosen(bundle, runtime))
         for bundle in opened
-        for runtime in options["formats"] or installed.usable(bundle)
+        for runtime in options.formats or installed.usable(bundle)
     ]
-    for folder, runtime in subjects:
-        known = next(bundle for bundle in opened if bundle.folder == folder).runtimes()
-        if runtime not in known:
-            raise UsageError(f"{folder}: no {runtime} in it; it has {', '.join(known)}")
-        installed.require(next(b for b in opened if b.folder == folder), runtime)
-    texts = _lines(options["file"]) if options["file"] else ()
-    plan = placed(opened[0], {**options, "runtime": subjects[0][1]})
+    texts = _lines(options.file) if options.file else ()
+    plan = placed(opened[0], options, subjects[0][1], options.threads)
 
-    from edgepack.atomic import write_atomically
     from edgepack.bench import measure, page
-    from edgepack.runtime import asking, energy
-    from edgepack.runtime.meter import Machine
+    from edgepack.bench.request import MeasureRequest
+    from edgepack.energy import measurement
+    from edgepack.files.atomic import write_atomically
+    from edgepack.machine.probe import Machine
+    from edgepack.runtime import asking
     from edgepack.runtime.speech import Settings
 
-    if options["page"]:
+    if options.page:
         page.require()
-    energy.select(options["energy"], Machine(), opened[0].manifest.device)
-    for bundle in opened if not options["formats"] else ():
+    measurement.select(options.energy, Machine(), opened[0].manifest.device)
+    for bundle in opened if not options.formats else ():
         for runtime, reason in installed.skipped(bundle).items():
             report.warn(f"{bundle.folder}: {runtime} is skipped: {reason}")
-    settings = Settings(voice=options["voice"], solver=options["solver"])
-    for folder, runtime in subjects:
-        asking.require(next(b for b in opened if b.folder == folder), runtime, settings)
-    shown = not options["quiet"] and not options["as_json"]
-    request = measure.Request(
-        tuple(subjects),
+    settings = Settings(voice=options.voice, solver=options.solver)
+    for bundle, runtime in subjects:
+        asking.require(bundle, runtime, settings)
+    request = MeasureRequest(
+        tuple((bundle.folder, runtime) for bundle, runtime in subjects),
         plan,
         texts,
-        sentences=options["sentences"],
-        rounds=options["rounds"],
-        warm_up=options["warm_up"],
-        voice=options["voice"],
-        seed=options["seed"],
-        energy=options["energy"],
-        baseline_seconds=options["baseline"],
-        long_texts=0 if options["no_long"] else options["long_texts"],
-        profile=options["profile"],
-        provider=options["provider"],
-        allow_fallback=options["allow_fallback"],
-        solver=options["solver"],
-        concurrency=options["concurrency"],
+        sentences=options.sentences,
+        rounds=options.rounds,
+        warm_up=options.warm_up,
+        voice=options.voice,
+        seed=options.seed,
+        energy=options.energy,
+        baseline_seconds=options.baseline,
+        long_texts=0 if options.no_long else options.long_texts,
+        profile=options.profile,
+        provider=options.provider,
+        allow_fallback=options.allow_fallback,
+        solver=options.solver,
+        concurrency=options.concurrency,
+        batch=options.batch,
     )
-    with report.progress("bench", shown=shown) as step:
+    with report.progress("bench", shown=options.shown) as step:
         result = measure.run(request, step, Machine())
 
     import msgspec
 
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
     record = msgspec.to_builtins(result)
-    if shown and not printed:  # first: it may be all that is left of the measurement
+    if options.shown and not printed:  # first: it may be all that is left of the measurement
         _show(result)
-    if options["output"]:
+    if options.output:
         try:
-            write_atomically(options["output"], encoded + b"\n")
+            write_atomically(options.output, encoded + b"\n")
         except OSError as error:
-            raise ResourceError(f"{options['output']}: {error.strerror}", record) from error
-    if options["page"]:
-        _page(options["page"], options["output"], result, encoded)
-    if options["as_json"]:
+            raise ResourceError(f"{options.output}: {error.strerror}", record) from error
+    if options.page:
+        _page(options.page, options.output, result, encoded)
+    if options.as_json:
         report.document(record)
 
 
-def _check_outputs(options: dict[str, Any]) -> bool:
-    """Refuse what could not be written after the measurement, before it begins.
+def _check_outputs(options: BenchOptions) -> bool:
+    """Refuse outputs that could not be written after the measurement.
 
-    Whether one of the outputs is standard output.
+    Returns whether one of them is standard output.
     """
     from importlib.util import find_spec
 
-    from edgepack.atomic import require_writable
+    from edgepack.files.atomic import require_writable
 
-    outputs = [path for path in (options["output"], options["page"]) if path]
+    outputs = [path for path in (options.output, options.page) if path]
     for path in outputs:
         require_writable(path)
-    for package in ("jinja2", "matplotlib") if options["page"] else ():
+    for package in ("jinja2", "matplotlib") if options.page else ():
         if find_spec(package) is None:
             raise ModuleNotFoundError(name=package)
-    return to_stdout(*outputs, as_json=options["as_json"])
+    return to_stdout(*outputs, as_json=options.as_json)
 
 
 def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> None:
-    """Write the page; if that fails, what was measured is in a file all the same."""
+    """Write the page; if that fails, the measurement is kept in a file beside it."""
     import msgspec
 
-    from edgepack.atomic import write_atomically
     from edgepack.bench import page
-    from edgepack.places import keeps_its_name
+    from edgepack.files.atomic import write_atomically
+    from edgepack.files.places import keeps_its_name
 
     try:
         write_atomically(path, page.render([result]).encode())
@@ -210,7 +237,7 @@ def _page(path: Path, kept: Path | None, result: "Result", encoded: bytes) -> No
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    from edgepack import charset
+    from edgepack.files import charset
 
     found = tuple(filter(str.strip, charset.read(path).splitlines()))
     if not found:
@@ -221,7 +248,7 @@ def _lines(path: Path) -> tuple[str, ...]:
 def _show(result: "Result") -> None:
     from edgepack import report
     from edgepack.bench import summary
-    from edgepack.runtime.energy import sentence
+    from edgepack.energy.measurement import sentence
 
     machine = result.environment
     quota = "" if machine.quota_cpus is None else f", quota of {machine.quota_cpus:g} CPUs"
@@ -255,14 +282,18 @@ def _show(result: "Result") -> None:
 
 
 def _callers(subject: "Subject") -> str:
-    """Throughput of several callers, and how long the slowest of them wait."""
+    """Throughput of several callers at once, and the 95th percentile of how long they wait."""
     found = subject.at_once
     if found is None:
         return "not asked"
     return (
         f"{found.callers}: {found.audio_seconds_a_second:.2f} s of audio a second, "
-        f"×{found.gain:.2f} of one; P95 {found.latency.p95:.2f} s"
+        f"×{found.gain:.2f} of one; P95 {found.latency.p95:.2f} s; {_decoded(found.rows)}"
     )
+
+
+def _decoded(rows: int) -> str:
+    return f"up to {rows} decoded together" if rows > 1 else "decoded one by one"
 
 
 def _figures(subject: "Subject") -> dict[str, str]:

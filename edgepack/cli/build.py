@@ -1,6 +1,7 @@
 """`edgepack build`."""
 
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgepack.cli import _complete
-from edgepack.cli._options import PATH, output_options
+from edgepack.cli._options import PATH, OutputOptions, as_record, output_options
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgepack.measurements import Measurements
-    from edgepack.pipeline import Built
-    from edgepack.plan import Plan
+    from edgepack.builder.pipeline import Built
+    from edgepack.builder.planning import Plan
+    from edgepack.bundle.measurements import Measurements
 
 
 _GREETINGS = {
@@ -27,6 +28,28 @@ _GREETINGS = {
     "it": "Ciao, mondo",
     "ru": "Привет, мир",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(OutputOptions):
+    """Arguments and options of `edgepack build`."""
+
+    model: str
+    targets: tuple[str, ...]
+    formats: tuple[str, ...]
+    precision: str
+    calibration: Path | None
+    recipe: Path | None
+    solver: str
+    allow_failed_gate: bool
+    llm: str | None
+    languages: str
+    keep_text: Path | None
+    voices: tuple[str, ...]
+    keep_enrolment: bool
+    output: Path
+    dry_run: bool
+    force: bool
 
 
 @click.command(short_help="Checkpoint (or its name, or 'demo') to a bundle for each target.")
@@ -79,7 +102,7 @@ _GREETINGS = {
 @click.option(
     "--allow-failed-gate",
     is_flag=True,
-    help="Write a bundle that failed its exam; it and every run say so.",
+    help="Write a bundle that failed its evaluation; it and every run say so.",
 )
 @click.option(
     "--llm",
@@ -124,26 +147,8 @@ _GREETINGS = {
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
 @click.option("--force", is_flag=True, help="Replace a bundle of other inputs.")
 @output_options
-def command(
-    model: str,
-    targets: tuple[str, ...],
-    formats: tuple[str, ...],
-    precision: str,
-    calibration: Path | None,
-    recipe: Path | None,
-    solver: str,
-    allow_failed_gate: bool,
-    llm: str | None,
-    languages: str,
-    keep_text: Path | None,
-    voices: tuple[str, ...],
-    keep_enrolment: bool,
-    output: Path,
-    dry_run: bool,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@as_record(BuildOptions)
+def command(options: BuildOptions) -> None:
     """Build bundles from MODEL, a checkpoint folder in the released layout, or "demo".
 
     OWNER/NAME is downloaded from Hugging Face and modelscope:OWNER/NAME from ModelScope, into their
@@ -152,61 +157,63 @@ def command(
     Nothing in the checkpoint is executed. A bundle appears when all of its networks have been
     run in their runtime and agree with the fp32 reference, or not at all.
     """
-    if not targets:
+    if not options.targets:
         raise _no_target()
-    from edgepack import language, pipeline, report, schedule
-    from edgepack.plan import BuildRequest, VoiceRequest, require_possible
+    from edgepack import report
+    from edgepack.builder import pipeline, schedule
+    from edgepack.builder.planning import BuildRequest, VoiceRequest, require_possible
+    from edgepack.profiles import language
 
     request = BuildRequest(
-        model,
-        targets,
-        output,
-        formats,
-        precision,
-        language.parse(languages),
-        keep_text,
-        [VoiceRequest.parse(voice) for voice in voices],
-        keep_enrolment,
-        calibration,
-        recipe,
-        solver,
-        allow_failed_gate,
-        force,
-        llm,
+        options.model,
+        options.targets,
+        options.output,
+        options.formats,
+        options.precision,
+        language.parse(options.languages),
+        options.keep_text,
+        [VoiceRequest.parse(voice) for voice in options.voices],
+        options.keep_enrolment,
+        options.calibration,
+        options.recipe,
+        options.solver,
+        options.allow_failed_gate,
+        options.force,
+        options.llm,
     )
     require_possible(request)
-    if dry_run:
-        with report.progress("build", shown=not quiet) as step:
+    if options.dry_run:
+        with report.progress("build", shown=not options.quiet) as step:
             source, plans = pipeline.planned(request, step)
-        for note in source.notes if not quiet else ():
+        for note in source.notes if not options.quiet else ():
             report.warn(note)
         seconds = sum(schedule.sizes(source, plans).values())
-        if as_json:
+        if options.as_json:
             found = [_planned(planned) for planned in plans]
             report.document({"plans": found, "estimated_seconds": round(seconds)})
-        elif not quiet:
+        elif not options.quiet:
             for planned in plans:
                 report.line(f"{planned.folder}: {', '.join(planned.profile.runtimes)}")
             report.line(f"estimated to take about {report.duration(seconds)}")
         return
-    with report.progress("build", shown=not quiet) as step:
-        told = report.silent if quiet else partial(report.told, "build")
+    with report.progress("build", shown=not options.quiet) as step:
+        told = report.silent if options.quiet else partial(report.told, "build")
         built = pipeline.build(request, step, told)
-    for warning in dict.fromkeys(w for b in built for w in b.warnings) if not quiet else ():
+    for warning in dict.fromkeys(w for b in built for w in b.warnings) if not options.quiet else ():
         report.warn(warning)
-    if as_json:
+    if options.as_json:
         report.document({"bundles": [_built(b) for b in built]})
-    elif not quiet:
+    elif not options.quiet:
         for b in built:
             _show(b)
 
 
 def _no_target() -> UsageError:
-    """The error for a build without a target, with the one for this machine."""
+    """The error for a build without a target; it names the target that fits this machine."""
     import platform
 
-    from edgepack import target
-    from edgepack.runtime.cpu import isa
+    from edgepack.machine.cpu import isa
+    from edgepack.profiles import target
 
     fitting = target.general(platform.machine(), isa.read())
     here = f"; for this machine: --target {fitting}" if fitting else ""
@@ -249,7 +256,7 @@ def _built(built: "Built") -> dict[str, Any]:
                         "precision": v.precision,
                         "recipe": v.recipe,
                         "reason": v.reason,
-                        "offers": _offers(measured, runtime, name),
+                        "offers": _candidates(measured, runtime, name),
                         "bytes": sum(manifest.files[f].bytes for f in v.files),
                         "error": measured and measured.errors.get(runtime, {}).get(name),
                         "limit": v.limit,
@@ -262,16 +269,17 @@ def _built(built: "Built") -> dict[str, Any]:
     }
 
 
-def _offers(measured: "Measurements | None", runtime: str, stage: str) -> list[Any]:
+def _candidates(measured: "Measurements | None", runtime: str, stage: str) -> list[Any]:
     """Recipes that were tried for a network."""
     import msgspec
 
-    offers = measured.offers.get(runtime, {}).get(stage, ()) if measured else ()
-    return [msgspec.to_builtins(offer) for offer in offers]
+    candidates = measured.candidates.get(runtime, {}).get(stage, ()) if measured else ()
+    return [msgspec.to_builtins(candidate) for candidate in candidates]
 
 
 def _show(built: "Built") -> None:
-    from edgepack import measurements, report
+    from edgepack import report
+    from edgepack.bundle import measurements
     from edgepack.cli._tables import bundle_tables
 
     manifest, measured = built.bundle.manifest, built.measured
@@ -302,7 +310,7 @@ def _show(built: "Built") -> None:
 
 
 def _smoke_test(built: "Built") -> dict[str, Any] | None:
-    """That a bundle for a GPU spoke on this machine's CPU, which stands in for its device."""
+    """A note that a bundle for a GPU was tried on this machine's CPU only; None for others."""
     if not built.plan.profile.gpu or built.reused or built.measured is None:
         return None
     runtimes = ", ".join(built.measured.peaks)

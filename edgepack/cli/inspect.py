@@ -13,11 +13,12 @@ from edgepack.cli._options import output_options
 def command(path: str, as_json: bool, quiet: bool) -> None:
     """Say what is inside PATH, a checkpoint folder (or "demo") or a bundle, without running it.
 
-    A checkpoint may have a name, as in 'edgepack build', and is downloaded as it is there.
+    A checkpoint may have a name, as in 'edgepack build', and is downloaded as it is there. The
+    release that it is is named, as far as its dimensions and files tell.
     Of a bundle for LiteRT, what TensorFlow's analyzer says of running it on a phone's GPU is told,
     where TensorFlow is installed.
     """
-    from edgepack.bundle import MANIFEST
+    from edgepack.bundle.bundle import MANIFEST
 
     if Path(path, MANIFEST).is_file():
         _bundle(Path(path), as_json, quiet)
@@ -28,8 +29,10 @@ def command(path: str, as_json: bool, quiet: bool) -> None:
 def _bundle(path: Path, as_json: bool, quiet: bool) -> None:
     import msgspec
 
-    from edgepack import gpu_delegate, measurements, report
-    from edgepack.bundle import open_bundle
+    from edgepack import report
+    from edgepack.builder import gpu_delegate
+    from edgepack.bundle import measurements
+    from edgepack.bundle.bundle import open_bundle
     from edgepack.cli._tables import bundle_tables, delegate_table
 
     opened = open_bundle(path)
@@ -61,7 +64,7 @@ def _checkpoint(path: str, as_json: bool, quiet: bool) -> None:
     import msgspec
 
     from edgepack import report
-    from edgepack.survey import summary
+    from edgepack.builder.survey import summary
 
     with report.progress("inspect", shown=not quiet) as step:
         found, downloaded = summary(path, step)
@@ -82,5 +85,7 @@ def _checkpoint(path: str, as_json: bool, quiet: bool) -> None:
         report.table(f"{found.family} checkpoint {path}", columns, rows)
         if downloaded:
             report.line(f"at {downloaded.origin.revision}, in {downloaded.folder}")
+        for line in found.release.lines():
+            report.line(line)
         report.line(f"voices: {', '.join(found.voices) or 'none'}")
         report.line(f"enrolment: {', '.join(found.enrolment) or 'none'}")

@@ -21,8 +21,8 @@ from edgepack.cli._options import PATH, output_options, to_stdout
 def command(results: tuple[Path, ...], output: Path, *, as_json: bool, quiet: bool) -> None:
     """Write one HTML page, without other files, from RESULTS of 'edgepack bench -o'."""
     from edgepack import report
-    from edgepack.atomic import require_writable, write_atomically
     from edgepack.bench import page, result
+    from edgepack.files.atomic import require_writable, write_atomically
 
     printed = to_stdout(output, as_json=as_json)
     require_writable(output)

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -11,15 +10,17 @@ from edgepack.cli._cpu import cpu_options, placed
 from edgepack.cli._options import (
     PATH,
     TEXT,
+    as_record,
+    batch_option,
     energy_option,
     engine_options,
+    guard_option,
     output_options,
     provider_options,
     seed_option,
     solver_option,
-    to_stdout,
 )
-from edgepack.errors import UsageError
+from edgepack.cli._run_options import RunOptions, checked
 
 
 @click.command(short_help="Speak with a bundle.")
@@ -76,13 +77,7 @@ from edgepack.errors import UsageError
     show_default=True,
     help="Above 1 is faster.",
 )
-@click.option(
-    "--guard",
-    type=click.Choice(["error", "warn"]),
-    default="error",
-    show_default=True,
-    help="What a fault of the audio is: silence, runaway, early end, NaN.",
-)
+@guard_option
 @click.option(
     "--strict-language",
     is_flag=True,
@@ -110,75 +105,91 @@ from edgepack.errors import UsageError
     show_default=True,
     help="low: one network at a time in memory, loaded again for each sentence.",
 )
+@batch_option
 @energy_option
 @cpu_options
 @provider_options
 @engine_options
 @output_options
-def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -> None:
+@as_record(RunOptions)
+def command(options: RunOptions) -> None:
     """Speak TEXT (or "-" for standard input) with BUNDLE and write a sound file."""
     import time
 
-    from edgepack import atomic, report
-    from edgepack.bundle import open_bundle
+    from edgepack import report
+    from edgepack.bundle.bundle import open_bundle
+    from edgepack.files import atomic
 
-    opened = open_bundle(bundle)
-    options |= _output(options["output"])
-    _check(text, file, options)
-    lexicon = _lexicon(options["lexicon"])
-    plan = placed(opened, options)  # before anything that has threads is imported
+    opened = open_bundle(options.bundle)
+    destination = checked(options)
+    lexicon = _lexicon(options.lexicon)
+    plan = placed(
+        opened, options, options.runtime, options.threads
+    )  # before anything that has threads is imported
 
     from edgepack.cli import _sounding, _spoken
-    from edgepack.runtime import asking, energy, installed
-    from edgepack.runtime.cpu import affinity
+    from edgepack.energy import measurement
+    from edgepack.machine.cpu import affinity
+    from edgepack.machine.memory import return_large_blocks
+    from edgepack.machine.probe import Machine
+    from edgepack.process import interrupts
+    from edgepack.runtime import asking, cancellation
+    from edgepack.runtime.audio.playing import Player
+    from edgepack.runtime.cancellation import Cancellation
+    from edgepack.runtime.engines import installed
+    from edgepack.runtime.engines.quiet import hush
+    from edgepack.runtime.engines.watch import Recorder
     from edgepack.runtime.gpu.placement import Wanted
-    from edgepack.runtime.memory import return_large_blocks
-    from edgepack.runtime.meter import Machine
-    from edgepack.runtime.playing import Player
-    from edgepack.runtime.quiet import hush
+    from edgepack.runtime.load_options import LoadOptions
     from edgepack.runtime.synthesizer import Settings, Synthesizer
-    from edgepack.runtime.watch import Recorder
 
     return_large_blocks()
     settings = Settings(
-        voice=options["voice"],
-        mode=options["mode"],
-        instruction=options["instruct"],
-        seed=options["seed"],
-        solver=options["solver"],
-        steps=options["steps"],
-        speed=options["speed"],
-        strict=options["guard"] == "error",
-        strict_language=options["strict_language"],
+        voice=options.voice,
+        mode=options.mode,
+        instruction=options.instruct,
+        seed=options.seed,
+        solver=options.solver,
+        steps=options.steps,
+        speed=options.speed,
+        strict=options.guard == "error",
+        strict_language=options.strict_language,
         lexicon=lexicon,
     )
-    runtime = options["runtime"] or installed.usable(opened)[0]
+    runtime = installed.chosen(opened, options.runtime)
     asking.require(opened, runtime, settings)
-    given = _sounding.given(text, file, options)
-    player = Player(opened.manifest.sample_rate) if options["play"] else None
+    given = _sounding.given(options, destination)
+    player = Player(opened.manifest.sample_rate) if options.play else None
     machine = Machine()
-    meters = energy.select(options["energy"], machine, opened.manifest.device)
-    recorder = Recorder() if options["dump"] else None
-    shown = not options["quiet"] and not options["as_json"]
+    meters = measurement.select(options.energy, machine, opened.manifest.device)
+    recorder = Recorder() if options.dump else None
     hush(opened, runtime)
-    with report.progress("run", shown=shown and sys.stderr.isatty()) as step:
+    with report.progress("run", shown=options.shown and sys.stderr.isatty()) as step:
         step("loading")
         start = time.perf_counter()
         synthesizer = Synthesizer.load(
-            bundle,
-            options["runtime"],
-            watchers=[recorder] if recorder else [],
-            plan=plan,
-            memory=options["memory"],
-            wanted=Wanted(options["provider"], options["allow_fallback"], step),
+            options.bundle,
+            options.runtime,
+            options=LoadOptions(
+                watchers=[recorder] if recorder else [],
+                plan=plan,
+                memory=options.memory,
+                batch=options.batch,
+                wanted=Wanted(options.provider, options.allow_fallback, step),
+            ),
         )
         loaded = time.perf_counter() - start
         step("speaking")
-        with energy.measuring(meters, machine) as readings:
-            files = _sounding.speak(synthesizer, given, settings, options, player, step)
+        ended = Cancellation()
+        with (
+            interrupts.telling(ended.cancel),
+            cancellation.working(ended),
+            measurement.measuring(meters, machine) as readings,
+        ):
+            files = _sounding.speak(synthesizer, given, settings, destination, player, step)
     speech = _sounding.joined(files)
-    if recorder:
-        with atomic.filling(options["dump"]) as folder:
+    if recorder and options.dump:
+        with atomic.filling(options.dump) as folder:
             recorder.save(folder)
             _spoken.dump(folder, speech)
     found = _spoken.record(
@@ -186,93 +197,41 @@ def command(bundle: Path, text: str | None, file: Path | None, **options: Any) -
         speech,
         plan,
         affinity.observe(plan.cpus),
-        energy.record(
+        measurement.record(
             meters,
             readings[0] if readings else None,
             utterances=len(speech.utterances),
             audio_seconds=speech.audio_seconds,
         ),
         {
-            "output": str(options["output"]) if options["output"] else None,
+            "output": str(destination.path) if destination.path else None,
             "files": [
                 {"path": str(path), "audio_seconds": one.audio_seconds}
                 for path, one in files
                 if path
             ],
-            "stream": options["stream"],
-            "seed": options["seed"],
+            "stream": options.stream,
+            "seed": options.seed,
             "solver": _spoken.solver_record(synthesizer, settings),
             "load_seconds": loaded,
         },
     )
-    if options["as_json"]:
+    if options.as_json:
         report.document(found)
     else:
         for warning in found["warnings"]:
             report.warn(warning)
-        if shown and not options["to_stdout"]:
+        if options.shown and not destination.to_stdout:
             _spoken.show(found)
-        if options["verbose"]:
+        if options.verbose:
             report.note(_spoken.versions(opened, runtime))
-
-
-def _output(given: str | None) -> dict[str, Any]:
-    """The output as a path, and whether a slash at its end says that it is a folder."""
-    path = None if given is None else Path(given)
-    return {"output": path, "slash": given is not None and given.endswith("/")}
-
-
-def _check(text: str | None, file: Path | None, options: dict[str, Any]) -> None:
-    """Refuse what contradicts itself or cannot be written, before anything is loaded."""
-    from importlib.util import find_spec
-
-    from edgepack.atomic import require_writable, require_writable_folder
-    from edgepack.places import STDOUT
-
-    given = [text, file, options["convert"], options["speech_tokens"]]
-    if sum(value is not None for value in given) != 1:
-        dashed = "" if any(given) else "; before a TEXT that begins with - put --"
-        raise UsageError(f"give one of TEXT, --file, --convert or --speech-tokens{dashed}")
-    if options["instruct"] and text is None and file is None:
-        raise UsageError("--instruct is about a text; --convert and --speech-tokens have none")
-    if options["play"] and find_spec("sounddevice") is None:
-        raise ModuleNotFoundError(name="sounddevice")
-    if options["output"] is None and not options["play"]:
-        options["output"] = Path("out.wav")
-    output: Path | None = options["output"]
-    options["folder"] = False
-    if output == STDOUT and (not options["stream"] or options["as_json"]):
-        raise UsageError("-o - goes with --stream and without --json")
-    options["to_stdout"] = to_stdout(output, as_json=options["as_json"])
-    if output == STDOUT:
-        require_writable(output)
-    elif output and (output.is_dir() or options["slash"] or not (output.suffix or output.exists())):
-        options["folder"] = True
-        if file is None:
-            name = output / "out.wav" if output.is_dir() else f"{output}.wav"
-            raise UsageError(
-                f"{output}: not a file name but a folder, for a file a line of --file; for one "
-                f"text give a name such as {name}"
-            )
-        if options["stream"]:
-            raise UsageError(
-                f"{output}: a stream is one file; give its name, or leave out --stream"
-            )
-        require_writable_folder(output)
-    elif output:
-        require_writable(output)
-    if options["dump"]:
-        require_writable_folder(options["dump"])
-    if options["stream"] and text is None and file is None:
-        raise UsageError("--stream is for a text; leave out --convert and --speech-tokens")
-    if options["lexicon"] and text is None and file is None:
-        raise UsageError("--lexicon is about a text; --convert and --speech-tokens have none")
+            report.note(_spoken.together(synthesizer, speech))
 
 
 def _lexicon(path: Path | None) -> dict[str, str]:
     """The readings of a file, read before anything is loaded."""
     if path is None:
         return {}
-    from edgepack.runtime.lexicon import read
+    from edgepack.runtime.text.lexicon import read
 
     return read(path)

@@ -9,8 +9,8 @@ from edgepack.cli import _complete
 from edgepack.cli._options import output_options
 
 if TYPE_CHECKING:
-    from edgepack.metrics import Limit
-    from edgepack.target import Gpu, TargetProfile
+    from edgepack.bundle.metrics import Limit
+    from edgepack.profiles.target import Gpu, TargetProfile
 
 
 @click.command(short_help="List the target profiles, or explain one.")
@@ -20,7 +20,8 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
     """List the target profiles, or explain the one called NAME."""
     import msgspec
 
-    from edgepack import report, target
+    from edgepack import report
+    from edgepack.profiles import target
 
     names = [name] if name else target.names()
     profiles = {n: target.load(n) for n in names}
@@ -37,7 +38,7 @@ def command(name: str | None, as_json: bool, quiet: bool) -> None:
 
 
 def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
-    """What a profile says, a line for each thing."""
+    """A profile in words, line by line."""
     import msgspec
 
     yield f"{name}: {profile.summary}"
@@ -61,10 +62,10 @@ def _explained(name: str, profile: "TargetProfile") -> Iterator[str]:
         tuned = f", optimized for {options.platform}" if options.platform else ""
         asked = f", only with --format {runtime}" if options.on_request else ""
         yield f"runtime: {runtime}, as .{options.container} files{tuned}{asked}"
-        for guest, stages in options.guests.items():
-            yield f"runtime: {guest} may run {', '.join(stages)} for {runtime} if it is faster"
-    for stage, precision in profile.precision.items():
-        which = "every other stage" if stage == "default" else stage
+        for other, roles in options.delegates.items():
+            yield f"runtime: {other} may run {', '.join(roles)} for {runtime} if it is faster"
+    for role, precision in profile.precision.items():
+        which = "every other stage" if role == "default" else role
         yield f"precision: {precision} for {which}"
     if profile.gpu:
         yield from _gpu(profile.gpu)

@@ -1,27 +1,38 @@
 """`edgepack tune`."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgepack.cli import _complete
-from edgepack.cli._options import PATH, energy_option, measuring_options, output_options
-from edgepack.errors import UsageError
+from edgepack.cli._options import (
+    PATH,
+    MeasuringOptions,
+    OutputOptions,
+    as_record,
+    energy_option,
+    format_option,
+    measuring_options,
+    output_options,
+)
 
 if TYPE_CHECKING:
-    from edgepack.bench.tuning import Trial
+    from edgepack.bench.tuning import TriedPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(MeasuringOptions, OutputOptions):
+    """Arguments and options of `edgepack tune`."""
+
+    bundle: Path
+    runtime: str | None
+    target_rtf: float
 
 
 @click.command(short_help="Find the best threads and CPUs for a bundle on this machine.")
 @click.argument("bundle", type=PATH)
-@click.option(
-    "--format",
-    "runtime",
-    shell_complete=_complete.formats,
-    metavar="NAME",
-    help="Runtime.  [default: the bundle's first that is installed]",
-)
+@format_option
 @click.option(
     "--target-rtf",
     type=click.FloatRange(0.01, 100),
@@ -32,7 +43,8 @@ if TYPE_CHECKING:
 @measuring_options(sentences=3)
 @energy_option
 @output_options
-def command(bundle: Path, **options: Any) -> None:
+@as_record(TuneOptions)
+def command(options: TuneOptions) -> None:
     """Try threads, core classes and spinning with BUNDLE, and keep the best plan beside it.
 
     Best is the least energy for a second of audio, or without a meter the least CPU time, of the
@@ -42,35 +54,29 @@ def command(bundle: Path, **options: Any) -> None:
 
     from edgepack import report
     from edgepack.bench import tuning
-    from edgepack.bundle import open_bundle
-    from edgepack.discovery import unknown
-    from edgepack.runtime import installed
-    from edgepack.runtime.cpu import topology, tuned
-    from edgepack.runtime.meter import Machine
+    from edgepack.bundle.bundle import open_bundle
+    from edgepack.machine.cpu import topology, tuned
+    from edgepack.machine.probe import Machine
+    from edgepack.runtime.engines import installed
 
+    bundle = options.bundle
     opened = open_bundle(bundle)
-    runtimes = opened.runtimes()
-    runtime = options["runtime"] or installed.usable(opened)[0]
-    if runtime not in runtimes:
-        raise UsageError(f"{bundle}: {unknown('runtime', runtime, runtimes)}")
-    installed.require(opened, runtime)
+    runtime = installed.chosen(opened, options.runtime)
     tuned.require_writable(bundle)
-    shown = not options["quiet"] and not options["as_json"]
-    with report.progress("tune", shown=shown) as step:
-        tried = tuning.run(
-            bundle,
-            runtime,
-            meter=options["energy"],
-            count=options["sentences"],
-            rounds=options["rounds"],
-            most_rtf=options["target_rtf"],
-            step=step,
-            machine=Machine(),
-        )
+    request = tuning.TuningRequest(
+        bundle,
+        runtime,
+        meter=options.energy,
+        sentences=options.sentences,
+        rounds=options.rounds,
+        most_rtf=options.target_rtf,
+    )
+    with report.progress("tune", shown=options.shown) as step:
+        tried = tuning.run(request, Machine(), step)
     trials, best, turn, ahead = tried.trials, tried.best, tried.in_turn, tried.ahead
     wish = replace(best.wish, overlap=ahead < turn)
     path = tuned.write(bundle, topology.read(), runtime, wish, best.threads)
-    if options["as_json"]:
+    if options.as_json:
         record = [{**tuning.record(trial), "chosen": trial is best} for trial in trials]
         report.document(
             {
@@ -80,7 +86,7 @@ def command(bundle: Path, **options: Any) -> None:
                 "overlap": {"in_turn_s": turn, "ahead_s": ahead, "chosen": wish.overlap},
             }
         )
-    elif shown:
+    elif options.shown:
         rows = [_row(trial, chosen=trial is best) for trial in trials]
         columns = ["CPUs", "threads", "spinning", "RTF P50", "P95", "CPU s/s", "J/s", ""]
         report.table(f"{bundle.name} {runtime}, for a second of audio", columns, rows)
@@ -91,7 +97,7 @@ def command(bundle: Path, **options: Any) -> None:
         report.line(f"{path}: kept; delete it to go back to the target's plan")
 
 
-def _row(trial: "Trial", *, chosen: bool) -> list[str]:
+def _row(trial: "TriedPlan", *, chosen: bool) -> list[str]:
     return [
         trial.wish.cpus,
         str(trial.threads),

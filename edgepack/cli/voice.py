@@ -1,15 +1,35 @@
 """`edgepack voice`: add, default, list and remove."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgepack.cli import _complete
-from edgepack.cli._options import PATH, TEXT, engine_options, output_options
+from edgepack.cli._options import (
+    PATH,
+    TEXT,
+    EngineOptions,
+    OutputOptions,
+    as_record,
+    engine_options,
+    output_options,
+)
 
 if TYPE_CHECKING:
-    from edgepack.bundle import Bundle
+    from edgepack.bundle.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddOptions(EngineOptions, OutputOptions):
+    """Arguments and options of `edgepack voice add`."""
+
+    bundle: Path
+    name: str
+    recording: Path
+    text: str
+    force: bool
 
 
 @click.group(short_help="Voices of a bundle: add, list, choose, remove.")
@@ -27,46 +47,41 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Replace a voice of this name.")
 @engine_options
 @output_options
-def add(
-    bundle: Path,
-    name: str,
-    recording: Path,
-    text: str,
-    force: bool,
-    runtime: str | None,
-    threads: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@as_record(AddOptions)
+def add(options: AddOptions) -> None:
     """Add voice NAME to BUNDLE from RECORDING, a sound file of 0.5 to 30 s and 16 kHz or more.
 
     The checkpoint's own speech tokenizer and speaker encoder listen to it.
     """
-    from edgepack import report, voices
-    from edgepack.bundle import open_bundle
-    from edgepack.runtime import audio, prompting
+    from edgepack import report
+    from edgepack.bundle import voices
+    from edgepack.bundle.bundle import open_bundle
+    from edgepack.runtime.audio import prompting, waveform
     from edgepack.runtime.fit import recorded, require_voice, widths
     from edgepack.runtime.loading import choose, open_enroller, open_frontend
 
-    opened = open_bundle(bundle)
-    voices.require_free(opened, name, replace=force)
+    name, text, recording = options.name, options.text, options.recording
+    opened = open_bundle(options.bundle)
+    voices.require_free(opened, name, replace=options.force)
     voices.require_changeable(opened)
-    heard = audio.read(recording)
+    heard = waveform.read(recording)
     warnings = prompting.problems(heard, text)
     frontend = open_frontend(opened)
-    enroller = open_enroller(opened, choose(opened, runtime, threads))
+    enroller = open_enroller(opened, choose(opened, options.runtime, options.threads))
     made = enroller.voice(heard, frontend.ids(frontend.clean(text)))
     require_voice(opened, made, widths(opened, recorded(opened)), "what was heard")
-    changed = voices.add(opened, name, made, replace=force)
-    if as_json:
+    changed = voices.add(opened, name, made, replace=options.force)
+    if options.as_json:
         tokens = len(made.prompt.tokens) if made.prompt else 0
-        record = {"bundle": str(bundle), "voice": name, "speech_tokens": tokens}
+        record = {"bundle": str(options.bundle), "voice": name, "speech_tokens": tokens}
         report.document({**record, "default": changed.manifest.default_voice, "warnings": warnings})
         return
     for warning in warnings:
         report.warn(warning)
-    if not quiet:
-        report.line(f"{bundle}: added voice {name!r} from {heard.seconds:.1f} s of {recording}")
+    if not options.quiet:
+        report.line(
+            f"{options.bundle}: added voice {name!r} from {heard.seconds:.1f} s of {recording}"
+        )
         _tell_default(changed)
 
 
@@ -75,8 +90,9 @@ def add(
 @output_options
 def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
     """List the voices of BUNDLE."""
-    from edgepack import report, voices
-    from edgepack.bundle import open_bundle
+    from edgepack import report
+    from edgepack.bundle import voices
+    from edgepack.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
     listed = {}
@@ -101,8 +117,8 @@ def list_voices(bundle: Path, as_json: bool, quiet: bool) -> None:
 @output_options
 def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Let voice NAME of BUNDLE speak where none is asked for."""
-    from edgepack import voices
-    from edgepack.bundle import open_bundle
+    from edgepack.bundle import voices
+    from edgepack.bundle.bundle import open_bundle
 
     _tell(voices.make_default(open_bundle(bundle), name), as_json=as_json, quiet=quiet)
 
@@ -113,14 +129,15 @@ def make_default(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
 @output_options
 def remove(bundle: Path, name: str, as_json: bool, quiet: bool) -> None:
     """Remove voice NAME from BUNDLE. If it was the default, the first by name becomes it."""
-    from edgepack import voices
-    from edgepack.bundle import open_bundle
+    from edgepack.bundle import voices
+    from edgepack.bundle.bundle import open_bundle
 
     _tell(voices.remove(open_bundle(bundle), name), as_json=as_json, quiet=quiet)
 
 
 def _tell(changed: "Bundle", *, as_json: bool, quiet: bool) -> None:
-    from edgepack import report, voices
+    from edgepack import report
+    from edgepack.bundle import voices
 
     manifest = changed.manifest
     if as_json:
@@ -132,7 +149,8 @@ def _tell(changed: "Bundle", *, as_json: bool, quiet: bool) -> None:
 
 
 def _tell_default(bundle: "Bundle") -> None:
-    from edgepack import report, voices
+    from edgepack import report
+    from edgepack.bundle import voices
 
     if name := voices.default(bundle.manifest):
         report.line(f"{name!r} speaks where no --voice is given")

@@ -1,6 +1,6 @@
-"""Energy of a stretch of work: which meter, its window, and a record that says how it was measured.
+"""Energy of a piece of work: choosing a meter, measuring a window, and a record of how it was done.
 
-A meter is usable only if its value was seen to advance. What was not measured has no number.
+A meter is usable only if its value was seen to advance. Without a measurement there is no number.
 """
 
 import threading
@@ -9,20 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import (
-    FEW,
-    Instrument,
-    Machine,
-    Quality,
-    UnusableError,
-    Window,
-    meter,
-    names,
-    quality,
-)
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import FEW, Instrument, MeterQuality, Window, meter, names, quality
+from edgepack.machine.probe import Machine, UnusableError
 
-_FASTEST_POLL = 0.05  # reading costs time itself
+_FASTEST_POLL = 0.05  # seconds; reading a meter takes time, too
 _PATIENCE_SECONDS, _LEAST_PATIENCE = 10.0, 1.0
 _DRIFT = 0.10
 
@@ -46,7 +37,7 @@ class Reading:
     method: str
     source: str
     scope: str
-    quality: Quality
+    quality: MeterQuality
     joules: float | None
     seconds: float
     updates: int
@@ -55,7 +46,7 @@ class Reading:
 
 
 def advances(instrument: Instrument, machine: Machine) -> bool:
-    """Whether energy was seen to come in, within a few updates: existence is not enough."""
+    """Whether the meter's energy grows within a few updates: that it exists is not enough."""
     window = instrument.window()
     start = machine.clock()
     patience = min(max(20 * instrument.update_s, _LEAST_PATIENCE), _PATIENCE_SECONDS)
@@ -68,7 +59,7 @@ def advances(instrument: Instrument, machine: Machine) -> bool:
 
 
 def usable(name: str, machine: Machine, device: Device, argument: str = "") -> Instrument:
-    """The instrument of a meter, tested if it is live; raises UnusableError with the reason."""
+    """The instrument of a meter, checked to advance if it is live; raises UnusableError if not."""
     instrument = meter(name).open(machine, device, argument)
     if instrument.live and not advances(instrument, machine):
         raise UnusableError(f"{instrument.source}: the value does not advance")
@@ -76,7 +67,7 @@ def usable(name: str, machine: Machine, device: Device, argument: str = "") -> I
 
 
 def order(device: Device) -> list[str]:
-    """Meters that may be chosen: the target's, then the others by rank."""
+    """Names of meters to try in order: those of the target's profile, then the others by rank."""
     ranked = [(rank, n) for n in names() if (rank := meter(n).rank) is not None]
     others = [n for _, n in sorted(ranked) if n not in device.meters]
     return [*device.meters, *others]
@@ -85,7 +76,7 @@ def order(device: Device) -> list[str]:
 def select(wish: str, machine: Machine, device: Device) -> Meters:
     """The meter for `auto`, `none`, a name, or a name with an argument after a colon.
 
-    One that is asked for by name has to be usable; raises UnusableError, or UsageError if unknown.
+    Raises UnusableError if a meter that is asked for by name is not usable, UsageError if unknown.
     """
     if wish == "none":
         return Meters(None, None, {"all": "not asked for (--energy none)"})
@@ -105,10 +96,10 @@ def select(wish: str, machine: Machine, device: Device) -> Meters:
 
 
 class Measurement:
-    """A window that is open; `reading` closes it."""
+    """A window that is being measured, with a thread that polls the meter; `reading` ends it."""
 
     def __init__(self, name: str, instrument: Instrument, machine: Machine) -> None:
-        """Take the first value and begin to poll."""
+        """Read the first value and begin to poll."""
         self._name, self._instrument, self._machine = name, instrument, machine
         self._window: Window = instrument.window()
         self._lock = threading.Lock()
@@ -138,10 +129,14 @@ class Measurement:
         """The last value and the end of the window."""
         self._done.set()
         self._thread.join()
+        return self.so_far()
+
+    def so_far(self) -> Reading:
+        """The window up to now, which goes on."""
         self._poll()
-        return reading(
-            self._name, self._instrument, self._window, self._end - self._start, self._failed
-        )
+        with self._lock:
+            seconds = self._end - self._start
+            return reading(self._name, self._instrument, self._window, seconds, self._failed)
 
 
 def reading(
@@ -154,7 +149,7 @@ def reading(
     """A window as a record."""
     flags = [*instrument.flags, *window.flags]
     try:
-        worth: Quality = "unavailable" if failed else quality(instrument, window)
+        worth: MeterQuality = "unavailable" if failed else quality(instrument, window)
         joules: float | None = window.joules
         updates = window.updates
     except UnusableError as error:
@@ -178,7 +173,7 @@ def reading(
 
 @contextmanager
 def measuring(meters: Meters, machine: Machine) -> Iterator[list[Reading]]:
-    """A window around a block; its reading is in the list after it, unless there is no meter."""
+    """Measure the block; its reading is in the list afterwards, none if there is no meter."""
     readings: list[Reading] = []
     if meters.name is None or meters.instrument is None:
         yield readings
@@ -191,7 +186,7 @@ def measuring(meters: Meters, machine: Machine) -> Iterator[list[Reading]]:
 
 
 def baseline(before: Reading, after: Reading) -> tuple[float, tuple[str, ...]] | None:
-    """Idle watts of two windows, and a flag if they differ by more than a tenth."""
+    """Mean idle watts of two windows, and a flag if they differ by more than a tenth."""
     if before.joules is None or after.joules is None:
         return None
     one, other = before.joules / before.seconds, after.joules / after.seconds
@@ -207,9 +202,9 @@ def record(
     audio_seconds: float,
     idle: tuple[float, tuple[str, ...]] | None = None,
 ) -> dict[str, Any]:
-    """A reading for reports: figures by utterance and audio, gross and net, and where from.
+    """A reading for reports: joules an utterance and a second of audio, gross and net of idling.
 
-    Without a meter or a value, why not; never a number then.
+    It says how they were measured. Without a meter or a value it says why, and has no number.
     """
     if found is None or found.joules is None:
         why = {found.method: "; ".join(found.flags)} if found else {}

@@ -1,79 +1,35 @@
 """What an energy meter offers, and how its readings become joules; meters are in `meters`.
 
-A meter opens to an instrument, or says why it cannot be used. An instrument makes windows; a
-window is polled and sums up. Source of the rules: the kernel's powercap, hwmon and power_supply
-ABIs, and the protocol of MLPerf Tiny for what a window has to hold.
+`Meter.open` gives an instrument, or says why the meter cannot be used. An instrument makes windows.
+A window is polled while work is done, and sums up energy. Sources of the rules: the kernel's
+powercap, hwmon and power_supply ABIs, and MLPerf Tiny for how long a window has to be.
 """
 
-import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from edgepack import discovery
-from edgepack.errors import UnsupportedError, UsageError
-from edgepack.manifest import Device
+from edgepack.bundle.manifest import Device
+from edgepack.errors import UsageError
+from edgepack.machine.probe import Machine
 
-PACKAGE = "edgepack.runtime.meters"
+PACKAGE = "edgepack.energy.meters"
 
 Scope = Literal[
     "package", "package+dram", "psys", "gpu_board", "board_input", "sum_of_rails", "cpu_rails",
     "battery_whole_device", "process_share", "external",
 ]  # fmt: skip
-Quality = Literal["measured", "measured_coarse", "derived", "modelled", "unavailable"]
-_LADDER: tuple[Quality, ...] = ("measured", "measured_coarse", "derived", "modelled", "unavailable")
+MeterQuality = Literal["measured", "measured_coarse", "derived", "modelled", "unavailable"]
+_LADDER: tuple[MeterQuality, ...] = (
+    "measured",
+    "measured_coarse",
+    "derived",
+    "modelled",
+    "unavailable",
+)
 MANY, FEW = 20, 3  # updates in a window that make it measured, and the least there may be
 _COARSE_SECONDS = 0.2  # values that come more slowly than this are coarse
-
-
-class UnusableError(UnsupportedError):
-    """Why a meter cannot be used on this machine, and what to do if there is anything."""
-
-
-def run_program(command: Sequence[str]) -> str:
-    """The standard output of a program; raises UnusableError if it fails or takes two seconds."""
-    try:
-        done = subprocess.run(  # noqa: S603 (absolute path, fixed arguments)
-            command, check=True, capture_output=True, text=True, timeout=2
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UnusableError(f"{Path(command[0]).name}: {error}") from None
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine to be measured; tests give another root, clock and programs."""
-
-    root: Path = Path("/")
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    program: Callable[[Sequence[str]], str] = run_program
-
-    def text(self, path: str | Path) -> str | None:
-        """A file's text, stripped; None if it is not there. UnusableError if it may not be read."""
-        full = self.root / str(path).lstrip("/")
-        try:
-            return full.read_text("utf-8").strip()
-        except PermissionError:
-            raise UnusableError(f"{path}: no permission to read it") from None
-        except (OSError, UnicodeError):
-            return None
-
-    def number(self, path: str | Path) -> int | None:
-        """A file that holds one whole number; None if it is not there or holds something else."""
-        text = self.text(path)
-        try:
-            return int(text) if text else None
-        except ValueError:
-            return None
-
-    def paths(self, pattern: str) -> list[Path]:
-        """Absolute paths that match below the root, as seen from there, sorted."""
-        found = sorted(self.root.glob(pattern.lstrip("/")))
-        return [Path("/") / path.relative_to(self.root) for path in found]
 
 
 class Window(Protocol):
@@ -86,17 +42,17 @@ class Window(Protocol):
 
     @property
     def updates(self) -> int:
-        """How often the value was a new one."""
+        """How often the value had changed when it was read."""
         ...
 
     @property
     def wraps(self) -> int:
-        """How often a counter began again."""
+        """How often a counter wrapped around."""
         ...
 
     @property
     def flags(self) -> list[str]:
-        """What was odd."""
+        """Words for what was unusual about the window, for the record."""
         ...
 
     def poll(self, now: float) -> None:
@@ -117,7 +73,7 @@ class Instrument:
     source: str
     update_s: float
     window: Callable[[], Window]
-    best: Quality = "measured"
+    best: MeterQuality = "measured"
     flags: tuple[str, ...] = ()
     live: bool = True
 
@@ -134,7 +90,7 @@ class Meter(Protocol):
         ...
 
     def open(self, machine: Machine, device: Device, argument: str) -> Instrument:
-        """The instrument; raises UnusableError with the reason if there is none to be had.
+        """The instrument; raises UnusableError with the reason if the meter cannot be used here.
 
         `argument` is what the user wrote after the meter's name and a colon.
         """
@@ -202,7 +158,7 @@ class CounterWindow:
 
 @dataclass
 class PowerWindow:
-    """Energy of a power sensor: trapezoids between the times it was read."""
+    """Energy of a power sensor, integrated by the trapezoidal rule over its readings."""
 
     watts: Callable[[], float]
     joules: float = 0.0
@@ -212,7 +168,7 @@ class PowerWindow:
     _last: tuple[float, float] | None = None
 
     def poll(self, now: float) -> None:
-        """Read the power, and add the trapezoid since the time before."""
+        """Read the power in watts, and add the trapezoid since the last reading."""
         watts = self.watts()
         if self._last is not None:
             then, before = self._last
@@ -221,10 +177,10 @@ class PowerWindow:
         self._last = now, watts
 
 
-def quality(instrument: Instrument, window: Window) -> Quality:
-    """What a window's figure is worth: by how often the value changed in it, and at best."""
+def quality(instrument: Instrument, window: Window) -> MeterQuality:
+    """How good a window's figure is: by how often its value changed, the instrument's at best."""
     if window.updates < FEW and instrument.best != "modelled":
         return "unavailable"
     coarse = window.updates < MANY or instrument.update_s > _COARSE_SECONDS
-    found: Quality = "measured_coarse" if coarse else "measured"
+    found: MeterQuality = "measured_coarse" if coarse else "measured"
     return max(found, instrument.best, key=_LADDER.index)

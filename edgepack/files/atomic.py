@@ -1,11 +1,12 @@
 """Files and folders that appear whole or not at all, at whatever moment a process is killed.
 
-Links are written through: what they lead to is replaced. Devices and pipes are not replaced, but
-get what is written, when it is whole (`places`).
+A symbolic link is followed: the file that it points to is replaced. Devices and pipes are not
+replaced; the content is written into them once it is complete (`places`).
 
-What is being written is beside its place under a hidden name, `.NAME.TOKEN.tmp`, and its writer
-holds a lock on it. A lock ends with the process that holds it, in whichever container that is: what
-can be locked was left behind, and whoever writes to the same place next clears it away.
+A new file is written beside its destination under a hidden name, `.NAME.TOKEN.tmp`, and its writer
+holds a lock on it. The system releases a lock when the process ends, in whichever container that
+runs. So a temporary file that can be locked was left by a killed process, and the next writer to
+the same destination removes it.
 """
 
 import contextlib
@@ -20,15 +21,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from edgepack import places, system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
+from edgepack.files import places
+from edgepack.process import system
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"  # what is in a hidden folder
-_FULL = 1 << 16  # bytes that are free on a disk that is full: a few may not be used
-# What cannot be replaced can still be written to: a mount point, as one file of a container is, and
-# another user's file in a folder where everybody may only remove their own.
+_FULL = 1 << 16  # a disk with fewer free bytes is full, as some are reserved
+# Errors of files that cannot be replaced but can be written to: a mount point, as a single file of
+# a container is, and another user's file in a sticky folder such as /tmp.
 _HELD = (errno.EBUSY, errno.EPERM)
-_LONGEST = 200  # bytes of a name that a hidden name has in it: file systems allow 255
+_LONGEST = 200  # bytes of the name that go into a hidden name; file systems allow 255
 
 
 class NewFile:
@@ -57,7 +59,7 @@ class NewFile:
             self.file.close()  # somebody is clearing it away
 
     def commit(self) -> None:
-        """Bring the content to the disk, then give it its name in one step."""
+        """Write the content to the disk (fsync), then rename the file to its final name."""
         try:
             with naming(self._path):
                 if self._temporary is None:
@@ -78,13 +80,13 @@ class NewFile:
             self.discard()
 
     def _pour(self) -> None:
-        """Write the content into what is there."""
+        """Copy the content into the existing device, pipe or file."""
         self.file.seek(0)
         with places.opened(self._path) as out:
             shutil.copyfileobj(self.file, out)
 
     def discard(self) -> None:
-        """Close it, and remove it if it has no name yet."""
+        """Close the file, and remove it if it was not committed."""
         if system.LOCKS and self._temporary:
             self._temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # what is still in its buffer, for a full disk
@@ -95,7 +97,7 @@ class NewFile:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system in the block are about `path`, not about a hidden name beside it."""
+    """Let an OSError of the block name `path` in place of the temporary file that it came from."""
     try:
         yield
     except OSError as error:
@@ -105,7 +107,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def require_writable(path: Path) -> None:
-    """Raise UsageError or OSError if no file could be written there, by beginning one."""
+    """Raise UsageError or OSError if no file can be written there; tried with a temporary one."""
     if path.is_dir() and path != places.STDOUT:
         raise UsageError(f"{path}: not a file name but a folder; give a name in it")
     if places.keeps_its_name(path):
@@ -119,7 +121,7 @@ def require_writable(path: Path) -> None:
 
 
 def require_writable_folder(folder: Path) -> None:
-    """The same for a folder that may have to be made, with those above it."""
+    """Raise UsageError or OSError if a folder, which need not exist, could not be written to."""
     if folder == places.STDOUT:
         raise UsageError(f"{folder}: standard output, which is no folder; give the name of one")
     place = _place(folder)
@@ -133,7 +135,7 @@ def require_writable_folder(folder: Path) -> None:
 
 
 def require_replaceable_folder(folder: Path) -> None:
-    """The same for a folder that is to be replaced as a whole, and so changes the one above it."""
+    """Raise UsageError or OSError if a folder cannot be replaced by another as a whole."""
     place = _place(folder)
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise UsageError(f"{folder}: something else than a folder is in the way; remove it")
@@ -144,7 +146,7 @@ def require_replaceable_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file in one step: there is the old one or the new one, whole."""
+    """Replace a file in one step: a reader sees the old content or the new one, never a part."""
     new = NewFile(path)
     try:
         with naming(path):
@@ -156,7 +158,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """A folder with those above it; what was made and is empty goes away if the block fails."""
+    """Make a folder and its parents; new ones that are empty are removed if the block fails."""
     folder = _place(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -171,9 +173,9 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder in a hidden one next to `beside` that is gone after the block.
+    """A temporary folder on the disk of `beside`, which is removed after the block.
 
-    Errors do not name it, and a disk that is full is a ResourceError, whatever it was called.
+    Errors of the block do not show its name. Any error that a full disk caused is a ResourceError.
     """
     with _hidden_folder(beside, beside.parent) as new:
         yield new
@@ -221,9 +223,9 @@ def _hidden_folder(beside: Path, shown: Path) -> Iterator[Path]:
 
 
 def _tell(error: Exception, hidden: Path, shown: Path) -> None:
-    """Raise an error in other words if its own name a hidden folder, or its disk is full."""
+    """Raise an error without the name of the hidden folder, or as one of a full disk if it is."""
     known = isinstance(error, EdgepackError) and not isinstance(error, IntegrityError)
-    # numpy has no number for a write that the system took a part of.
+    # For a partial write numpy raises an OSError without an errno.
     part = isinstance(error, OSError) and error.errno is None and "written" in str(error)
     if part or (not known and _full(hidden)):
         raise ResourceError(f"{shown}: no space left on its disk; free some") from error
@@ -235,7 +237,7 @@ def _tell(error: Exception, hidden: Path, shown: Path) -> None:
 
 
 def _full(hidden: Path) -> bool:
-    """Whether a disk has no more room for what is being written, or a file in it is at a limit."""
+    """Whether the disk of a folder is full, or a file in the folder as large as is allowed."""
     if shutil.disk_usage(hidden).free < _FULL:
         return True
     most = system.largest_file()
@@ -265,12 +267,12 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def clear(place: Path) -> None:
-    """Remove what killed processes left of their work on a path; what they had set aside returns.
+    """Remove temporary files that killed processes left for a path; restore what they set aside.
 
-    What another process is at work on stays, and so does what we may not change.
+    Files that a running process is writing stay, and so do those that we have no right to change.
     """
     place = _place(place)
-    # Earlier versions had the number of a process there.
+    # Earlier versions had a process id in place of the token.
     ours = re.compile(re.escape(_stem(place)) + r"(?:[0-9a-f]{8}|\d{1,10})\.tmp")
     with contextlib.suppress(OSError):
         for path in list(place.parent.iterdir()):
@@ -281,7 +283,7 @@ def clear(place: Path) -> None:
 
 def _clear(hidden: Path, place: Path) -> None:
     if hidden.is_symlink():
-        return  # we make none
+        return  # not ours: no temporary file is a link
     folder = hidden.is_dir()
     with (hidden / _LOCK).open("a+b") if folder else hidden.open("r+b") as lock:
         if not system.lock(lock, wait=False):
@@ -293,12 +295,12 @@ def _clear(hidden: Path, place: Path) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Where a path leads: links are written through."""
+    """The path itself, or what it points to if it is a symbolic link."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _stem(place: Path) -> str:
-    """How hidden names of a path begin, and those of no other path."""
+    """The beginning of temporary names for a path, different from that of every other path."""
     name = os.fsencode(place.name)
     if len(name) > _LONGEST:
         name = name[: _LONGEST - 16] + hashlib.sha256(name).hexdigest()[:16].encode()
@@ -306,12 +308,12 @@ def _stem(place: Path) -> str:
 
 
 def _hidden(place: Path) -> Path:
-    """A name beside `place` that nobody else has."""
+    """A random, unused temporary name beside `place`."""
     return place.with_name(f"{_stem(place)}{secrets.token_hex(4)}.tmp")
 
 
 def _begun(place: Path) -> tuple[Path, IO[bytes]]:
-    """A new hidden folder with an empty one in it, and its lock, held until it is closed."""
+    """A new hidden folder with an empty folder in it, and the open lock file that protects it."""
     while True:
         hidden = _hidden(place)
         hidden.mkdir()
@@ -324,7 +326,7 @@ def _begun(place: Path) -> tuple[Path, IO[bytes]]:
 
 
 def _held(file: IO[bytes]) -> bool:
-    """Take the lock of a writer; where there are no locks, nobody can clear its work away."""
+    """Take a writer's lock; also true without locks, since then nobody removes its files."""
     try:
         return system.lock(file, wait=False)
     except OSError:
@@ -332,7 +334,7 @@ def _held(file: IO[bytes]) -> bool:
 
 
 def _remove(hidden: Path, place: Path) -> None:
-    """Remove a hidden folder; what it was to replace goes back if nothing has taken its place."""
+    """Remove a hidden folder; the old content in it returns to its place if that is empty."""
     old = hidden / _OLD
     if old.exists() and not place.exists():
         old.rename(place)

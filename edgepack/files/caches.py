@@ -1,4 +1,4 @@
-"""Where what can be made again is kept on this machine."""
+"""Where caches are kept on this machine: files that can be made again."""
 
 import functools
 import multiprocessing
@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from edgepack import system
+from edgepack.process import system
 from edgepack.report import note
 
 
@@ -30,7 +30,7 @@ def folder() -> Path:
 
 @functools.cache
 def _temporary() -> Path:
-    """A folder that is only this user's: what is in it is trusted."""
+    """A temporary folder that only this user can write to, as its content is trusted."""
     own = Path(tempfile.gettempdir(), f"edgepack-{system.user() or 0}")
     with suppress(FileExistsError):
         own.mkdir(mode=0o700)

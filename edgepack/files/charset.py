@@ -1,8 +1,8 @@
 """Text that people give, as files, arguments or standard input: in which encoding it is written.
 
 It is UTF-8 where it is valid UTF-8, with or without a byte-order mark, whatever the locale. Other
-bytes are in the encoding of the person's locale, if that is another. What is in neither is refused
-with how to convert it. Of bytes that are written by programs, `unmarked` is all that is needed.
+bytes are decoded by the locale's encoding, if that is another. Text in neither encoding is refused
+with advice how to convert it. For files that programs write, `unmarked` is enough.
 """
 
 import codecs
@@ -34,7 +34,7 @@ def decoded(data: bytes, name: object, other: str | None = None) -> str:
 
 
 def lines(arriving: Iterable[bytes], name: object, other: str | None = None) -> Iterator[str]:
-    """The same of lines as they come: the first that is not ASCII says how all are written."""
+    """Decode lines as they arrive; the first one that is not ASCII decides the encoding of all."""
     encodings = [_UTF_8, *_others(other)]
     for line in arriving:
         text, used = _decoded(line, name, encodings)
@@ -44,16 +44,16 @@ def lines(arriving: Iterable[bytes], name: object, other: str | None = None) -> 
 
 
 def argument(text: str, name: object) -> str:
-    """The text of an argument, which Python decodes by the locale alone, before it starts."""
+    """Decode an argument again, which Python itself decodes by the locale alone."""
     try:
         data = os.fsencode(text)
-    except UnicodeEncodeError:  # no argument of this process, but a text of a caller
+    except UnicodeEncodeError:  # a text of a caller, not an argument of this process
         return whole(text, name)
     return decoded(data, name)
 
 
 def whole(text: str, name: object) -> str:
-    """A text that is decoded already; raises UsageError if it has halves of characters in it."""
+    """A text that is already decoded; raises UsageError if it contains a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -77,7 +77,7 @@ def refused(name: object, data: bytes = b"") -> UsageError:
 def _others(given: str | None) -> list[str]:
     """Encodings to try after UTF-8: the given one, then the locale's, also in Python's UTF-8 mode.
 
-    ASCII, of the locales C and POSIX, says nothing of other bytes.
+    ASCII, the encoding of the locales C and POSIX, is left out: it cannot decode other bytes.
     """
     found = []
     for name in (given, locale.getencoding()):
@@ -95,7 +95,7 @@ def _decoded(data: bytes, name: object, encodings: Iterable[str]) -> tuple[str, 
                 text = unmarked(data).decode(encoding)
             except UnicodeDecodeError:
                 continue
-            # One byte a character makes something of any bytes, but controls are in no text.
+            # One-byte encodings decode any bytes; control characters tell that it is the wrong one.
             if encoding == _UTF_8 or not any(_is_control(c) for c in text):
                 return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
     raise refused(name, data)

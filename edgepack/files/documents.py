@@ -1,8 +1,8 @@
-"""YAML and JSON from outside as plain trees: bounded before anything is built from them.
+"""YAML and JSON of unknown origin as plain trees, with limits on size and depth.
 
-YAML is its core without what makes a small text large or a value surprising: no anchors, aliases
-and merge keys, no numbers in base 60 or 8, no dates, no tags but those that a caller explains.
-Keys are text and occur once. Neither format may be nested without end.
+Of YAML only the core is read. Refused is what makes a small text large (anchors, aliases and merge
+keys), what gives surprising values (numbers in base 60 or 8, dates), and every tag that the caller
+does not explain. Keys are text and occur once. The depth of nesting is limited in both formats.
 """
 
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from edgepack import charset
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.files import charset
 
 _MAX_YAML_BYTES = 32 << 10  # the largest released configuration has 7 kB
 _MAX_JSON_BYTES = 1 << 20
@@ -40,7 +40,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
-    except (OSError, ValueError) as error:  # the second for a name with a NUL
+    except (OSError, ValueError) as error:  # ValueError for a name with a NUL byte
         raise UsageError(f"{path}: cannot be read ({error})") from None
     if len(data) > most:
         size = f"{most >> 20} MiB" if most >> 20 else f"{most >> 10} KiB"
@@ -49,10 +49,10 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int = _MAX_JSON_BYTES) -> Any:
-    """A JSON document; raises UsageError for what is none, IntegrityError if nested too deeply."""
+    """A JSON document; raises UsageError if it is invalid, IntegrityError if nested too deeply."""
     data = read_bytes(path, most)
     try:
-        tree = msgspec.json.decode(data)
+        tree = msgspec.json.decode(data.decode())
     except RecursionError:
         raise IntegrityError(f"{path}: nested too deeply; refused") from None
     except UnicodeDecodeError:
@@ -77,8 +77,8 @@ def read_yaml(path: Path, explain: Explain | None = None) -> Any:
     """A YAML document.
 
     `explain(tag, line, content)` gives the value of a node with a tag of its own, whose content
-    is a dict, a list, text, or None if it is empty. Raises UsageError for what is no YAML,
-    IntegrityError for what is left out of it here, each with the path and the line.
+    is a dict, a list, text, or None if it is empty. Raises UsageError for invalid YAML and
+    IntegrityError for the parts of YAML that are refused here, each with the path and the line.
     """
     data = read_bytes(path, _MAX_YAML_BYTES)
     try:
@@ -158,7 +158,7 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent, line: int, *, tagged: bool) -> Any:
         text: str = event.value
-        text.encode()  # no half of a surrogate pair
+        text.encode()  # raises UnicodeEncodeError for a lone surrogate
         if tagged:
             return text or None
         if not event.implicit[0]:

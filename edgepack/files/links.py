@@ -1,4 +1,4 @@
-"""Where links in a folder from outside may lead: into the folder, or its hub cache's blobs.
+"""Where links in a downloaded folder may lead: into the folder, or into its hub cache's blobs.
 
 Hubs keep what they download as REPOSITORY/snapshots/REVISION/NAME, a link to REPOSITORY/blobs/HASH,
 and that may be one to a blob that repositories of the cache share, CACHE/blobs/HA/HASH, called
@@ -30,8 +30,8 @@ def of_hub(folder: Path) -> bool:
 def _is_blob(found: Path, root: Path) -> bool:
     """Whether a file is a blob of the cache that `root` is a snapshot in; both are resolved.
 
-    It is one of the same repository, or one that repositories share: who links to that has to know
-    the hash of what is in it.
+    A blob of the same repository, or one that repositories share. To link to a shared one, its
+    SHA-256 has to be known, so a link gives away nothing that its writer did not know.
     """
     repository = _repository(root)
     if repository is None:

@@ -1,9 +1,9 @@
-"""One process at a time for a bundle, in whichever container of a shared volume it is.
+"""One process at a time for a bundle, also across containers that share a volume.
 
-A lock is the system's, on a hidden file `.NAME.lock` beside the place: it ends with the process
-that holds it, and the file goes with it. On network file systems it is worth what they make of
-locks: NFS keeps them between machines if its lock service runs, others may keep them on one
-machine only. Where a file system has none, that is said, and nobody is kept out.
+A lock is the operating system's lock of a hidden file `.NAME.lock` beside the path. It ends with
+the process that holds it, which also removes the file. On network file systems it depends on their
+locks: NFS has them between machines if its lock service runs, others may have them on one machine
+only. On a file system without locks a warning is shown, and no process is kept out.
 """
 
 import errno
@@ -16,27 +16,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from edgepack.atomic import naming
+from edgepack.files.atomic import naming
 from edgepack.report import note, warn
 
 _POLL_SECONDS = 0.1
-_NONE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # the system's words for no locks
+_NONE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # of a file system without locks
 _HOLDER = re.compile(r"([\w.-]{1,255}) (\d{1,10})\n", re.ASCII)
 
 
 def file_of(place: Path) -> Path:
-    """The file whose lock stands for a place."""
+    """The lock file of a path."""
     return place.with_name(f".{place.name}.lock")
 
 
 @contextmanager
 def alone(*places: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block for any of these paths; say for whom.
+    """Wait until no other process is in such a block for any of these paths; tell who it is.
 
-    They need not exist; folders above them are made, and removed again if nothing is in them.
+    The paths need not exist. Folders above them are made, and removed again if they stay empty.
     """
     with ExitStack() as held:
-        for place in sorted(set(places)):  # in one order, or two could wait for each other
+        for place in sorted(set(places)):  # one order for all processes: no deadlock
             held.enter_context(_alone(place))
         yield
 
@@ -56,14 +56,14 @@ def _alone(place: Path) -> Iterator[None]:
             except (FileNotFoundError, FileExistsError):
                 if place.parent.exists() and not place.parent.is_dir():
                     raise
-                # Else who had made the folder has removed it again.
+                # Otherwise the process that made the folder has just removed it: try again.
     try:
         yield
     finally:
         if ours:
-            with suppress(OSError):  # it went with a folder that was replaced, or Windows has it
+            with suppress(OSError):  # gone with a replaced folder, or open on Windows
                 if os.path.samestat(path.stat(), ours):
-                    path.unlink()  # who has it open sees that it has gone, and begins again
+                    path.unlink()  # whoever has it open sees that and begins again
             lock.release()
         with suppress(OSError):  # something is in them
             for folder in above:
@@ -71,7 +71,7 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _acquired(lock: FileLock, place: Path) -> os.stat_result | None:
-    """Take a lock; its file as it is then, None if the file system has no locks."""
+    """Take a lock. Returns the state of its file, or None if the file system has no locks."""
     path = Path(lock.lock_file)
     try:
         try:
@@ -90,7 +90,7 @@ def _acquired(lock: FileLock, place: Path) -> os.stat_result | None:
 
 
 def _holder(path: Path) -> str:
-    """Who has a lock, as far as that can be told."""
+    """The process that holds a lock, in words, as far as it is known."""
     with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
         if found := _HOLDER.fullmatch(file.read(300)):
             return f"process {found[2]} on {found[1]}"

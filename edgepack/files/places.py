@@ -1,6 +1,6 @@
-"""What is written into where it is, and not replaced: devices, pipes, and standard output.
+"""Outputs that are written into and not replaced: devices, pipes, and standard output.
 
-Everything else that a command writes is a new file in the place of an old one (`atomic`).
+Every other output is a new file that takes the place of an old one (`atomic`).
 """
 
 import errno
@@ -20,7 +20,7 @@ STDOUT = Path("-")  # standard output, as commands call it
 def is_stdout(path: Path) -> bool:
     """Whether a path is "-", or the file or pipe that standard output goes to, as /dev/stdout is.
 
-    Not for a terminal or another device: it is the same to write to those twice.
+    False for a terminal or another device, as several outputs may be written to those.
     """
     if path == STDOUT:
         return True
@@ -40,10 +40,10 @@ def stdout() -> BinaryIO:
 
 
 def keeps_its_name(path: Path) -> bool:
-    """Whether what is there is no file that another may take the name of.
+    """Whether a path has to be written into, because no new file can take its name.
 
     That is so for devices and pipes, for standard output, and for open files that have no name any
-    more (/dev/fd/3). Raises OSError for links in a circle and folders that may not be searched.
+    more (/dev/fd/3). Raises OSError for circular links and for folders without search permission.
     """
     if path == STDOUT:
         return True
@@ -61,7 +61,7 @@ def keeps_its_name(path: Path) -> bool:
 def require_open(path: Path) -> None:
     """Raise UsageError or OSError if a device or a pipe cannot be written to.
 
-    Pipes are not opened: that waits for a reader, who would take the end of this for the end.
+    A pipe is not opened: opening waits for a reader, and closing it again ends that reader's input.
     """
     if path == STDOUT:
         stdout()
@@ -77,9 +77,10 @@ def require_open(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """What is there, to write into; a pipe waits for its reader. Raises OSError.
+    """Open a device, a pipe or standard output for writing; a pipe waits for its reader.
 
-    ResourceError if the reader of a pipe has gone. Whoever reads standard output may go.
+    Raises OSError, and ResourceError if the reader of a pipe has gone. If it is the reader of
+    standard output that has gone, the BrokenPipeError is left to the command line.
     """
     if is_stdout(path):
         out = stdout()

@@ -1,6 +1,6 @@
 """A network computed in float16, with islands of float32, and its float32 twin.
 
-Both are graphs over one file of weights: the twin is for the call that overflows all the same.
+Both graphs share one file of weights. The twin repeats calls that overflow in float16 all the same.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import save_model
-from edgepack.graph.storage import constant, drop_unread
+from edgepack.graph.rewrite import add_weight, cast, constant, drop_unread, read_through_cast
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 LARGEST = float(np.finfo(np.float16).max)
@@ -25,7 +25,7 @@ _SMALLEST_BYTES = 1024  # what is smaller is stored within the graphs
 
 
 def twin_of(model: Path) -> Path:
-    """Where the float32 twin of a float16 network lies."""
+    """The path of the float32 twin of a float16 network."""
     return model.with_suffix(".fp32.onnx")
 
 
@@ -43,9 +43,9 @@ def exceeds(value: ir.Value | None, limit: float = LARGEST) -> bool:
 
 
 def saturate(model: ir.Model) -> list[str]:
-    """Replace constants beyond float16 by ±4096, in place; the names of those changed.
+    """Replace constants beyond float16 by ±4096, in place; returns the names of those changed.
 
-    Such constants hide positions from a softmax, which the replacement does as well.
+    Such constants mask positions in a softmax, for which ±4096 is large enough.
     """
     changed = []
     for value in model.graph.initializers.values():
@@ -59,10 +59,10 @@ def saturate(model: ir.Model) -> list[str]:
 
 
 def limit_exponents(model: ir.Model) -> list[str]:
-    """Lower the clamp below an exponential to 5.5, in place; the names of those changed.
+    """Lower the upper bound before an exponential to 5.5, in place; returns the names changed.
 
-    So `eˣ (eˣ + 2)` fits into float16 even where an engine does not keep our islands. It is part
-    of a quotient (Mish) that is 1 to the precision of float16 from there on.
+    Then `eˣ (eˣ + 2)` fits into float16 even if an engine ignores our float32 islands. It is a part
+    of Mish, whose quotient is 1 at float16 precision for larger x.
     """
     changed = []
     for node in model.graph:
@@ -83,7 +83,7 @@ def limit_exponents(model: ir.Model) -> list[str]:
 
 @dataclass
 class _Halver:
-    """Makes float16 of a graph in one pass over its nodes; `casts` are made once a value."""
+    """Converts a graph to float16 in one pass over its nodes; a value is cast only once."""
 
     graph: ir.Graph
     islands: Collection[str]
@@ -125,7 +125,7 @@ class _Halver:
         return self.casts[key]
 
     def _stored(self, value: ir.Value) -> ir.Value:
-        """A weight in float16 beside the one that is there, which goes if nobody else reads it."""
+        """The weight in float16; the float32 one is removed if no other node reads it."""
         tensor = value.const_value
         if tensor is None or exceeds(value):
             raise UnsupportedError(f"{value.name} exceeds the range of float16; use fp32")
@@ -133,37 +133,26 @@ class _Halver:
         def convert() -> ir.TensorProtocol:
             return ir.tensor(tensor.numpy().astype(np.float16), name=f"{value.name}.float16")
 
-        shape = ir.Shape(tensor.numpy().shape)
-        lazy = ir.LazyTensor(convert, HALF, shape, name=f"{value.name}.float16")
-        half = ir.Value(
-            name=f"{value.name}.float16",
-            shape=value.shape,
-            type=ir.TensorType(HALF),
-            const_value=lazy,
-        )
-        self.graph.register_initializer(half)
-        return half
+        shape, name = ir.Shape(tensor.numpy().shape), f"{value.name}.float16"
+        return add_weight(self.graph, name, ir.LazyTensor(convert, HALF, shape, name=name))
 
     def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        node = ir.node("Cast", [value], {"to": dtype})
-        self._place(node, value)
-        node.outputs[0].shape, node.outputs[0].type = value.shape, ir.TensorType(dtype)
-        node.outputs[0].name = f"{value.name}.{dtype.name.lower()}"
-        return node.outputs[0]
-
-    def _place(self, cast: ir.Node, value: ir.Value) -> None:
+        """The value in another type, from a Cast right after what computes it."""
+        output = f"{value.name}.{dtype.name.lower()}"
+        node = cast(value, dtype, output, f"{value.name}.cast.{len(self.casts)}")
         producer = value.producer()
         if producer is None:
-            self.graph.insert_before(self.graph[0], cast)
+            self.graph.insert_before(self.graph[0], node)
         else:
-            self.graph.insert_after(producer, cast)
-        cast.name = f"{value.name}.cast.{len(self.casts)}"
+            self.graph.insert_after(producer, node)
+        return node.outputs[0]
 
     def _retype_output(self, position: int, value: ir.Value, wanted: ir.DataType) -> None:
+        """Let the graph give a Cast of this output, under its name."""
         name = value.name
-        cast = self._as(value, wanted)
-        value.name, cast.name = f"{name}.inner", name
-        self.graph.outputs[position] = cast
+        retyped = self._as(value, wanted)
+        value.name, retyped.name = f"{name}.inner", name
+        self.graph.outputs[position] = retyped
 
 
 def compute_in_float16(
@@ -175,9 +164,9 @@ def compute_in_float16(
 ) -> Path:
     """Write a network that computes in float16 except for the nodes `islands`, and its twin.
 
-    Inputs and outputs stay float32, but for the caches `states`. The twin, the same network as it
-    was, stays in float32 and reads the same float16 weights. Raises UnsupportedError for a weight
-    that does not fit.
+    Inputs and outputs stay float32, except for the caches `states`. The twin computes in float32
+    and reads the same float16 weights. Raises UnsupportedError for a weight that float16 cannot
+    hold.
     """
     _Halver(model.graph, islands).run(states)
     drop_unread(model.graph)
@@ -200,14 +189,7 @@ def _read_half(graph: ir.Graph, value: ir.Value, half: ir.Value) -> None:
     if tensor.nbytes < _SMALLEST_BYTES:
         value.const_value = ir.tensor(own.numpy().copy(), name=value.name)
         return
-    read = ir.Value(name=half.name, shape=value.shape, type=ir.TensorType(HALF), const_value=tensor)
-    cast = ir.node("Cast", [read], {"to": FLOAT}, name=f"{value.name}.cast")
-    cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(FLOAT)
-    ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-    del graph.initializers[str(value.name)]
-    graph.register_initializer(read)
-    graph.insert_before(graph[0], cast)
-    cast.outputs[0].name = value.name
+    read_through_cast(graph, value, str(half.name), tensor, f"{value.name}.cast")
 
 
 def precision_of_nodes(model: ir.Model) -> Iterator[tuple[str, str]]:

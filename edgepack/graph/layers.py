@@ -10,26 +10,26 @@ from collections.abc import Sequence
 
 from edgepack.errors import IntegrityError
 from edgepack.graph.net import END, Net, Value
-from edgepack.graph.weights import Parameter, Weights
+from edgepack.graph.weights import Weights
 
 MASKED = -1e10
 _MAX_TAPS = 256
 
 
 def linear(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
-    """`x Wᵀ + b` with `weight [out, in]`; the bias is optional. Shape: torch.nn.Linear's."""
+    """`x Wᵀ + b` as torch.nn.Linear, `weight` [out, in] of this shape; the bias is optional."""
     weight = w.get("weight", *(shape or (None, None)))
     y = net.op.MatMul(x, net.parameter(weight.transposed))
     return _add_bias(net, y, w, weight.shape[0])
 
 
 def affine(net: Net, x: Value, w: Weights, *shape: int | None) -> Value:
-    """`linear` of a module that cannot be without its bias."""
+    """`linear` of a module whose bias has to exist."""
     return linear(net, x, biased(w), *shape)
 
 
 def biased(w: Weights) -> Weights:
-    """The module, whose bias has to be there: networks without it would speak, but wrongly."""
+    """The module itself; raises an error without a bias, as the network would speak wrongly."""
     w.get("bias", None)
     return w
 
@@ -42,6 +42,12 @@ def layer_norm(net: Net, x: Value, w: Weights, epsilon: float) -> Value:
     """LayerNorm over the last axis."""
     scale, bias = net.parameter(w.get("weight", None)), net.parameter(w.get("bias", None))
     return net.op.LayerNormalization(x, scale, bias, axis=-1, epsilon=epsilon)
+
+
+def modulated_norm(net: Net, x: Value, scale: Value, shift: Value, epsilon: float) -> Value:
+    """LayerNorm over the last axis without weights, times `1 + scale` [D], plus `shift` [D]."""
+    op = net.op
+    return op.LayerNormalization(x, op.Add(scale, 1.0), shift, axis=-1, epsilon=epsilon)
 
 
 def rms_norm(net: Net, x: Value, w: Weights, epsilon: float) -> Value:
@@ -60,6 +66,17 @@ def gelu(net: Net, x: Value) -> Value:
     """Exact GELU, `x · (1 + erf(x/√2)) / 2`, in the form that engines fuse."""
     op = net.op
     return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, math.sqrt(2.0))), 1.0)), 0.5)
+
+
+def tanh_gelu(net: Net, x: Value) -> Value:
+    """GELU by a tanh, `x · (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2`, in a form engines fuse.
+
+    Source: Hendrycks and Gimpel (2016); torch's GELU(approximate="tanh").
+    """
+    op = net.op
+    inner = op.Add(x, op.Mul(op.Pow(x, 3.0), 0.044715))
+    grown = op.Add(op.Tanh(op.Mul(inner, math.sqrt(2.0 / math.pi))), 1.0)
+    return op.Mul(op.Mul(x, 0.5), grown)
 
 
 def mish(net: Net, x: Value) -> Value:
@@ -138,8 +155,3 @@ def attend(net: Net, scores: Value, bias: Value, v: Value) -> Value:
     """`softmax(scores + bias) v`."""
     op = net.op
     return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), v)
-
-
-def embedding(net: Net, ids: Value, table: Parameter) -> Value:
-    """Rows of a table by int64 id."""
-    return net.op.Gather(net.parameter(table), ids, axis=0)

@@ -1,7 +1,6 @@
 """One ONNX graph while it is being written, and the finished graph."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 from onnxscript import GraphBuilder, OpBuilder
 
+from edgepack.bundle.arrays import Feeds
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Use
 from edgepack.graph.weights import Parameter
 
 OPSET = 18
@@ -18,51 +20,44 @@ FLOAT, INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 BATCH = "B"  # the axis of rows that are computed independently of each other
 END = np.iinfo(np.int64).max  # a Slice up to the end of an axis
 Value = ir.Value
-Feeds = Mapping[str, np.ndarray]
 
 _INLINE_BYTES = 1024
 _PAGE = 4096
 
 
 @dataclass(frozen=True)
-class State:
-    """A cache: what output `output` leaves behind is fed to input `input` at the next call.
-
-    `shape` is the input's shape before the first call; its one zero axis is the one that grows.
-    """
-
-    input: str
-    output: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Graph:
-    """A finished network: the model, its caches, and feeds that exercise it.
+    """A finished network: its stage's use, the model, its caches, and feeds that exercise it.
 
     `calls` are made in order on one session, the caches carried from each to the next. `slots`
-    is the same network with caches of a fixed length, for engines that want that.
+    is the same network with caches of a fixed length, for engines that want that, and `batched` is
+    that for several rows at once.
     """
 
     name: str
+    use: Use
     model: ir.Model
     states: tuple[State, ...]
     calls: tuple[Feeds, ...]
     slots: ir.Model | None = None
+    batched: ir.Model | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `<name>.onnx` and, for its larger weights, `<name>.onnx.data`.
 
-        The network with slots goes to `slots_of` that path, with the same weights.
+        The network with slots goes to `slots_of` that path, that for several rows to `batched_of`
+        it, with the same weights.
         """
         path = folder / f"{self.name}.onnx"
         save_model(self.model, path)
-        if self.slots is not None:
-            stored = ir.load(path).graph.initializers
-            for name, value in self.slots.graph.initializers.items():
-                if name in stored:
-                    value.const_value = stored[name].const_value
-            ir.save(self.slots, slots_of(path))
+        for other, place in ((self.slots, slots_of(path)), (self.batched, batched_of(path))):
+            if other is not None:
+                stored = ir.load(path).graph.initializers
+                for name, value in other.graph.initializers.items():
+                    weight = stored[name].const_value if name in stored else None
+                    if isinstance(weight, ir.ExternalTensor):
+                        value.const_value = weight
+                ir.save(other, place)
         return path
 
     @property
@@ -82,6 +77,11 @@ def slots_of(model: Path) -> Path:
     return model.with_suffix(".slots.onnx")
 
 
+def batched_of(model: Path) -> Path:
+    """Where the network for several rows lies, beside the one whose caches grow."""
+    return model.with_suffix(".batched.onnx")
+
+
 def save_model(model: ir.Model, path: Path) -> None:
     """Write a model, its larger weights in `<path>.data`, those over 1 MiB aligned to pages."""
     ir.save(
@@ -96,9 +96,9 @@ def save_model(model: ir.Model, path: Path) -> None:
 class Net:
     """A graph under construction; layers are functions that take it first."""
 
-    def __init__(self, name: str) -> None:
-        """Start an empty graph of opset 18."""
-        self.name = name
+    def __init__(self, name: str, use: Use) -> None:
+        """Start an empty graph of opset 18, of a stage that is used so."""
+        self.name, self.use = name, use
         self._graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
         self._builder = GraphBuilder(self._graph)
         self._initializers: dict[str, Value] = {}
@@ -151,4 +151,4 @@ class Net:
             passes.ClearMetadataAndDocStringPass(),
         ):
             clean(model)
-        return Graph(self.name, model, states, calls)
+        return Graph(self.name, self.use, model, states, calls)

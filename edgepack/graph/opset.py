@@ -1,4 +1,4 @@
-"""The same network in an older opset, for devices whose newest engine is old."""
+"""Rewriting a network for an older opset, for devices with an old engine only."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import OPSET
-from edgepack.graph.storage import constant, drop_unread
+from edgepack.graph.rewrite import constant, drop_unread
 
 _IR_VERSIONS = {16: 8}  # the one of ONNX Runtime 1.11, which JetPack 4.6 ends with
 _CHANGED = {"LayerNormalization": 17, "ReduceMax": 18, "ReduceMean": 18, "Resize": 18, "Mish": 18}
@@ -16,7 +16,7 @@ _CHANGED = {"LayerNormalization": 17, "ReduceMax": 18, "ReduceMean": 18, "Resize
 def lower(model: ir.Model, opset: int) -> None:
     """Rewrite operators that are younger than `opset`, in place.
 
-    Raises UnsupportedError for one that cannot be, or an opset that is not known here.
+    Raises UnsupportedError for an operator that cannot be rewritten, and for an unknown opset.
     """
     if opset == OPSET:
         return
@@ -28,7 +28,7 @@ def lower(model: ir.Model, opset: int) -> None:
             _layer_norm(graph, node)
     for node in list(graph):
         if node.op_type == "ReduceMean":
-            _axes_as_attribute(graph, node)
+            _axes_as_attribute(node)
         elif node.op_type == "Split" and "num_outputs" in node.attributes:
             del node.attributes["num_outputs"]  # equal parts without it, too
         elif _CHANGED.get(node.op_type, 0) > opset:
@@ -39,13 +39,14 @@ def lower(model: ir.Model, opset: int) -> None:
 
 
 def lowered(path: Path, opset: int) -> ir.Model:
-    """A stored network in an older opset."""
+    """A stored network, loaded and rewritten for an older opset."""
     model = ir.load(path)
     lower(model, opset)
     return model
 
 
-def _axes_as_attribute(graph: ir.Graph, node: ir.Node) -> None:
+def _axes_as_attribute(node: ir.Node) -> None:
+    """Turn a constant second input into the attribute that it is before opset 18."""
     if len(node.inputs) < 2 or (axes := node.inputs[1]) is None:
         return
     if axes.const_value is None:
@@ -78,12 +79,7 @@ def _layer_norm(graph: ir.Graph, node: ir.Node) -> None:
     result = op("Mul", op("Div", centred, op("Sqrt", op("Add", spread, epsilon))), scale)
     for bias in rest:
         result = op("Add", result, bias)
-    result.shape = node.outputs[0].shape
-    name = node.outputs[0].name
-    graph.insert_before(node, nodes)
-    ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    result.name = name
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, [result])
 
 
 def _scalar(graph: ir.Graph, number: float) -> ir.Value:

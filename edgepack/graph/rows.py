@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import save_model
+from edgepack.graph.rewrite import constant
 
 _LARGEST = 127.0
 _GATHERED = 8192  # rows that are converted at a time
@@ -28,20 +29,16 @@ def quantize_rows(model: Path, target: Path) -> Path:
         if table is None or table.const_value is None:
             continue
         numbers, scales = _quantized(table.const_value.numpy())
-        rows = _initializer(graph, f"{table.name}.int8", numbers)
-        steps = _initializer(graph, f"{table.name}.scale", scales)
+        rows = constant(graph, f"{table.name}.int8", numbers)
+        steps = constant(graph, f"{table.name}.scale", scales)
         ids = node.inputs[1]
         picked = ir.node("Gather", [rows, ids], {"axis": 0})
         scale = ir.node("Gather", [steps, ids], {"axis": 0})
         cast = ir.node("Cast", [picked.outputs[0]], {"to": ir.DataType.FLOAT})
         product = ir.node("Mul", [cast.outputs[0], scale.outputs[0]])
-        graph.insert_before(node, [picked, scale, cast, product])
-        output = node.outputs[0]
-        product.outputs[0].shape, product.outputs[0].type = output.shape, output.type
-        ir.convenience.replace_all_uses_with(output, product.outputs[0], replace_graph_outputs=True)
-        name = output.name
-        graph.remove(node, safe=True)
-        product.outputs[0].name = name
+        ir.convenience.replace_nodes_and_values(
+            graph, node, [node], [picked, scale, cast, product], node.outputs, product.outputs
+        )
         if not table.uses():
             del graph.initializers[str(table.name)]
     save_model(loaded, target)
@@ -49,7 +46,7 @@ def quantize_rows(model: Path, target: Path) -> Path:
 
 
 def has_tables(model: Path) -> bool:
-    """Whether there is something to quantize for `quantize_rows`."""
+    """Whether a network has a table that `quantize_rows` can quantize."""
     return bool(_lookups(ir.load(model).graph))
 
 
@@ -80,15 +77,3 @@ def _quantized(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scales[part] = np.where(largest > 0, largest / _LARGEST, 1)
         numbers[part] = np.rint(table[part] / scales[part])
     return numbers, scales
-
-
-def _initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(values, name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(values.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value

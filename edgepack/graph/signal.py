@@ -12,16 +12,18 @@ def hann(size: int) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)
 
 
-def stft(net: Net, x: Value, size: int, hop: int) -> Value:
+def stft(net: Net, x: Value, size: int, hop: int, *, ahead: bool = False) -> Value:
     """Samples [1, 1, n] → [1, size + 2, n / hop + 1]: real bins, then imaginary bins.
 
-    Centred, reflect-padded, periodic Hann window, as `torch.stft` with its defaults.
+    Centred, reflect-padded, periodic Hann window, as `torch.stft` with its defaults. With `ahead`
+    the samples are followed by size / 2 more, in place of their mirror image at the end.
     """
     op = net.op
     angle = 2.0 * np.pi * np.outer(np.arange(size // 2 + 1), np.arange(size)) / size
     basis = np.concatenate([np.cos(angle), -np.sin(angle)]) * hann(size)
     kernel = net.constant("stft_basis", basis[:, None].astype(np.float32))
-    padded = op.Pad(x, [0, 0, size // 2, 0, 0, size // 2], mode="reflect")
+    after = 0 if ahead else size // 2
+    padded = op.Pad(x, [0, 0, size // 2, 0, 0, after], mode="reflect")
     return op.Conv(padded, kernel, strides=[hop])
 
 
@@ -50,13 +52,11 @@ def fraction(net: Net, x: Value) -> Value:
     return net.op.Sub(x, net.op.Floor(x))
 
 
-def frame_phases(net: Net, cycles: Value, hop: int, width: int) -> Value:
-    """Phase of a sine bank at every sample, in cycles: [1, T, h] → [1, hop·T, h].
+def frame_turns(net: Net, cycles: Value, hop: int) -> Value:
+    """Phase of a sine bank at the end of every frame, in cycles: [1, T, h] → [1, T, h].
 
-    `cycles` in [0, 1) are cycles per sample, constant over a frame of `hop` samples, an even
-    number. The phase at frame i is `hop · Σ cycles[0..i]`; samples between two frame centres
-    interpolate it linearly, the outer halves of the first and the last frame hold it. Source:
-    cosyvoice/hifigan/generator.py, `SineGen2`. Whole turns are dropped before they are summed:
+    `cycles` in [0, 1) are cycles per sample, constant over a frame of `hop` samples. The phase of
+    frame i is `hop · Σ cycles[0..i]`, less whole turns, which are dropped before they are summed:
     the coarse part of every addend is a multiple of 2⁻¹⁰ and sums exactly in float32, so long
     utterances keep their phase.
     """
@@ -66,10 +66,19 @@ def frame_phases(net: Net, cycles: Value, hop: int, width: int) -> Value:
     whole = fraction(net, op.Mul(coarse, float(hop)))
     turn = fraction(net, op.Add(whole, op.Mul(fine, float(hop))))
     steps = op.Div(op.Floor(op.Mul(turn, _PHASE_STEPS)), _PHASE_STEPS)
-    summed = op.Add(
-        fraction(net, op.CumSum(steps, 1)), op.CumSum(op.Sub(turn, steps), 1)
-    )  # [1, T, h]
+    return op.Add(fraction(net, op.CumSum(steps, 1)), op.CumSum(op.Sub(turn, steps), 1))
 
+
+def frame_phases(net: Net, cycles: Value, hop: int, width: int) -> Value:
+    """Phase of a sine bank at every sample, in cycles: [1, T, h] → [1, hop·T, h].
+
+    `cycles` in [0, 1) are cycles per sample, constant over a frame of `hop` samples, an even
+    number. The phase at frame i is that of `frame_turns`; samples between two frame centres
+    interpolate it linearly, the outer halves of the first and the last frame hold it. Source:
+    cosyvoice/hifigan/generator.py, `SineGen2`.
+    """
+    op = net.op
+    summed = frame_turns(net, cycles, hop)  # [1, T, h]
     first = op.Slice(summed, [0], [1], [1])
     base = op.Unsqueeze(op.Concat(first, summed, axis=1), [2])  # [1, T + 1, 1, h]
     later = op.Slice(op.Mul(cycles, float(hop)), [1], [END], [1])
@@ -80,8 +89,11 @@ def frame_phases(net: Net, cycles: Value, hop: int, width: int) -> Value:
     return op.Slice(samples, [hop // 2], [-(hop // 2)], [1])
 
 
-def repeat_frames(net: Net, x: Value, hop: int) -> Value:
-    """Each frame of [1, T, 1] `hop` times: [1, hop·T, 1]."""
+def repeat_frames(net: Net, x: Value, hop: int, width: int = 1) -> Value:
+    """Each frame of [1, T, width] `hop` times: [1, hop·T, width]."""
     op = net.op
     ones = net.constant("samples_of_a_frame", np.ones((1, 1, hop), np.float32))
-    return op.Reshape(op.Mul(x, ones), [1, -1, 1])
+    if width == 1:
+        return op.Reshape(op.Mul(x, ones), [1, -1, 1])
+    column = op.Unsqueeze(ones, [3])
+    return op.Reshape(op.Mul(op.Unsqueeze(x, [2]), column), [1, -1, width])

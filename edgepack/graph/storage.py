@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import save_model
+from edgepack.graph.rewrite import read_through_cast
 
 _SMALLEST = 1024
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -17,7 +18,7 @@ _FLOAT16_MAX = float(np.finfo(np.float16).max)
 def store_as_float16(model: Path, target: Path, leave: Collection[str] = ()) -> Path:
     """Write `model` to `target` with its weights in float16, cast to float32 where they are used.
 
-    Vectors and small tables stay float32: they weigh nothing, and norms need the precision. So do
+    Vectors and small tables stay float32, as they take no space and norms need the precision. So do
     inputs of the operators `leave`, and scales of rows.
     Raises UnsupportedError if a weight does not fit into float16.
     """
@@ -31,19 +32,7 @@ def store_as_float16(model: Path, target: Path, leave: Collection[str] = ()) -> 
             continue
         if any(user.op_type in leave for user, _ in value.uses()):
             continue
-        half = ir.Value(
-            name=f"{value.name}.float16",
-            shape=value.shape,
-            type=ir.TensorType(ir.DataType.FLOAT16),
-            const_value=_half(tensor),
-        )
-        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT})
-        cast.outputs[0].shape, cast.outputs[0].type = value.shape, value.type
-        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-        del graph.initializers[str(value.name)]
-        graph.register_initializer(half)
-        graph.insert_before(graph[0], cast)
-        cast.outputs[0].name = value.name
+        read_through_cast(graph, value, f"{value.name}.float16", _half(tensor))
     save_model(graph_model, target)
     return target
 
@@ -60,43 +49,21 @@ def _half(tensor: ir.TensorProtocol) -> ir.LazyTensor:
 
 
 def parts(model: Path) -> list[Path]:
-    """A model file and, where there is one, its weights."""
+    """The files of a model: itself and, if it exists, its file of weights."""
     weights = model.with_name(f"{model.name}.data")
     return [model, weights] if weights.exists() else [model]
 
 
 def values(tensor: ir.TensorProtocol) -> np.ndarray:
-    """The numbers of a weight of ours, mapped from its file even if that has a second name."""
+    """The values of a weight, memory-mapped from its file even if that has several hard links."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()
     shape = tuple(int(n) for n in tensor.shape.numpy())
     return np.memmap(tensor.path, tensor.dtype.numpy(), "r", tensor.offset or 0, shape)
 
 
-def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A small weight of a finished graph, registered once by its name."""
-    if name not in graph.initializers:
-        tensor = ir.tensor(array, name=name)
-        graph.register_initializer(
-            ir.Value(
-                name=name,
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
-            )
-        )
-    return graph.initializers[name]
-
-
-def drop_unread(graph: ir.Graph) -> None:
-    """Remove weights that no node reads any more."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses():
-            del graph.initializers[name]
-
-
 def unlinked(model: Path, folder: Path) -> Path:
-    """The model, or a copy in `folder` if its weights have a second name, which onnx_ir refuses."""
+    """The model, or a copy in `folder` if its weights have hard links, which onnx_ir refuses."""
     files = parts(model)
     if all(file.stat().st_nlink == 1 for file in files):
         return model

@@ -1,4 +1,4 @@
-"""A scoped view of a state dict that records what was read and loads only when written."""
+"""A view of a state dict that records which tensors are read, and loads them when written."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -120,12 +120,21 @@ class Weights:
             )
 
 
-def numbered(weights: Weights, scope: str) -> list[Weights]:
-    """The children of `scope`; raises UsageError if there are none or a number is skipped."""
+def numbered(weights: Weights, scope: str, count: int | None = None) -> list[Weights]:
+    """The children of `scope`.
+
+    Raises UsageError if there are none, a number is skipped, or they are not the `count` that the
+    configuration says.
+    """
     children = list(weights / scope)
     numbers = [int(re.findall(r"\d+", child.scope)[-1]) for child in children]
     if numbers != list(range(len(numbers))) or not numbers:
         raise UsageError(f"{weights.source}: {weights.scope}{scope}.* is missing or incomplete")
+    if count is not None and count != len(children):
+        raise UsageError(
+            f"{weights.source}: {weights.scope}{scope} has {len(children)} layers, its "
+            f"configuration says {count}"
+        )
     return children
 
 
@@ -136,7 +145,7 @@ def _fits(actual: Shape, wanted: tuple[int | None, ...]) -> bool:
 
 
 def _finite(source: str, name: str, value: np.ndarray) -> np.ndarray:
-    """The value as float32, refused if it has a NaN or an infinity there."""
+    """The value as float32; raises an error if that has NaN or infinity."""
     with np.errstate(over="ignore"):  # what is too large for float32 is found below
         found = value.astype(np.float32, copy=False)
     if not np.isfinite(np.add.reduce(found, axis=None, dtype=np.float64)):

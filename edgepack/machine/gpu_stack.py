@@ -1,4 +1,4 @@
-"""What a machine has for GPUs: JetPack, TensorRT, CUDA, the GPU itself, and whether they fit.
+"""The GPU software of a machine (JetPack, TensorRT, CUDA), its GPU, and whether they fit.
 
 Source of the paths: NVIDIA's L4T file system; of the table of releases: the target's profile.
 """
@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgepack.manifest import Release
-from edgepack.runtime.meter import Machine, UnusableError
+from edgepack.bundle.manifest import Release
+from edgepack.machine.probe import Machine, UnusableError
 
 _RELEASE = "/etc/nv_tegra_release"
 _TENSORRT = "/usr/lib/*/libnvinfer.so.*"
@@ -37,12 +37,12 @@ class Stack:
 
 
 def read(machine: Machine, onnxruntime: str) -> Stack:
-    """The stack of a machine, beside a version of ONNX Runtime."""
+    """The versions found on a machine, with that of ONNX Runtime, which is given."""
     return Stack(_l4t(machine), _tensorrt(machine), _cuda(machine), _gpu(machine), onnxruntime)
 
 
 def problems(stack: Stack, releases: Sequence[Release], architecture: str) -> list[str]:
-    """What does not fit together, one line each: what, and what to do."""
+    """What does not fit together, one line for each problem, with what to do."""
     found = []
     if architecture and stack.gpu and stack.gpu != architecture:
         found.append(
@@ -87,13 +87,13 @@ def version(text: str) -> tuple[int, ...]:
 
 
 def same(found: str, wanted: str) -> bool:
-    """Whether a version is of a release: "10.3.0" and "10.3.0.30" are of "10.3"."""
+    """Whether a version belongs to a release, as "10.3.0" and "10.3.0.30" belong to "10.3"."""
     length = len(version(wanted))
     return version(found)[:length] == version(wanted)
 
 
 def _l4t(machine: Machine) -> str:
-    """Such as 36.4.3, of "# R36 (release), REVISION: 4.3, …"."""
+    """Version of L4T, such as 36.4.3 for "# R36 (release), REVISION: 4.3, …"."""
     text = _text(machine, _RELEASE)
     head = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{head[1]}.{head[2]}" if head else ""

@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory: what this process uses, what is left, and how engines are kept from using more."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import psutil
 
 from edgepack.errors import ResourceError
-from edgepack.system import address_space, peak_rss_bytes, restart_peak, return_large_blocks
+from edgepack.process.system import address_space, peak_rss_bytes, restart_peak, return_large_blocks
 
 __all__ = [
     "START_ROOM", "available_bytes", "keep_few_kernels", "peak_rss_bytes", "require",
     "require_room", "restart_peak", "return_large_blocks", "rss_bytes",
 ]  # fmt: skip
 
-_LEAST_ROOM = 256 << 20  # for stacks and heaps of an engine's threads, and blocks to compute with
+_LEAST_ROOM = 256 << 20  # for stacks and heaps of an engine's threads, and its work buffers
 START_ROOM = 160 << 20  # for numpy and libsndfile: OpenBLAS ends a process where it gets no memory
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -51,10 +51,10 @@ def _room() -> int | None:
 
 
 def require_room(what: str, least: int = _LEAST_ROOM) -> None:
-    """Raise ResourceError if less is left of a limit of address space, which is as good as reached.
+    """Raise ResourceError if less than `least` bytes are left of a limit of address space.
 
-    Engines start threads when they load or first run a network. Some wait without end for one that
-    there was no stack for, or crash.
+    Engines start threads when they load or first run a network. Without memory for a thread's stack
+    some of them wait forever, or crash.
     """
     room = _room()
     if room is not None and room < least:
@@ -65,7 +65,7 @@ def require_room(what: str, least: int = _LEAST_ROOM) -> None:
 
 
 def require(needed: int, most: int | None, what: str) -> None:
-    """Raise ResourceError if an array would take more than `most` bytes or than there are."""
+    """Raise ResourceError if an array would take more than `most` bytes, or more than is free."""
     left = available_bytes()
     limits = [limit for limit in (most, left) if limit is not None]
     if limits and needed > min(limits):
@@ -76,9 +76,10 @@ def require(needed: int, most: int | None, what: str) -> None:
 
 
 def keep_few_kernels() -> None:
-    """Have oneDNN, which OpenVINO computes with, keep 64 kernels and not those of 1024 shapes.
+    """Have oneDNN, which OpenVINO computes with, cache kernels of 64 shapes in place of 1024.
 
-    Each step of a decoder has a shape of its own. For programs, at their start: what they start
-    has it too. What is set already stays.
+    Each step of a decoder has another shape, so the cache would only grow. It is a variable of the
+    environment, which programs set at their start and child processes inherit; a value that is
+    already set stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

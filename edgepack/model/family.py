@@ -1,39 +1,23 @@
 """What a model family tells the pipeline; families are modules in `families`."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
 import numpy as np
 
 from edgepack import discovery
-from edgepack.checkpoint.config import Config
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.checkpoint.yaml import Tagged
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.stages import Use
+from edgepack.bundle.voices import Voice
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import Graph
-from edgepack.manifest import Flow, LanguageModel, MelSpectrogram, Stream, Vocoder
+from edgepack.model.checkpoint.config import Config
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.model.checkpoint.yaml import Tagged
+from edgepack.model.releases import Releases
 from edgepack.report import Step, silent
-from edgepack.voices import Voice
 
-PACKAGE = "edgepack.families"
-PARTS = ("llm", "flow", "hift")  # state dicts of every family
-TEXT_TABLE = "text_embedding"  # the network of every family that looks up text ids
-# Releases that this version does not build, by the class of their language model.
-_OTHER_RELEASES = {"TransformerLM": "CosyVoice 1", "CosyVoice3LM": "CosyVoice 3"}
-
-
-@dataclass(frozen=True)
-class HostSettings:
-    """What the device's own loops need to know, as it goes into the manifest."""
-
-    sample_rate: int
-    end_of_prompt: str
-    language_model: LanguageModel
-    flow: Flow
-    vocoder: Vocoder
-    stream: Stream
-    prompt_mel: MelSpectrogram
+PACKAGE = "edgepack.model.families"
 
 
 class Family(Protocol):
@@ -41,7 +25,20 @@ class Family(Protocol):
 
     @property
     def networks(self) -> Mapping[str, str]:
-        """The class of each part that the configuration of a checkpoint of this family declares."""
+        """The class of each part that the configuration of a checkpoint of this family declares.
+
+        A part is a section of the configuration, and a file of the checkpoint with its tensors.
+        """
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, Use]:
+        """The name and the use of each of `graphs`, in their order, before one is written."""
+        ...
+
+    @property
+    def releases(self) -> Releases:
+        """What was published of this family; none for `Releases("what people call it")`."""
         ...
 
     def graphs(
@@ -57,8 +54,12 @@ class Family(Protocol):
         """How many rows the text table has; ids from the tokenizer's size on are never used."""
         ...
 
-    def host(self, checkpoint: Checkpoint) -> HostSettings:
-        """Settings of the host loops."""
+    def sample_rate(self, checkpoint: Checkpoint) -> int:
+        """The sample rate of its audio, in Hz."""
+        ...
+
+    def host(self, checkpoint: Checkpoint) -> HostLoops:
+        """How the loops of a device run around the networks."""
         ...
 
     def tokenizer(self, checkpoint: Checkpoint) -> str:
@@ -86,24 +87,25 @@ def recognise(checkpoint: Checkpoint) -> tuple[str, Family]:
 
     Raises UnsupportedError if no family has them.
     """
-    declared = _declared(checkpoint.config)
-    known = []
-    for name in discovery.names(PACKAGE):
-        family = cast(Family, discovery.load(PACKAGE, name, "FAMILY"))
+    known = {
+        name: cast(Family, discovery.load(PACKAGE, name, "FAMILY"))
+        for name in discovery.names(PACKAGE)
+    }
+    parts = dict.fromkeys(part for family in known.values() for part in family.networks)
+    declared = _declared(checkpoint.config, parts)
+    for name, family in known.items():
         if declared == family.networks:
             return name, family
-        known.append(name)
-    release = _OTHER_RELEASES.get(declared.get("llm", ""), "another model")
     listed = ", ".join(f"{part} {network}" for part, network in declared.items()) or "none"
     raise UnsupportedError(
-        f"{checkpoint.folder / checkpoint.config_name}: declares the networks of {release} "
+        f"{checkpoint.folder / checkpoint.config_name}: declares the networks of another model "
         f"({listed}), which this version does not build; it builds {', '.join(known)}"
     )
 
 
-def _declared(config: Config) -> dict[str, str]:
-    """The classes that a configuration has for the parts, without their package."""
-    tagged = {part: config.values.get(part) for part in PARTS}
+def _declared(config: Config, parts: Iterable[str]) -> dict[str, str]:
+    """The classes that a configuration has for parts, without their package."""
+    tagged = {part: config.values.get(part) for part in parts}
     return {
         part: value.target.rpartition(".")[2]
         for part, value in tagged.items()

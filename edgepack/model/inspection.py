@@ -4,14 +4,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.family import PARTS, recognise
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.family import recognise
+from edgepack.model.releases import Recognised, distinct, recognise_release
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointPart:
     """One state dict: its file, tensors, distinct values and bytes, and tensors by dtype."""
 
     name: str
@@ -24,10 +23,11 @@ class Part:
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """A checkpoint folder: family, parts, voices and enrolment networks."""
+    """A checkpoint folder: family, release, parts, voices and enrolment networks."""
 
     family: str
-    parts: list[Part]
+    release: Recognised
+    parts: list[CheckpointPart]
     voices: list[str]
     enrolment: list[str]
 
@@ -37,23 +37,19 @@ def inspect_checkpoint(folder: Path) -> CheckpointSummary:
     checkpoint = open_checkpoint(folder)
     name, family = recognise(checkpoint)
     parts = []
-    for part in PARTS:
+    for part in family.networks:
         tensors = checkpoint.tensors(part)
-        distinct = {(_address(value), value.shape): value for value in tensors.values()}
+        own = distinct(tensors.values())
         parts.append(
-            Part(
+            CheckpointPart(
                 part,
                 checkpoint.container(part),
                 len(tensors),
-                sum(value.size for value in distinct.values()),
-                sum(value.nbytes for value in distinct.values()),
+                sum(tensor.size for tensor in own),
+                sum(tensor.nbytes for tensor in own),
                 dict(Counter(str(value.dtype) for value in tensors.values())),
             )
         )
-    return CheckpointSummary(
-        name, parts, sorted(family.voices(checkpoint)), sorted(family.enrolment(checkpoint))
-    )
-
-
-def _address(value: np.ndarray) -> int:
-    return value.ctypes.data
+    voices = sorted(family.voices(checkpoint))
+    release = recognise_release(checkpoint, family.releases, voices)
+    return CheckpointSummary(name, release, parts, voices, sorted(family.enrolment(checkpoint)))

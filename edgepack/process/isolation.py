@@ -1,4 +1,4 @@
-"""Run a function in a fresh process: its memory is given back, its output owes nothing to ours."""
+"""Run a function in a new process: its memory is freed, and no state of ours reaches its result."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 
 import psutil
 
-from edgepack import interrupts, shortage, system
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError
+from edgepack.process import interrupts, shortage, system
 from edgepack.report import Step
 
 T = TypeVar("T")
@@ -27,12 +27,12 @@ _STDERR = 2
 _KEPT_BYTES = 8192  # the end of what a process wrote to stderr
 _LINE = 200  # characters of it in a message
 _END_SECONDS = 5.0  # for a process to end that has given its answer
-_WAIT_SECONDS = 1.0  # for the end of stderr: a process of that process may still have it open
+_WAIT_SECONDS = 1.0  # for the end of stderr, which a grandchild may still have open
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a process may use that reads `what`, files from outside.
+    """Limits of a process that reads files of unknown origin; `what` names them in messages.
 
     `memory` is bytes of address space more than it has at its start (files that are mapped count),
     `seconds` of processor time, `written` the largest file in bytes. Each is at least what sound
@@ -45,7 +45,7 @@ class Bounds:
     written: int = 0
 
     def enter(self) -> None:
-        """Hold this process to them, for good."""
+        """Set these limits for this process; they cannot be raised again."""
         system.limit(
             memory=psutil.Process().memory_info().vms + self.memory,
             seconds=int(sum(os.times()[:2])) + self.seconds,
@@ -53,7 +53,7 @@ class Bounds:
         )
 
     def translated(self, error: Exception) -> Exception:
-        """An error of the process: what no reader expects is taken for a fault of the files."""
+        """The error to show for the process' own: one of an unexpected kind means faulty files."""
         if shortage.of_memory(error):
             return self._beyond(f"{self.memory >> 20} MiB of memory")
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
@@ -83,14 +83,14 @@ class Bounds:
 
 
 class _ChildError(Exception):
-    """Where an error of another process arose, as text; it is the error's cause."""
+    """The traceback of an error in another process, as text; it is set as the error's cause."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
 class _Words:
-    """The end of what another process writes to stderr, which engines do in C++ too."""
+    """The end of what another process writes to stderr, including what C++ code writes there."""
 
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
@@ -104,7 +104,7 @@ class _Words:
         self._pipe.close()
 
     def text(self) -> str:
-        """It, once the process has ended."""
+        """What was written, once the process has ended."""
         self._thread.join(_WAIT_SECONDS)
         return self._end.decode("utf-8", "replace").strip()
 
@@ -120,18 +120,19 @@ def isolated(
 
     Function and arguments have to be picklable. The error has the traceback of the other process as
     its cause, and the end of what was written to stderr there as a note (and `stderr` in the
-    details of an EdgepackError). A process that dies is a ResourceError. An interrupt reaches only
-    this process, which then ends the other one, and gives it `grace` seconds for that; one that has
-    any is interrupted as this one is. With `bounds` it cannot take more than those, and
-    every error is one of ours.
+    details of an EdgepackError). If the process dies, that is a ResourceError.
 
-    Only a build has such processes. Raises UnsupportedError where they would have no limits.
+    An interrupt reaches only this process, which then ends the other one. With `grace` the other
+    one is interrupted first and has so many seconds to end. With `bounds` it has limits, and every
+    error is an EdgepackError, an OSError or a ModuleNotFoundError.
+
+    Only a build has such processes. Raises UnsupportedError on systems where limits do not work.
     """
     system.require_limits(bounds.what if bounds else "a build")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     heard, stderr = context.Pipe(duplex=False)
-    work = pickle.dumps((function, arguments))  # read there once it is sure to end with us
+    work = pickle.dumps((function, arguments))  # loaded once the child is set to end with us
     target = (sender, stderr, os.getpid(), bounds, grace > 0, work)
     process = context.Process(target=_child, args=target, daemon=True)
     words = _Words(heard)
@@ -152,7 +153,7 @@ def isolated(
                 error = bounds.translated(error) if bounds else error
                 raise explained(error, trace, words.text())
             else:
-                process.join(_END_SECONDS)  # what it has registered it takes back itself
+                process.join(_END_SECONDS)  # time to release what it has registered
                 return cast(T, value)
     except EOFError:
         process.join()
@@ -172,7 +173,7 @@ def isolated(
 
 @contextlib.contextmanager
 def sheltered() -> Iterator[None]:
-    """Processes that are started in the block are not interrupted: who started them ends them."""
+    """Processes that are started in the block ignore interrupts: this process has to end them."""
     with system.deaf(_INTERRUPTS):
         yield
 

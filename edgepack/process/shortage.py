@@ -1,9 +1,9 @@
-"""What says that memory or a disk ran out: hardly a library has an exception of its own for it."""
+"""Recognising errors that mean that memory or a disk ran out, mostly by their messages."""
 
 import errno
 
-# Of the C++ library, of engines, of the loader of shared libraries, and of threads, whose stacks
-# are memory: where there is none for one, pthread_create says that it is not there now (EAGAIN).
+# Messages of the C++ library, of engines, of the loader of shared libraries, and of threads: where
+# there is no memory for a stack, pthread_create fails with "Resource temporarily unavailable".
 _NO_MEMORY = (
     "bad_alloc",
     "bad allocation",
@@ -15,7 +15,7 @@ _NO_MEMORY = (
     "can't start new thread",
     "Resource temporarily unavailable",
 )
-_NOT_MEMORY = ("static TLS block",)  # the loader's: too many libraries of a kind
+_NOT_MEMORY = ("static TLS block",)  # the loader's message for too many libraries that have some
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
 

@@ -1,7 +1,7 @@
-"""What only some operating systems have; what the others do instead is said at each function.
+"""Functions that only some operating systems have; each says what the others do instead.
 
-edgepack is made and measured on Linux. Whatever is not in this module, in `runtime.cpu`, in
-`runtime.memory` or in a meter runs wherever Python and psutil do; `mypy --platform` and
+edgepack is made and measured on Linux. Whatever is not in this module, in `machine.cpu`, in
+`machine.memory` or in a meter runs wherever Python and psutil do; `mypy --platform` and
 `tests/test_architecture.py` hold it to that.
 """
 
@@ -47,9 +47,9 @@ def out_of_time(code: int | None) -> bool:
 
 @contextlib.contextmanager
 def deaf(signals: Collection[signal.Signals]) -> Iterator[None]:
-    """Processes that are started in the block are not reached by these signals.
+    """Block these signals for processes that are started in the block.
 
-    On Windows they are: Ctrl-C goes to every process of a console.
+    Does nothing on Windows, where Ctrl-C goes to every process of a console.
     """
     if sys.platform == "win32":
         yield
@@ -65,13 +65,13 @@ def deaf(signals: Collection[signal.Signals]) -> Iterator[None]:
 
 
 def hearing(signals: Collection[signal.Signals]) -> None:
-    """Let this thread be interrupted by signals that its parent held back; Windows holds none."""
+    """Unblock signals that the parent process has blocked; does nothing on Windows."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def require_limits(what: object) -> None:
-    """Raise UnsupportedError where `limit` cannot hold a process: what is not trusted stays shut.
+    """Raise UnsupportedError on systems where `limit` does not work; `what` is not read there.
 
     macOS has such calls, but does not enforce those for memory.
     """
@@ -85,8 +85,8 @@ def require_limits(what: object) -> None:
 def limit(*, memory: int, seconds: int, written: int | None = None) -> None:
     """Hold this process to bytes of address space, seconds of processor time and bytes a file.
 
-    For good, and without a core file; limits that are lower already stay. Raises UnsupportedError
-    where `require_limits` does.
+    Limits cannot be raised again, and those that are already lower stay. The process writes no core
+    file. Raises UnsupportedError where `require_limits` does.
     """
     require_limits("it")
     if sys.platform == "linux":
@@ -147,7 +147,7 @@ def affinity() -> set[int] | None:
 
 
 def set_affinity(cpus: Iterable[int]) -> None:
-    """Keep this process on CPUs, all its threads if it is no Linux.
+    """Keep this process on these CPUs; on Linux only the calling thread and later ones.
 
     Raises UnsupportedError where there are no masks, OSError or ValueError if they are refused.
     """
@@ -160,7 +160,7 @@ def set_affinity(cpus: Iterable[int]) -> None:
 
 
 def set_affinity_of_threads(cpus: Iterable[int]) -> None:
-    """The same for threads that exist already."""
+    """Keep all threads that exist already on these CPUs."""
     if sys.platform != "linux":
         return set_affinity(cpus)
     for task in Path("/proc/self/task").iterdir():
@@ -182,7 +182,7 @@ LOCKS = sys.platform != "win32"
 def lock(file: IO[bytes], *, wait: bool) -> bool:
     """Take the lock of an open file; False if another process has it and we do not wait.
 
-    OSError on Windows, which has none that readers of the file would not meet.
+    Raises OSError on Windows, whose locks would also keep out readers of the file.
     """
     if sys.platform == "win32":
         raise OSError(errno.ENOTSUP, "no locks")
@@ -214,7 +214,7 @@ def peak_rss_bytes() -> int:
 
 
 def restart_peak() -> bool:
-    """Have the peak begin again at what is resident now; whether the system can (Linux)."""
+    """Reset the peak to what is resident now; False where that cannot be done (all but Linux)."""
     if sys.platform != "linux":
         return False
     try:
@@ -228,15 +228,15 @@ def return_large_blocks() -> None:
     """Have glibc give freed blocks of 128 kB and more back to the system at once.
 
     Does nothing with another C library. By default its threshold grows to 32 MB, and the
-    activations of one network stay resident while the next one runs. For a process of its own, not
-    for a library to call.
+    activations of one network stay resident while the next one runs. It changes the whole process,
+    so programs call it and the library does not.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
 
 def return_freed() -> None:
-    """Have glibc give back what is free in its heaps, once; it changes nothing of how it works.
+    """Have glibc give the free memory of its heaps back to the system, once.
 
     A heap keeps what was freed below a block that is in use, and threads have heaps of their own.
     Does nothing with another C library.

@@ -1,6 +1,7 @@
 """Languages: one YAML file each, found by its file name, and a set of sentences for each.
 
-A language is its scripts, not a word list: `scripts` are values of the Unicode property Script.
+A language is described by its scripts and not by a word list; `scripts` are values of the Unicode
+property Script.
 """
 
 from importlib import resources
@@ -17,8 +18,9 @@ ALL = "all"
 class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A language: its scripts, and how its numbers, dates and units are read aloud.
 
-    `normalizer` is a module of `runtime.normalizers`, `locale` what it is opened with. `also` is
-    what people call it besides: in the language itself, or by the code of a country.
+    `normalizer` is a module of `runtime.text.normalizers`, and `locale` what it is opened with.
+    `also` are other names that people use for it: the one in the language itself, or the code of a
+    country.
     """
 
     name: str
@@ -29,7 +31,7 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _folder(name: str) -> Traversable:
-    return resources.files("edgepack") / name
+    return resources.files("edgepack.profiles") / name
 
 
 def codes() -> list[str]:
@@ -40,7 +42,7 @@ def codes() -> list[str]:
 
 def load(code: str) -> Language:
     """The language of a code; raises UsageError for an unknown one."""
-    import yaml  # a device has sentences and no YAML
+    import yaml  # not at the top: a device needs sentences but no YAML
 
     if code not in codes():
         languages = {known: load(known) for known in codes()}
@@ -51,13 +53,13 @@ def load(code: str) -> Language:
 
 
 def preferred() -> tuple[str, ...]:
-    """Codes of all languages, those first that the original's text rules are made for."""
+    """Codes of all languages; first come those that the original's text rules are made for."""
     first = ("zh", "en")
     return (*first, *(code for code in codes() if code not in first))
 
 
 def parse(value: str) -> tuple[str, ...]:
-    """Codes from "zh", "zh,en" or "all", which is no code; raises UsageError for others."""
+    """Codes of "zh" or "zh,en", none for "all"; raises UsageError for an unknown code."""
     chosen = tuple(dict.fromkeys(code.strip() for code in value.split(",") if code.strip()))
     if chosen == (ALL,):
         return ()

@@ -11,26 +11,29 @@ import msgspec
 import yaml
 
 from edgepack import discovery
+from edgepack.bundle.goals import Goals
+from edgepack.bundle.manifest import Device, Release, Sensor, Watts
+from edgepack.bundle.metrics import Limit, Limits
+from edgepack.bundle.ranges import Precision
+from edgepack.bundle.stages import Role
 from edgepack.errors import UsageError
-from edgepack.goals import Goals
-from edgepack.manifest import Device, Release, Sensor, Watts
-from edgepack.metrics import Limit, Limits
-from edgepack.ranges import Precision
-from edgepack.recipe import QUANTIZED
+from edgepack.profiles.recipe import QUANTIZED
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of a profile: immutable, and closed to unknown keys."""
+class ProfilePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a profile: immutable; unknown keys are refused."""
 
 
-class RuntimeOptions(Record, frozen=True):
+class RuntimeOptions(ProfilePart, frozen=True):
     """How one runtime's files are written.
 
-    `container` is a file format of that runtime; `platform` the instruction set that its
-    optimizer may specialise for. What is `on_request` is written only if its format is asked for.
-    `opset` is an older one than the hub's, 0 for the hub's own. `fuse` is whether operators that
-    only this runtime has may stand for several of ONNX. `guests` are other runtimes that may run
-    stages of this one, where they are faster: both have to be installed on the device.
+    `container` is a file format of that runtime; `platform` is the instruction set that its
+    optimizer may specialise for. With `on_request` files are written only if the user asks for this
+    format. `opset` is an older ONNX opset to write, 0 for the newest. `fuse` is whether several
+    ONNX operators may become one that only this runtime has. `batched` is whether the language
+    model decodes several utterances in one call where its recipe allows that. `delegates` are other
+    runtimes with the roles of stages that they may run if they are faster; both have to be
+    installed then.
     """
 
     container: str
@@ -38,21 +41,22 @@ class RuntimeOptions(Record, frozen=True):
     on_request: bool = False
     opset: int = 0
     fuse: bool = True
-    guests: dict[str, tuple[str, ...]] = {}
+    batched: bool = False
+    delegates: dict[str, tuple[Role, ...]] = {}
 
-    def guests_of(self, stage: str) -> list[str]:
-        """Other runtimes that may run a stage."""
-        return [guest for guest, stages in self.guests.items() if stage in stages]
+    def delegates_of(self, role: Role) -> list[str]:
+        """Other runtimes that may run a stage of a role."""
+        return [runtime for runtime, roles in self.delegates.items() if role in roles]
 
 
-class CoreClass(Record, frozen=True):
+class CoreClass(ProfilePart, frozen=True):
     """Cores of one kind: what they are called, and how many there are."""
 
     name: str
     count: int
 
 
-class Cores(Record, frozen=True):
+class Cores(ProfilePart, frozen=True):
     """The cores of a device, and which of them speech should use, on how many threads.
 
     `layout` is uniform, hybrid, big_little, or any if devices differ. No `threads` means as many
@@ -65,7 +69,7 @@ class Cores(Record, frozen=True):
     classes: tuple[CoreClass, ...] = ()
 
 
-class Memory(Record, frozen=True):
+class MemoryBudget(ProfilePart, frozen=True):
     """Memory of a device, and what speech may take of it: files of one runtime, and peak RSS.
 
     In MB of 10⁶ bytes. A build that is over a budget fails.
@@ -76,12 +80,12 @@ class Memory(Record, frozen=True):
     peak_mb: int
 
 
-class Packaging(Record, frozen=True):
+class Packaging(ProfilePart, frozen=True):
     """How an app store or an installer takes a bundle.
 
     `part_mb` is the largest file in MB of 10⁶ bytes; files with a suffix of `no_compress` have to
-    be stored as they are, or they cannot be mapped. `contract` is whether the bundle says for
-    programmers of other languages how its networks are driven.
+    be stored uncompressed, or they cannot be memory-mapped. `contract` is whether the bundle has
+    `host_loop.json`, which tells programs in other languages how to run its networks.
     """
 
     compression: Literal["stored", "any"]
@@ -90,7 +94,7 @@ class Packaging(Record, frozen=True):
     contract: bool = False
 
 
-class Energy(Record, frozen=True):
+class Energy(ProfilePart, frozen=True):
     """Energy meters to try, in order of preference, and what the figure should cover.
 
     `sensors` says what the board's hwmon sensors measure; `watts` are for an estimate on request.
@@ -102,41 +106,42 @@ class Energy(Record, frozen=True):
     watts: Watts | None = None
 
 
-class Span(Record, frozen=True):
-    """The least, the usual and the greatest length that an engine is built for."""
+class Span(ProfilePart, frozen=True):
+    """The smallest, the usual and the largest length that a TensorRT engine is built for."""
 
     least: int
     usual: int
     most: int
 
 
-class Gpu(Record, frozen=True):
+class Gpu(ProfilePart, frozen=True):
     """An NVIDIA GPU, and how ONNX Runtime uses it.
 
-    `architecture` is such as sm_87, "" for any. `providers` maps a stage to tensorrt, cuda or cpu;
-    `default` is every other one. `text` and `speech` are tokens of one utterance, its prompt
-    counted in. `releases` are those of JetPack, none for machines that are no Jetson.
+    `architecture` is a compute capability such as sm_87, "" for any. `providers` maps a role to
+    tensorrt, cuda or cpu; the key `default` is for all other roles. `text` and `speech` are
+    numbers of tokens of one utterance, those of its prompt included. `releases` are releases of
+    JetPack, empty for machines that are no Jetson.
     """
 
     architecture: str
     int8: bool
-    providers: dict[str, Literal["tensorrt", "cuda", "cpu"]]
+    providers: dict[Role, Literal["tensorrt", "cuda", "cpu"]]
     workspace_mb: int
     text: Span
     speech: Span
     releases: tuple[Release, ...] = ()
 
-    def provider(self, stage: str) -> str:
-        """The provider a stage is to run on."""
-        return self.providers.get(stage, self.providers["default"])
+    def provider(self, role: Role) -> str:
+        """The provider a stage of a role is to run on."""
+        return self.providers.get(role, self.providers["default"])
 
 
-class SolverPolicy(Record, frozen=True):
+class SolverPolicy(ProfilePart, frozen=True):
     """How the flow decoder's ODE is solved.
 
-    With `use` auto a solver is calibrated if any network is approximate; reference is the
-    checkpoint's own. `evaluations` is the budget of a calibrated one, `decibel` its largest error,
-    none for that of the original's solver.
+    With `use` auto a solver is calibrated if any network is approximate; with reference it is the
+    checkpoint's own. A calibrated solver may take at most `evaluations` of the estimator, and its
+    error in dB may be at most `decibel`, None for the error of the original's solver.
     """
 
     use: Literal["auto", "reference", "calibrated"] = "auto"
@@ -144,13 +149,13 @@ class SolverPolicy(Record, frozen=True):
     decibel: float | None = None
 
 
-class TargetProfile(Record, frozen=True):
-    """What a device runs: its runtimes in order of preference, and the precision of each stage.
+class TargetProfile(ProfilePart, frozen=True):
+    """What a device runs: its runtimes in order of preference, and the precision of each role.
 
     `os` names the system with its least version. `isa` are instruction sets beyond the
-    architecture's least, such as avx2 or neon. `precision` maps a stage to fp32, fp16, int8 or
-    int4; `default` is every other one. `gates` are limits of metrics by the precision of the
-    networks they are about, the standard ones if there are none. `enrolment` is whether bundles
+    architecture's baseline, such as avx2 or neon. `precision` maps a role to fp32, fp16, int8 or
+    int4; the key `default` is for all other roles. `gates` are limits of metrics by the precision
+    of the networks that they judge; empty means the standard ones. `enrolment` is whether bundles
     carry the networks that make voices of recordings, which a bundle with voices can do without.
     `goals` are what a benchmark of its bundles is measured against.
     """
@@ -158,11 +163,11 @@ class TargetProfile(Record, frozen=True):
     summary: str
     architecture: str
     runtimes: dict[str, RuntimeOptions]
-    precision: dict[str, Precision]
+    precision: dict[Role, Precision]
     os: dict[str, str] = {}
     isa: tuple[str, ...] = ()
     cores: Cores | None = None
-    memory: Memory | None = None
+    memory: MemoryBudget | None = None
     packaging: Packaging | None = None
     energy: Energy | None = None
     gpu: Gpu | None = None
@@ -173,7 +178,7 @@ class TargetProfile(Record, frozen=True):
 
     @property
     def device(self) -> Device:
-        """What the device itself has to know of this."""
+        """The part of the profile that goes into a bundle's manifest, for the device itself."""
         cores = self.cores or Cores("any", "all")
         energy = self.energy or Energy(())
         return Device(
@@ -189,18 +194,18 @@ class TargetProfile(Record, frozen=True):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Instruction sets, and what a GPU adds to them for the choice of recipes."""
+        """Instruction sets, with "cuda" and "cuda_int8" for a GPU, by which recipes are chosen."""
         if not self.gpu:
             return self.isa
         return (*self.isa, "cuda", *(["cuda_int8"] if self.gpu.int8 else []))
 
-    def stage_precision(self, stage: str) -> Precision:
-        """The precision this profile gives to a stage."""
-        return self.precision.get(stage, self.precision["default"])
+    def precision_of(self, role: Role) -> Precision:
+        """The precision this profile gives to stages of a role."""
+        return self.precision.get(role, self.precision["default"])
 
 
 def _files() -> dict[str, Traversable]:
-    folder = resources.files("edgepack") / "targets"
+    folder = resources.files("edgepack.profiles") / "targets"
     return {
         entry.name.removesuffix(".yaml"): entry
         for entry in sorted(folder.iterdir(), key=lambda e: e.name)
@@ -209,7 +214,7 @@ def _files() -> dict[str, Traversable]:
 
 
 def formats(runtimes: Iterable[str]) -> str:
-    """How some of a target's runtimes are asked for alone."""
+    """The options of `edgepack build` that choose these runtimes, for messages."""
     return " ".join(f"--format {runtime}" for runtime in runtimes)
 
 
@@ -230,7 +235,7 @@ def load(name: str) -> TargetProfile:
 def general(architecture: str, isa: Collection[str]) -> str | None:
     """The profile for any Linux machine of an architecture with these instruction sets, if any.
 
-    Of those that would do, the one that says least of its device has the shortest name.
+    Of several the one with the shortest name is taken, as it is the most general.
     """
     profiles = {name: load(name) for name in names()}
     fitting = [
@@ -263,7 +268,7 @@ def parse(name: str, text: str) -> TargetProfile:
 
 
 def _standard_gates() -> dict[Precision, Limits]:
-    text = (resources.files("edgepack") / "standard_gates.yaml").read_text("utf-8")
+    text = (resources.files("edgepack.profiles") / "standard_gates.yaml").read_text("utf-8")
     return msgspec.convert(yaml.safe_load(text), dict[Precision, Limits])
 
 
@@ -271,8 +276,8 @@ def _suggestion(message: str) -> str:
     """The known key or value that is closest to the one that was refused, in words."""
     unknown = re.search(r"(?:unknown field `|[Ii]nvalid enum value ')(\w+)", message)
     parts = (
-        TargetProfile, RuntimeOptions, Cores, CoreClass, Memory, Packaging, Energy, Sensor, Watts,
-        Gpu, Span, Release, SolverPolicy, Limit, Goals,
+        TargetProfile, RuntimeOptions, Cores, CoreClass, MemoryBudget, Packaging, Energy, Sensor,
+        Watts, Gpu, Span, Release, SolverPolicy, Limit, Goals,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     known += [
@@ -283,7 +288,7 @@ def _suggestion(message: str) -> str:
 
 
 def _words(hint: Any) -> list[str]:
-    """The words that a type of a field takes, inner types included."""
+    """The values that the type of a field allows (those of Literal), inner types included."""
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [word for inner in get_args(hint) for word in _words(inner)]

@@ -1,13 +1,13 @@
-"""What was asked for, compared with what a bundle has, before its networks are loaded."""
+"""Checks of a user's settings against a bundle, before its networks are loaded."""
 
-from edgepack import voices
-from edgepack.bundle import Bundle
-from edgepack.runtime import solver
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle
 from edgepack.runtime.speech import Settings, mode_of
+from edgepack.runtime.stages import solver
 
 
 def require(bundle: Bundle, runtime: str, settings: Settings) -> None:
-    """Raise UsageError for a voice, mode or solver that is not there or does not go together."""
+    """Raise UsageError for a voice, mode or solver that the bundle lacks, or that do not match."""
     name, chosen = voices.read(bundle, settings.voice)
     mode_of(name, chosen, settings)
     calibrated = runtime in bundle.manifest.solvers

@@ -1,28 +1,29 @@
 """Whether voices, tokenizer and self-test of a bundle fit its networks: widths, ids, names.
 
-What networks take and give is seen in the self-test: each engine is held to it when it opens a
-network (`runtime.loading.open_stage`), and all the rest of the bundle here.
+The shapes of inputs and outputs are those of the recorded self-test. Networks are checked against
+them when they are opened (`runtime.loading.open_stage`), all other parts of the bundle here.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgepack import arrays, voices
-from edgepack.arrays import Shape
-from edgepack.bundle import Bundle
-from edgepack.consistency import STAGES
+from edgepack.bundle import arrays, voices
+from edgepack.bundle.arrays import AnyShape
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.manifest import Manifest, State
+from edgepack.bundle.stages import Role
+from edgepack.bundle.voices import Voice
 from edgepack.errors import IntegrityError
-from edgepack.manifest import State
-from edgepack.voices import Voice
 
-Calls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
-Shapes = Mapping[str, Shape]
+RecordedCalls = Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
+Shapes = Mapping[str, AnyShape]
 
 
-def recorded(bundle: Bundle) -> Mapping[str, Calls]:
+def recorded(bundle: Bundle) -> Mapping[str, RecordedCalls]:
     """Feeds and outputs of each call of a bundle's self-test, by stage.
 
     Raises IntegrityError unless every stage has calls with its own inputs and outputs.
@@ -50,62 +51,56 @@ def recorded(bundle: Bundle) -> Mapping[str, Calls]:
 
 @dataclass(frozen=True)
 class Widths:
-    """What the networks of a bundle take: rows of tables, and the length of a speaker embedding."""
+    """Sizes that the networks take: rows of the tables, length of a speaker embedding."""
 
     text_rows: int
     speech_rows: int
     speaker: int
 
 
-def widths(bundle: Bundle, calls: Mapping[str, Calls]) -> Widths:
+def widths(bundle: Bundle, calls: Mapping[str, RecordedCalls]) -> Widths:
     """The widths of a bundle's networks; raises IntegrityError if they do not fit its manifest.
 
     A table has as many rows as its parameters say.
     """
-    manifest = bundle.manifest
-    mels, frame = manifest.flow.mels, manifest.vocoder.frame
-    wanted: dict[str, dict[str, tuple[str, Shape]]] = {
-        "text_embedding": {"ids": ("i", (1, None)), "embeddings": ("f", (1, None, None))},
-        "speech_embedding": {"ids": ("i", (1, None)), "embeddings": ("f", (1, None, None))},
-        "speech_lm": {"embeddings": ("f", (1, None, None)), "logits": ("f", (1, None))},
-        "flow_encoder": {
-            "tokens": ("i", (1, None)),
-            "speaker": ("f", (1, None)),
-            "mu": ("f", (1, mels, None)),
-            "spk": ("f", (1, mels)),
-        },
-        "flow_time": {"t": ("f", (None,)), "shift": ("f", (None, None))},
-        "flow_estimator": {"x": ("f", (1, mels, None)), "mu": ("f", (None, mels, None))},
-        "hift_source": {
-            "mel": ("f", (1, mels, None)),
-            "noise": ("f", (1, None, manifest.vocoder.partials)),
-        },
-        "hift": {"mel": ("f", (1, mels, None)), "source": ("f", (1, 1, None))},
-    }
-    where = bundle.path(manifest.self_test)
-    for stage, expected in wanted.items():
-        for feeds, outputs in calls[stage]:
-            if problem := arrays.mismatch({**feeds, **outputs}, expected):
-                raise IntegrityError(f"{where}: {stage}: {problem}")
-    for feeds, _ in calls["hift"]:
-        if feeds["source"].shape[2] != frame * feeds["mel"].shape[2]:
-            raise IntegrityError(f"{where}: hift: not {frame} samples a frame of mel")
-    tables = calls["text_embedding"][0][1], calls["speech_embedding"][0][1]
-    embedded = {of["embeddings"].shape[2] for of in (*tables, calls["speech_lm"][0][0])}
-    if len(embedded) != 1 or 0 in embedded:
-        raise IntegrityError(f"{where}: embeddings and language model differ in width")
-    (width,) = embedded
+    manifest, where = bundle.manifest, bundle.path(bundle.manifest.self_test)
+    by_role = {stage.use.role: calls[name] for name, stage in manifest.stages.items()}
+    for role, (_, signature) in manifest.host.networks().items():
+        expected = {**signature.inputs, **signature.outputs}
+        known = {name: shape for name, shape in expected.items() if shape is not None}
+        for feeds, outputs in by_role[role]:
+            if problem := arrays.mismatch({**feeds, **outputs}, known):
+                raise IntegrityError(f"{where}: {manifest.stage_of(role)}: {problem}")
+    for part, settings in manifest.host.parts().items():
+        if problem := settings.misfit(by_role):
+            raise IntegrityError(f"{where}: {part}: {problem}")
     found = Widths(
-        text_rows=manifest.stages["text_embedding"].parameters // width,
-        speech_rows=manifest.stages["speech_embedding"].parameters // width,
-        speaker=calls["flow_encoder"][0][0]["speaker"].shape[1],
+        text_rows=_rows(manifest, by_role, "text_table"),
+        speech_rows=_rows(manifest, by_role, "speech_table"),
+        speaker=_speaker(where, by_role),
     )
-    lm, logits = manifest.language_model, calls["speech_lm"][0][1]["logits"].shape[1]
-    if max(lm.start, lm.task) >= found.speech_rows:
-        raise IntegrityError(f"{bundle.folder}: start and task are no rows of speech_embedding")
-    if max(lm.end, lm.fill, lm.masked_before_min) >= logits:
-        raise IntegrityError(f"{bundle.folder}: end and fill are no ids of speech_lm")
+    logits = by_role["language_model"][0][1]["logits"].shape[1]
+    if problem := manifest.host.language_model.beyond(found.speech_rows, logits):
+        raise IntegrityError(f"{bundle.folder}: {problem}")
     return found
+
+
+def _rows(manifest: Manifest, calls: Mapping[Role, RecordedCalls], table: Role) -> int:
+    """Rows of a table of embeddings, of which the self-test shows the width."""
+    width = calls[table][0][1]["embeddings"].shape[2]
+    return manifest.stages[manifest.stage_of(table)].parameters // max(width, 1)
+
+
+def _speaker(where: Path, calls: Mapping[Role, RecordedCalls]) -> int:
+    """The length of the speaker embedding that networks are given, 0 if none is.
+
+    Raises IntegrityError if they are given several.
+    """
+    given = (feeds["speaker"] for of in calls.values() for feeds, _ in of if "speaker" in feeds)
+    lengths = {speaker.shape[1] for speaker in given}
+    if len(lengths) > 1:
+        raise IntegrityError(f"{where}: speaker embeddings of {sorted(lengths)} values")
+    return next(iter(lengths), 0)
 
 
 def require_fit(bundle: Bundle, tokenizer: Any) -> dict[str, Voice]:
@@ -114,16 +109,17 @@ def require_fit(bundle: Bundle, tokenizer: Any) -> dict[str, Voice]:
     Raises IntegrityError if one, or the tokenizer, does not fit its networks.
     """
     found = widths(bundle, recorded(bundle))
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    largest = max(vocabulary.values(), default=-1)
     if largest >= found.text_rows:
         raise IntegrityError(
             f"{bundle.path(bundle.manifest.tokenizer)}: has ids up to {largest}, the text "
             f"embedding only {found.text_rows} rows; build the bundle again"
         )
-    if tokenizer.token_to_id(bundle.manifest.end_of_prompt) is None:
+    if lacking := bundle.manifest.host.text.unknown(vocabulary):
         raise IntegrityError(
             f"{bundle.path(bundle.manifest.tokenizer)}: does not know the end-of-prompt token "
-            f"{bundle.manifest.end_of_prompt!r}; build the bundle again"
+            f"{lacking!r}; build the bundle again"
         )
     known = {name: voices.read(bundle, name)[1] for name in bundle.manifest.voices}
     for name, voice in known.items():
@@ -146,17 +142,16 @@ def require_voice(bundle: Bundle, voice: Voice, found: Widths, what: str) -> Non
         raise IntegrityError(f"{bundle.folder}: {what} does not fit its networks: {problem}")
 
 
-def require_shapes(stage: str, network: Shapes, calls: Calls, where: object) -> None:
+def require_shapes(name: str, network: Shapes, calls: RecordedCalls, where: object) -> None:
     """Raise IntegrityError if an engine's network has other inputs than those of the self-test."""
-    inputs = STAGES[stage][0] if stage in STAGES else calls[0][0].keys()
     for feeds, _ in calls:
-        for name in inputs:
-            if name not in network:
-                raise IntegrityError(f"{where}: {stage} has no input {name}")
-            if not arrays.fits(feeds[name].shape, network[name]):
+        for given in feeds:
+            if given not in network:
+                raise IntegrityError(f"{where}: {name} has no input {given}")
+            if not arrays.fits(feeds[given].shape, network[given]):
                 raise IntegrityError(
-                    f"{where}: {stage} takes {name} of {list(network[name])}, the self-test has "
-                    f"{list(feeds[name].shape)}"
+                    f"{where}: {name} takes {given} of {list(network[given])}, the self-test has "
+                    f"{list(feeds[given].shape)}"
                 )
 
 
@@ -167,9 +162,11 @@ def require_caches(stage: str, network: Shapes, states: Sequence[State], where: 
     """
     for state in states:
         lengths = network.get(state.input)
-        # A length of 0 is before the first call; the axis that grows has no length of its own.
-        if lengths is not None and not arrays.fits(
-            tuple(n for n in state.shape if n), tuple(n for n in lengths if n is not None)
+        # A length of 0 is before the first call: the axis that grows has none of its own, and
+        # neither has that of rows, of which a manifest's caches are one.
+        if lengths is not None and not (
+            arrays.fits(state.shape, lengths)
+            and all(own <= 1 for own, n in zip(state.shape, lengths, strict=True) if n is None)
         ):
             raise IntegrityError(
                 f"{where}: {stage} takes {state.input} of {list(lengths)}, the manifest says "

@@ -1,4 +1,4 @@
-"""What must hold of synthesized speech before anyone hears it."""
+"""Checks of synthesized speech before anyone hears it."""
 
 import numpy as np
 
@@ -6,14 +6,17 @@ _SILENCE = 10 ** (-60 / 20)
 # Nobody says two text tokens, bytes even, in one of 25 speech tokens a second. Of few it proves
 # nothing: a token can be a mark.
 _LEAST_RATIO, _ENOUGH_TEXT = 0.5, 20
-_OF_SEEN = 0.5  # of the fewest speech tokens a text token in the exam: other text is said faster
+_OF_SEEN = (
+    0.5  # of the fewest speech tokens a text token in the evaluation: other text is said faster
+)
 NOT_FINITE = "the vocoder gave NaN or infinite samples; the weights or the host are bad"
 
 
 def least(text_tokens: int, min_ratio: float, seen: float | None = None) -> int:
     """How many speech tokens a text has at least, if it is spoken whole.
 
-    `min_ratio` is the model's own, `seen` the fewest a text token that it had in its exam.
+    `min_ratio` is the model's least number of speech tokens a text token, `seen` the least that was
+    observed in its evaluation.
     """
     own = int(text_tokens * min_ratio)
     if seen is None or text_tokens < _ENOUGH_TEXT:

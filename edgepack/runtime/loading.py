@@ -1,49 +1,49 @@
 """From a bundle on disk to loaded networks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from edgepack import arrays, discovery
-from edgepack.bundle import Bundle, open_bundle
+from edgepack import discovery
+from edgepack.bundle import arrays
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.host import strategy
+from edgepack.bundle.manifest import Solver
+from edgepack.bundle.stages import Role, Use
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.manifest import Solver
-from edgepack.runtime import installed
-from edgepack.runtime import solver as solvers
-from edgepack.runtime.coverage import Coverage, from_text
-from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
-from edgepack.runtime.decode import SpeechDecoder
-from edgepack.runtime.enrol import Enroller, Model
+from edgepack.machine.cpu.plan import CpuPlan, Wish, current
+from edgepack.machine.memory import require_room
+from edgepack.runtime import batching
+from edgepack.runtime.audio.enrol import Enroller, EnrolmentModel
+from edgepack.runtime.batching import ALONE, Batching
+from edgepack.runtime.engines import installed
+from edgepack.runtime.engines.residency import Residency, group
+from edgepack.runtime.engines.session import Options, Session, engine
+from edgepack.runtime.engines.watch import Watched, Watcher
 from edgepack.runtime.fit import recorded, require_caches, require_fit, require_shapes
-from edgepack.runtime.flow import FlowDecoder
-from edgepack.runtime.gpu.guard import Guarded
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted, place
-from edgepack.runtime.memory import require_room
-from edgepack.runtime.normalization import Normalization, Reader, normalizers
+from edgepack.runtime.gpu.reruns import Guarded
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.opened_voices import OpenedVoices
-from edgepack.runtime.prompts import Prompts
-from edgepack.runtime.residency import Residency
-from edgepack.runtime.session import Options, Session, engine
-from edgepack.runtime.solver import AUTO, CALIBRATED, REFERENCE, euler
-from edgepack.runtime.stream import ChunkedSynthesis
-from edgepack.runtime.text import Frontend
-from edgepack.runtime.vocoder import WINDOW, Vocoder
-from edgepack.runtime.watch import Watched, Watcher
+from edgepack.runtime.stages import solver as solvers
+from edgepack.runtime.stages.chunks import ChunkedSynthesis
+from edgepack.runtime.stages.decode import SpeechDecoder
+from edgepack.runtime.stages.flow import FlowDecoder
+from edgepack.runtime.stages.prompts import Prompts
+from edgepack.runtime.stages.solver import AUTO, CALIBRATED, REFERENCE, euler
+from edgepack.runtime.stages.vocoder import Vocoder
+from edgepack.runtime.text.coverage import Coverage, from_text
+from edgepack.runtime.text.front_end import Frontend, read_tokenizer
+from edgepack.runtime.text.normalization import Normalization, Reader, normalizers
 
-# Decoding reads each weight once a token: repacking gigabytes would only delay the first one.
+# Repacking gigabytes that each call reads once would only delay the first one.
 # Integer weights are repacked, which is what makes their kernels fast.
-_MAPPED = frozenset({"speech_lm", "text_embedding", "speech_embedding"})
 _MAPPED_PRECISIONS = frozenset({"fp32", "fp16"})
-# Called once an utterance: what they compute with need not be resident all at once.
-_TRANSIENT = frozenset({"flow_encoder", "hift_source", "hift"})
-# Called with equal shapes several times in a row.
-_REPEATED = frozenset({"flow_estimator"})
-# Called a few times an utterance: giving memory back costs a small network more than a large one.
-_TRANSIENT_IF_LARGE, _LARGE_BYTES = frozenset({"flow_estimator"}), 32 << 20
+_LARGE_BYTES = 32 << 20  # files of a network whose memory is worth giving back after each call
 
 _ONNX_ENGINE = "ort"
 TWIN = ".fp32.onnx"  # the file of a network that computes in fp32 with the same weights
@@ -54,7 +54,7 @@ MEMORY = ("all", "low")
 class Host:
     """Where networks run: an engine by name, its compute threads, and the plan they come from.
 
-    Without a placement they run on the CPU.
+    Without a placement they run on the CPU. With `repacked` no weights stay as they lie in files.
     """
 
     runtime: str
@@ -62,6 +62,7 @@ class Host:
     plan: CpuPlan | None = field(default=None, compare=False)
     profile: bool = False
     placement: Placement | None = field(default=None, compare=False)
+    repacked: bool = field(default=False, compare=False)
 
     @property
     def overlaps(self) -> bool:
@@ -69,18 +70,22 @@ class Host:
         return self.plan.overlap if self.plan else self.threads > 1
 
     def options(
-        self, stage: str, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
+        self, stage: str, use: Use, precision: str = "fp32", size: int = 0, taps: Sequence[str] = ()
     ) -> Options:
         """How this host loads a stage with weights of a precision, `size` bytes in all."""
-        mapped = stage in _MAPPED and precision in _MAPPED_PRECISIONS
-        large = stage in _TRANSIENT_IF_LARGE and size > _LARGE_BYTES
-        transient = large or stage in _TRANSIENT
-        options = Options(self.threads, mapped, transient, taps, profile=self.profile)
+        mapped = use.mapped and precision in _MAPPED_PRECISIONS and not self.repacked
+        large = use.memory == "released_if_large" and size > _LARGE_BYTES
+        options = Options(self.threads, mapped, large or use.memory == "released", taps)
+        options = replace(options, profile=self.profile)
         if self.placement and (on := self.placement.accelerator(stage)):
-            return replace(options, accelerator=replace(on, repeated=stage in _REPEATED))
-        if not self.plan or not self.plan.pinned:
-            return replace(options, spin=bool(self.plan and self.plan.spin))
+            return replace(options, accelerator=replace(on, repeated=use.called == "step"))
+        return self.on_cpus(options)
+
+    def on_cpus(self, options: Options) -> Options:
+        """Options with the CPUs of the plan."""
         plan = self.plan
+        if plan is None or not plan.pinned:
+            return replace(options, spin=bool(plan and plan.spin))
         return replace(options, cpus=plan.cpus, kind=plan.kind, spin=plan.spin)
 
 
@@ -89,7 +94,8 @@ class Loaded:
     """A bundle whose networks are in memory, as the parts of the synthesis that use them.
 
     With `low_memory` they are loaded when they are called, and released. `prompts` keeps what the
-    language model knows of prompts, where it can go on from it.
+    language model knows of prompts, where it can go on from it. `batching` is which utterances are
+    decoded together.
     """
 
     bundle: Bundle
@@ -101,6 +107,7 @@ class Loaded:
     voices: OpenedVoices
     low_memory: bool = False
     prompts: Prompts | None = None
+    batching: Batching = ALONE
 
     def solver_name(self, solver: Solver) -> str:
         """CALIBRATED for the bundle's own table, REFERENCE for any other."""
@@ -123,32 +130,32 @@ class Loaded:
     @property
     def stream(self) -> ChunkedSynthesis:
         """Flow decoder and vocoder on a growing token sequence."""
-        return ChunkedSynthesis(self.bundle.manifest.stream, self.flow, self.vocoder)
+        settings = self.bundle.manifest.host.schedule
+        made: ChunkedSynthesis = strategy("schedule", settings)(settings, self.flow, self.vocoder)
+        return made
 
 
-# Where each network of a loaded bundle is: the part, and its field there.
-_PLACES: dict[str, tuple[str, str]] = {
-    "speech_lm": ("decoder", "decoder"),
-    "text_embedding": ("decoder", "text_embedding"),
-    "speech_embedding": ("decoder", "speech_embedding"),
-    "flow_encoder": ("flow", "encoder"),
-    "flow_time": ("flow", "time"),
-    "flow_estimator": ("flow", "estimator"),
-    "hift_source": ("vocoder", "excitation"),
-    "hift": ("vocoder", "generator"),
-}
+# Where a loaded bundle has what runs a part of the host's loops. Its sessions are called as roles.
+_FIELDS = {"language_model": "decoder", "flow": "flow", "vocoder": "vocoder"}
+
+
+def _place(loaded: Loaded, stage: str) -> tuple[str, Role]:
+    """The field whose part calls a network, and the network's role, which is its name there."""
+    manifest = loaded.bundle.manifest
+    role = manifest.stages[stage].use.role
+    return _FIELDS[manifest.host.networks()[role][0]], role
 
 
 def session_of(loaded: Loaded, stage: str) -> Session:
     """The session of a network."""
-    part, name = _PLACES[stage]
-    return cast(Session, getattr(getattr(loaded, part), name))
+    part, role = _place(loaded, stage)
+    return cast(Session, getattr(getattr(loaded, part), role))
 
 
 def with_session(loaded: Loaded, stage: str, session: Session) -> Loaded:
     """The same bundle with another session for one of its networks."""
-    part, name = _PLACES[stage]
-    changed = replace(getattr(loaded, part), **{name: session})
+    part, role = _place(loaded, stage)
+    changed = replace(getattr(loaded, part), **{role: session})
     return replace(loaded, **{part: changed})
 
 
@@ -157,7 +164,7 @@ def forked(loaded: Loaded, swap: Mapping[int, Watcher]) -> Loaded:
 
     `swap` has another watcher in place of some, by their `id`.
     """
-    for stage in _PLACES:
+    for stage in loaded.bundle.manifest.stages:
         session = session_of(loaded, stage).fork()
         if isinstance(session, Watched):
             watchers = [swap.get(id(watcher), watcher) for watcher in session.watchers]
@@ -177,12 +184,8 @@ def choose(
 
     Without a plan, on those this process may use, with `threads` threads or one a core.
     """
-    runtimes = bundle.runtimes()
-    if runtime and runtime not in runtimes:
-        raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
     plan = plan or current(Wish(threads=threads))
-    chosen = runtime or installed.usable(bundle)[0]
-    installed.require(bundle, chosen)
+    chosen = installed.chosen(bundle, runtime)
     return Host(chosen, plan.threads, plan, placement=place(bundle, chosen, wanted))
 
 
@@ -194,7 +197,7 @@ def open_stage(bundle: Bundle, name: str, host: Host, taps: Sequence[str] = ()) 
     stage = bundle.manifest.stages[name]
     variant = stage.variants[host.runtime]
     size = sum(bundle.manifest.files[file].bytes for file in variant.files)
-    options = host.options(name, variant.precision, size, taps)
+    options = host.options(name, stage.use, variant.precision, size, taps)
     runner = engine(variant.engine or host.runtime)
 
     def opened(file: str, options: Options) -> Session:
@@ -225,71 +228,90 @@ def load(
     folder: Path,
     runtime: str | None = None,
     threads: int | None = None,
-    watchers: Sequence[Watcher] = (),
-    *,
-    plan: CpuPlan | None = None,
-    memory: str = "all",
-    profile: bool = False,
-    wanted: Wanted = AS_PROMISED,
-    on_stage: Callable[[str], None] = lambda stage: None,
+    options: LoadOptions = LoadOptions(),
 ) -> Loaded:
-    """Check and load a bundle; `watchers` see every call of a network.
+    """Check and load a bundle for one of its runtimes, or the first that is installed.
 
-    `on_stage` is told of each network that is in memory. With `profile` engines time operators.
-    With `memory` "low" networks are only checked now, and loaded when they are called, checked
-    again: one group of `residency` at a time. Voices and tokenizer have to fit the networks.
-    What is read later is found wherever this process, or a link to the bundle, has gone by then.
+    With `options.memory` "low" networks are only checked now. They are loaded, and checked again,
+    when they are called, one group of `residency` at a time. Voices and tokenizer have to fit the
+    networks. The bundle's path is made absolute, so that this process, or a link to the bundle, may
+    move afterwards.
     """
     bundle = open_bundle(folder)
     bundle = replace(bundle, folder=folder.resolve())
-    host = replace(choose(bundle, runtime, threads, plan, wanted), profile=profile)
+    host = choose(bundle, runtime, threads, options.plan, options.wanted)
+    host = replace(host, profile=options.profile, repacked=options.repacked or bool(options.batch))
     manifest = bundle.manifest
-    if memory not in MEMORY:
-        raise UsageError(discovery.unknown("memory", memory, MEMORY))
+    if options.memory not in MEMORY:
+        raise UsageError(discovery.unknown("memory", options.memory, MEMORY))
+    batching.require(options.batch)
+    low_memory, watchers = options.memory == "low", list(options.watchers)
     residency = Residency()
     frontend = open_frontend(bundle)
     voices = OpenedVoices(bundle, require_fit(bundle, frontend.tokenizer))
 
     def session(name: str) -> Session:
-        if memory == "low":
-            bundle.check(manifest.stages[name].variants[host.runtime].files)
+        stage = manifest.stages[name]
+        if low_memory:
+            bundle.check(stage.variants[host.runtime].files)
             again = partial(open_stage, bundle, name, host)
-            loaded: Session = residency.session(name, again)
+            loaded: Session = residency.session(group(name, stage.use), again)
         else:
             loaded = open_stage(bundle, name, host)
-            on_stage(name)
-        return Watched(name, loaded, list(watchers)) if watchers else loaded
+            options.on_stage(name)
+        return Watched(name, loaded, watchers) if watchers else loaded
+
+    def size(name: str) -> int:
+        return sum(
+            manifest.files[f].bytes for f in manifest.stages[name].variants[host.runtime].files
+        )
+
+    # The largest network first: loading one needs more memory than having it.
+    names = sorted(manifest.stages, key=size, reverse=True)
+    sessions = {manifest.stages[name].use.role: session(name) for name in names}
+
+    def part(name: str) -> Any:
+        settings = manifest.host.parts()[name]
+        own = {role: sessions[role] for role in settings.networks(manifest.host)}
+        return strategy(name, settings)(settings, **own)
 
     accelerated = bool(host.placement and host.placement.accelerated)
+    lacking = "with low memory utterances are decoded one by one" if low_memory else ""
     calibrated = manifest.solvers.get(host.runtime)
     peak = manifest.device.peak_bytes
-    # The largest network first: loading one needs more memory than having it.
-    lm = session("speech_lm")
-    return Loaded(
+    loaded = Loaded(
         bundle,
         host,
         frontend,
-        SpeechDecoder(
-            manifest.language_model, session("text_embedding"), session("speech_embedding"), lm
+        part("language_model"),
+        replace(
+            part("flow"),
+            table=calibrated.solver if calibrated else None,
+            memory=peak if isinstance(peak, int) else None,
         ),
-        FlowDecoder(
-            manifest.flow,
-            session("flow_encoder"),
-            session("flow_time"),
-            session("flow_estimator"),
-            calibrated.solver if calibrated else None,
-            peak if isinstance(peak, int) else None,
-        ),
-        Vocoder(
-            manifest.vocoder,
-            session("hift_source"),
-            session("hift"),
-            # A GPU has the memory, and prepares its convolutions for every length.
-            manifest.flow.noise_frames if accelerated else WINDOW,
-        ),
+        part("vocoder"),
         voices,
-        low_memory=memory == "low",
-        prompts=None if accelerated or memory == "low" else Prompts(bundle, host.runtime),
+        low_memory=low_memory,
+        prompts=None if accelerated or low_memory else Prompts(bundle, host.runtime),
+        batching=batching.chosen(
+            options.batch, lacking or _one_by_one(bundle, host, sessions["language_model"])
+        ),
+    )
+    if accelerated:  # it has the memory, and prepares its convolutions for every length
+        whole = replace(loaded.vocoder, window=manifest.host.flow.noise_frames)
+        return replace(loaded, vocoder=whole)
+    return loaded
+
+
+def _one_by_one(bundle: Bundle, host: Host, language_model: Session) -> str:
+    """Why utterances are decoded one by one, in words; or ""."""
+    if language_model.rows() is not None:
+        return ""
+    stage = bundle.manifest.stage_of("language_model")
+    recipe = bundle.manifest.stages[stage].variants[host.runtime].recipe
+    return (
+        f"{bundle.folder}: {stage} in {host.runtime} (recipe {recipe}) decodes one by one; "
+        "bundles for ONNX Runtime on Intel CPUs decode several at once, except with dynamic-u8"
     )
 
 
@@ -308,12 +330,10 @@ def open_frontend(bundle: Bundle) -> Frontend:
         )
         for code, n in manifest.normalizers.items()
     }
-    return Frontend.read(
-        bundle.read(manifest.tokenizer),
-        bundle.path(manifest.tokenizer),
-        manifest.end_of_prompt,
-        Normalization(readers),
-    )
+    settings = manifest.host.text
+    tokenizer = read_tokenizer(bundle.read(manifest.tokenizer), bundle.path(manifest.tokenizer))
+    made: Frontend = strategy("text", settings)(tokenizer, settings, Normalization(readers))
+    return made
 
 
 def kept_rows(bundle: Bundle) -> list[int]:
@@ -353,22 +373,22 @@ def open_enroller(bundle: Bundle, host: Host) -> Enroller:
             f"{bundle.folder}: has no enrolment networks; build it from a checkpoint that has them"
         )
 
-    on_cpu = replace(host, placement=None)  # once a voice: no GPU is promised for it
+    # Called once a voice: no GPU is promised for them.
+    options = host.on_cpus(Options(host.threads, profile=host.profile))
     runner = engine(host.runtime)
     runner = runner if runner.reads_onnx else engine(_ONNX_ENGINE)
 
-    def model(name: str) -> Model:
+    def model(name: str) -> EnrolmentModel:
         carried = models[name]
         bundle.check([carried.file])
         bundle.check_folder(carried.file)
         path = bundle.path(carried.file)
-        return Model(carried, runner.open(path, (), on_cpu.options(name)))
+        return EnrolmentModel(carried, runner.open(path, (), options))
 
     manifest = bundle.manifest
     return Enroller(
         manifest.sample_rate,
-        manifest.flow.ratio,
-        manifest.prompt_mel,
+        manifest.host,
         model("speech_tokenizer"),
         model("speaker_encoder"),
     )

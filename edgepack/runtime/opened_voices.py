@@ -1,12 +1,12 @@
-"""The voices of a loaded bundle, in memory: others may change those on the disk meanwhile."""
+"""The voices of a loaded bundle, kept in memory while other processes may change the files."""
 
 from collections.abc import Mapping
 
-from edgepack import voices
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.voices import Voice
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.runtime.fit import recorded, require_voice, widths
-from edgepack.voices import Voice
 
 _TRIES = 3
 
@@ -14,7 +14,7 @@ _TRIES = 3
 class OpenedVoices:
     """The voices of a bundle as they were when it was opened, and those added to it since.
 
-    One that is replaced or removed on the disk speaks on as it was, until `reload`.
+    A voice that is replaced or removed on the disk stays as it was until `reload`.
     """
 
     def __init__(self, bundle: Bundle, known: Mapping[str, Voice]) -> None:
@@ -32,7 +32,7 @@ class OpenedVoices:
         return wanted, self._known[wanted]
 
     def reload(self) -> None:
-        """Take all voices, and the default, as they are on the disk now.
+        """Read all voices and the default from the disk again.
 
         Raises UsageError if the bundle there has other networks by now.
         """
@@ -46,6 +46,10 @@ class OpenedVoices:
                 continue
             self._known, self._default = known, voices.default(latest.manifest)
             return
+
+    def forget(self, name: str) -> None:
+        """Read a voice from the disk again when it is asked for next, as it may have gone there."""
+        self._known.pop(name, None)
 
     def _added(self, name: str | None) -> tuple[str, Voice]:
         for _ in range(_TRIES - 1):
@@ -62,7 +66,7 @@ class OpenedVoices:
         return latest
 
     def _read(self, latest: Bundle, name: str | None) -> tuple[str, Voice]:
-        """A voice that the networks which are loaded can be given."""
+        """Read a voice and check that it fits the loaded networks."""
         found, voice = voices.read(latest, name)
         fitting = widths(latest, recorded(latest))
         require_voice(latest, voice, fitting, f"voice {found!r}")

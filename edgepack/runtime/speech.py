@@ -1,4 +1,4 @@
-"""What can be asked of a synthesis, and what comes of it."""
+"""Settings of a synthesis, and its results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from edgepack import discovery
+from edgepack.bundle.voices import Voice
 from edgepack.errors import UsageError
-from edgepack.voices import Voice
 
 MODES = ("auto", "sft", "zero-shot", "cross-lingual", "instruct")
 
@@ -17,14 +17,14 @@ MODES = ("auto", "sft", "zero-shot", "cross-lingual", "instruct")
 class Settings:
     """How to speak.
 
-    `mode` is one of MODES: auto is instruct where there is an instruction, else zero-shot for a
-    voice with a prompt and sft for one without. `solver` is one of `runtime.solver.NAMES`: auto is
-    the calibrated one where the bundle has it. `steps` are the reference solver's, None for the
-    checkpoint's own number. `speed` above 1 is faster. `strict` makes a fault of the audio an
-    error, otherwise it is only reported. `strict_language` refuses text that is not in the bundle's
-    languages. `overlap` is whether sentences are decoded ahead, None for what the plan of the CPUs
-    says. `lexicon` has the readings of words, as `runtime.lexicon`
-    applies them. The same `seed` gives the same audio.
+    `voice` is a name, None for the bundle's default voice. `mode` is one of MODES: auto is instruct
+    where there is an instruction, else zero-shot for a voice with a prompt and sft for one without.
+    `solver` is one of `runtime.stages.solver.NAMES`: auto is the calibrated one where the bundle
+    has it. `steps` are the reference solver's, None for the checkpoint's own number. `speed` above
+    1 is faster. With `strict` a fault of the audio is an error, otherwise it is only reported.
+    `strict_language` refuses text that is not in the bundle's languages. `overlap` is whether
+    sentences are decoded ahead, None for what the plan of the CPUs says. `lexicon` has the readings
+    of words, as `runtime.text.lexicon` applies them. The same `seed` gives the same audio.
     """
 
     voice: str | None = None
@@ -44,7 +44,8 @@ class Settings:
 class Decoded:
     """Speech tokens of one piece of text; `ended` unless they hit the length limit.
 
-    There should be `least` of them at least.
+    `least` is the number of tokens that the text should have at least. `rows` is how many pieces
+    were decoded in one call with it at most, itself included.
     """
 
     text: str
@@ -52,6 +53,7 @@ class Decoded:
     speech_tokens: list[int]
     ended: bool
     least: int = 0
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Utterance:
 class Speech:
     """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
 
-    `foreign` is the share of characters that are not in the bundle's languages, `unread` are words
-    that the language's grammar refused, which are spoken as they are written.
+    `foreign` is the share of characters that are not in the bundle's languages. `unread` are words
+    that the language's grammar could not read; they were spoken as they are written.
     """
 
     sample_rate: int
@@ -92,14 +94,14 @@ class Speech:
 
     @property
     def audio_seconds(self) -> float:
-        """Length of the audio."""
+        """Length of the audio in seconds."""
         return len(self.audio) / self.sample_rate
 
     @property
     def real_time_factor(self) -> float:
         """Synthesis seconds a second of audio; below 1 is faster than real time.
 
-        No audio counts as one sample: the factor stays a number, and a bad one.
+        No audio counts as one sample, so that the factor is finite, and very large.
         """
         return self.seconds / max(self.audio_seconds, 1 / self.sample_rate)
 
@@ -107,6 +109,11 @@ class Speech:
     def first_audio_seconds(self) -> float:
         """From the request to the first audio handed out."""
         return self.utterances[0].ready
+
+    @property
+    def rows(self) -> int:
+        """How many utterances were decoded in one call at most, of this text and of others."""
+        return max((u.decoded.rows for u in self.utterances), default=1)
 
     @property
     def faults(self) -> list[str]:

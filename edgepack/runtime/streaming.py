@@ -1,4 +1,4 @@
-"""Speech that is handed out while it is made: tokens in one thread, sound in another."""
+"""Speech in chunks while it is made: one thread decodes tokens, another makes the sound."""
 
 import queue
 import threading
@@ -12,10 +12,11 @@ from typing import cast
 import numpy as np
 
 from edgepack.errors import GateError
-from edgepack.runtime import guards
-from edgepack.runtime.flow import Condition
+from edgepack.runtime import cancellation, guards
+from edgepack.runtime.cancellation import Cancellation
 from edgepack.runtime.loading import Loaded
 from edgepack.runtime.speech import Decoded, Settings, Speech, Utterance
+from edgepack.runtime.stages.flow import Condition
 
 _WAIT_SECONDS = 0.1
 _FEW_TOKENS = 4
@@ -25,9 +26,9 @@ _FEW_TOKENS = 4
 class Sentence:
     """A piece of text whose tokens are being decoded.
 
-    `tokens` decodes them one by one; it fills in the text, its ids, how many there should be at
-    least, and whether the model ended them itself. It says in `waiting` that it waits for text, and
-    ends with ClosedError if `closed`.
+    `tokens` decodes them one by one and fills in the other fields: the text, its ids, the least
+    number of tokens, whether the model ended by itself, and with how many rows. While it waits for
+    text `waiting` is set; if `closed` it ends with ClosedError.
     """
 
     tokens: Callable[["Sentence"], Generator[int, None, None]]
@@ -35,8 +36,13 @@ class Sentence:
     text_ids: list[int] = field(default_factory=list)
     ended: bool = True
     least: int = 0
+    rows: int = 1
     waiting: bool = False
     closed: bool = False
+
+    def decoded(self, tokens: list[int]) -> Decoded:
+        """What was decoded, with the tokens that are made to sound."""
+        return Decoded(self.text, self.text_ids, tokens, self.ended, self.least, self.rows)
 
     def arriving(self, pieces: Iterable[str]) -> Iterator[str]:
         """The pieces of its text, for as long as somebody wants them."""
@@ -45,6 +51,7 @@ class Sentence:
             self.waiting = True
             piece = next(waited, None)
             self.waiting = False
+            cancellation.check()
             if self.closed:
                 raise ClosedError
             if piece is None:
@@ -53,19 +60,22 @@ class Sentence:
 
 
 class ClosedError(Exception):
-    """Nobody wants the rest of a stream."""
+    """The stream was closed before its end."""
 
 
 class Decoding:
-    """Decodes sentences in a thread of its own, ahead of whoever takes their tokens.
+    """Decodes sentences in a thread of its own, ahead of the consumer of tokens.
 
-    Between `hold_back` and `hurry` it is ahead by a few tokens only, and does not take the CPU from
-    what has to be made of those that were taken. Tokens have to be taken all the while: a decoder
-    that is held back may have its network to itself (`turn`), and others wait for that.
+    Between `hold_back` and `hurry` it is only a few tokens ahead, so that it does not take the CPU
+    from making sound of the tokens before. The consumer must go on taking tokens: a decoder that
+    is held back may hold its network's lock (`turn`), for which others wait.
+
+    `token` ends it, and so does what ends the thread that began it.
     """
 
     def __init__(self, sentences: Iterable[Sentence]) -> None:
         self._sentences = sentences
+        self.token = Cancellation(cancellation.current())
         self._limited = False
         self._moved = threading.Condition()
         self._out: queue.SimpleQueue[Sentence | int | BaseException | None] = queue.SimpleQueue()
@@ -75,6 +85,10 @@ class Decoding:
         self._thread.start()
 
     def _work(self) -> None:
+        with cancellation.working(self.token), self.token.interrupting(self.stop):
+            self._decode()
+
+    def _decode(self) -> None:
         try:
             for sentence in self._sentences:
                 self._current = sentence
@@ -101,29 +115,33 @@ class Decoding:
             )
 
     def hold_back(self) -> None:
-        """Stay a few tokens ahead from now on."""
+        """Decode only a few tokens ahead from now on."""
         with self._moved:
             self._limited = True
 
     def hurry(self) -> None:
-        """Go ahead without a limit from now on."""
+        """Decode ahead without a limit from now on."""
         with self._moved:
             self._limited = False
             self._moved.notify()
 
     def sentences(self) -> Iterator[Sentence]:
-        """Sentences as they are begun; take all tokens of one before the next."""
+        """Sentences as their decoding begins; take all tokens of one before the next sentence."""
         while (item := self._take()) is not None:
             yield cast(Sentence, item)
 
     def tokens(self) -> Iterator[int]:
-        """Tokens of the sentence taken last; ClosedError if they are not decoded any more."""
+        """Tokens of the last sentence.
+
+        Raises ClosedError if decoding was stopped, CancelledError if the request was cancelled.
+        """
         while (item := self._take()) is not None:
             yield cast(int, item)
 
     def _take(self) -> Sentence | int | None:
         # A wait without a limit could not be interrupted by Ctrl-C on every system.
         while not self._stop.is_set():
+            cancellation.check()
             try:
                 item = self._out.get(timeout=_WAIT_SECONDS)
             except queue.Empty:
@@ -134,31 +152,35 @@ class Decoding:
             if isinstance(item, BaseException):
                 raise item
             return item
+        cancellation.check()
         raise ClosedError
 
     def stop(self) -> None:
-        """Have decoding end after the step that is under way, without waiting for it."""
+        """Let decoding end after the current step, without waiting for that."""
         self._stop.set()
         self.hurry()
         if self._current:
             self._current.closed = True
 
     def close(self) -> None:
-        """Stop decoding and wait for the step that is under way, but not for text."""
+        """Stop decoding and wait for the end of the current step, but not for more text."""
         self.stop()
         while self._thread.is_alive() and not (self._current and self._current.waiting):
             self._thread.join(_WAIT_SECONDS)
 
 
 class SpeechStream:
-    """Audio float32 [n] in chunks, in order; `close` stops it, as leaving a `with` block does.
+    """Chunks of audio, float32 [n], in order. `close` stops it, and so does leaving `with`.
 
-    With `settings.strict` audio that is not finite raises GateError instead of being handed out,
-    and any other fault of a sentence does after its last chunk.
+    `cancel` ends what is being computed for it, from any thread; whoever reads it gets
+    CancelledError. It still has to be closed, or left to be garbage-collected.
 
-    What it holds it gives back, by calling `closed`, once: when it was read to its end, failed, or
-    was closed, by whichever thread. A stream that is dropped without any of these may be so in the
-    middle of anything: it only stops decoding, and hands what is left to do to `abandoned`.
+    With `settings.strict` GateError is raised in place of a chunk that is not finite, and after the
+    last chunk of a sentence with any other fault.
+
+    `closed` is called once, to return what the stream holds, when it was read to its end, failed or
+    was closed, in whichever thread. A stream may also be garbage-collected without that, at any
+    moment: then it only stops decoding, and passes `closed` on to `abandoned`, to be called later.
     """
 
     def __init__(
@@ -175,12 +197,12 @@ class SpeechStream:
         self._abandoned = abandoned
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The chunks that are still to come."""
+        """The remaining chunks."""
         return self
 
     def __next__(self) -> np.ndarray:
         """The next chunk."""
-        with self._busy:
+        with self._busy, cancellation.working(self._making.decoding.token):
             try:
                 return next(self._chunks)
             except BaseException:
@@ -195,10 +217,17 @@ class SpeechStream:
         """Close it."""
         self.close()
 
-    def close(self) -> None:
-        """Stop speaking: what was handed out stays, nothing more is made.
+    def cancel(self) -> None:
+        """End decoding, solver and vocoder soon, also while another thread waits for a chunk.
 
-        If another thread reads, it waits until that has come to the end of its chunk.
+        It does not wait for that.
+        """
+        self._making.decoding.token.cancel()
+
+    def close(self) -> None:
+        """Stop speaking: no more chunks are made.
+
+        If another thread is reading, this waits until its current chunk is finished.
         """
         self._making.decoding.stop()
         with self._busy:
@@ -206,7 +235,7 @@ class SpeechStream:
             self._end()
 
     def __del__(self) -> None:
-        """Nobody can close it any more."""
+        """A stream that was dropped without being closed: stop decoding and tell `abandoned`."""
         if give_back := getattr(self, "_give_back", None):
             self._making.decoding.stop()
             self._abandoned(give_back)
@@ -218,7 +247,7 @@ class SpeechStream:
 
     @property
     def speech(self) -> Speech:
-        """What was spoken so far, of a closed stream also of the sentence it was cut in."""
+        """What was spoken so far; after `close` including the sentence that was cut."""
         made = self._making
         return replace(
             self._request,
@@ -247,7 +276,7 @@ class Making:
     start: float = field(default_factory=time.perf_counter)
 
     def chunks(self) -> Generator[np.ndarray, None, None]:
-        """The audio; it ends where decoding is stopped."""
+        """Chunks of audio until the text ends or decoding is stopped."""
         self.decoding.hold_back()
         with suppress(ClosedError):
             for number, sentence in enumerate(self.decoding.sentences()):
@@ -264,14 +293,13 @@ class Making:
     def _speak(self, number: int, sounding: "_Sounding") -> Generator[np.ndarray, None, None]:
         tokens = sounding.known(self.decoding.tokens())
         rng = self.generator(number)
-        overlap = self.loaded.stream.settings.mel_overlap
         solver = self.loaded.solver(self.settings.solver, self.settings.steps)
         for chunk in self.loaded.stream.run(tokens, self.condition, rng, solver=solver):
             audio = chunk.audio[0]
             if self.settings.strict and not np.isfinite(audio).all():
                 raise GateError(guards.NOT_FINITE)
             sounding.ready = sounding.ready or time.perf_counter() - self.start
-            sounding.mels.append(chunk.mel[:, :, overlap if sounding.mels else 0 :])
+            sounding.mels.append(chunk.mel[:, :, chunk.repeated :])
             sounding.audio.append(audio)
             self.decoding.hurry()  # only the first audio is waited for
             yield audio
@@ -280,7 +308,7 @@ class Making:
 
 @dataclass
 class _Sounding:
-    """A sentence that is being spoken."""
+    """A sentence that is being made to sound."""
 
     sentence: Sentence
     tokens: list[int] = field(default_factory=list)
@@ -295,9 +323,8 @@ class _Sounding:
             yield token
 
     def utterance(self) -> Utterance:
-        """What it came to; faults only of a sentence that was not cut."""
-        of = self.sentence
-        decoded = Decoded(of.text, of.text_ids, self.tokens, of.ended, of.least)
+        """The sentence as an utterance; a sentence that was cut has no faults."""
+        decoded = self.sentence.decoded(self.tokens)
         audio = np.concatenate([np.zeros(0, np.float32), *self.audio])
         mel = np.concatenate(self.mels, 2) if self.mels else np.zeros((1, 0, 0), np.float32)
         faults = self._faults(audio) if self.whole else []

@@ -8,23 +8,27 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from edgepack.bundle.voices import Voice
 from edgepack.errors import UsageError
-from edgepack.runtime import audio
-from edgepack.runtime.coverage import Coverage
-from edgepack.runtime.cpu.plan import CpuPlan
-from edgepack.runtime.enrol import Enroller
-from edgepack.runtime.gpu.placement import AS_PROMISED, Wanted
+from edgepack.runtime import cancellation
+from edgepack.runtime.audio import waveform
+from edgepack.runtime.audio.enrol import Enroller
+from edgepack.runtime.cancellation import Cancellation
+from edgepack.runtime.engines.watch import Clock, Watcher
+from edgepack.runtime.fit import recorded, require_voice, widths
 from edgepack.runtime.gpu.warm_up import warm_up
-from edgepack.runtime.lexicon import Lexicon
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import Loaded, forked, load, open_coverage, open_enroller
 from edgepack.runtime.speaker import Manner, Speaker
 from edgepack.runtime.speech import Decoded, Settings, Speech, mode_of
+from edgepack.runtime.stages.rows import RowDecoder
 from edgepack.runtime.streaming import SpeechStream
-from edgepack.runtime.watch import Clock, Watcher
+from edgepack.runtime.text.coverage import Coverage
+from edgepack.runtime.text.lexicon import Lexicon
 
 _WAIT_SECONDS = 0.1  # for a turn, before looking for streams that were dropped
 
-__all__ = ["Settings", "Speech", "Synthesizer"]
+__all__ = ["LoadOptions", "Settings", "Speech", "Synthesizer"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Synthesizer:
 
     Utterances that overlap share the weights and have caches of their own. On a GPU, and with low
     memory, they take turns.
+
+    What is spoken can be ended from another thread by the `cancel` that it was given, without one
+    by that of the block the caller is in (`runtime.cancellation.working`). Then CancelledError is
+    raised, and what was used for it is free for the next.
     """
 
     loaded: Loaded
@@ -48,39 +56,19 @@ class Synthesizer:
 
     def __post_init__(self) -> None:
         """The first speaker has the networks as they were loaded."""
-        self._idle.append(Speaker(self.loaded, self.clock))
+        self._idle.append(Speaker(self.loaded, self.clock, self._rows))
 
     @staticmethod
     def load(
         folder: Path,
         runtime: str | None = None,
         threads: int | None = None,
-        watchers: Sequence[Watcher] = (),
-        *,
-        plan: CpuPlan | None = None,
-        memory: str = "all",
-        profile: bool = False,
-        wanted: Wanted = AS_PROMISED,
-        on_stage: Callable[[str], None] = lambda stage: None,
+        options: LoadOptions = LoadOptions(),
     ) -> "Synthesizer":
-        """Check and load a bundle for one of its runtimes, or the first that is installed.
-
-        `plan` says where it runs (`runtime.cpu.plan`), in place of `threads`. With `memory` "low"
-        networks are loaded when they are needed and released after. `wanted` is a provider of
-        a GPU (`runtime.gpu.placement`). The others are `load`'s.
-        """
+        """Check and load a bundle for one of its runtimes, or the first that is installed."""
         clock = Clock()
-        loaded = load(
-            folder,
-            runtime,
-            threads,
-            [clock, *watchers],
-            plan=plan,
-            memory=memory,
-            profile=profile,
-            wanted=wanted,
-            on_stage=on_stage,
-        )
+        watchers: list[Watcher] = [clock, *options.watchers]
+        loaded = load(folder, runtime, threads, replace(options, watchers=watchers))
         if not loaded.low_memory and loaded.host.placement and loaded.host.placement.accelerated:
             warm_up(loaded)
         return Synthesizer(loaded, clock)
@@ -90,32 +78,67 @@ class Synthesizer:
         """Samples a second of the audio."""
         return self.loaded.bundle.manifest.sample_rate
 
-    def speak(self, text: str, settings: Settings = Settings()) -> Speech:
+    def speak(
+        self, text: str, settings: Settings = Settings(), cancel: Cancellation | None = None
+    ) -> Speech:
         """Speak a text; raises GateError if the audio is faulty and `settings.strict`."""
         manner = self._manner(settings)
         read = self._read(text, settings)
-        with self._speaker() as speaker:
+        with cancellation.working(cancel), self._speaker() as speaker:
             speech = speaker.speak(read.pieces, manner)
         return replace(speech, foreign=read.foreign, unread=read.unread)
 
-    def speak_tokens(self, tokens: Sequence[int], settings: Settings = Settings()) -> Speech:
+    def speak_tokens(
+        self,
+        tokens: Sequence[int],
+        settings: Settings = Settings(),
+        cancel: Cancellation | None = None,
+    ) -> Speech:
         """Speak given speech tokens, without the language model."""
-        limit = self.loaded.bundle.manifest.language_model.speech_tokens
+        limit = self.loaded.bundle.manifest.host.language_model.speech_tokens
         if not tokens or not all(0 <= token < limit for token in tokens):
             raise UsageError(f"speech tokens have to be one or more numbers from 0 to {limit - 1}")
         manner = self._manner(settings)
         decoded = Decoded("", [], list(tokens), ended=True)
-        with self._speaker() as speaker:
+        with cancellation.working(cancel), self._speaker() as speaker:
             return speaker.sound([decoded], manner)
 
-    def convert(self, recording: Path | audio.Recording, settings: Settings = Settings()) -> Speech:
+    def convert(
+        self,
+        recording: Path | waveform.Recording,
+        settings: Settings = Settings(),
+        cancel: Cancellation | None = None,
+    ) -> Speech:
         """Say a recording's words in another voice (voice conversion)."""
-        heard = audio.read(recording) if isinstance(recording, Path) else recording
-        with self._listening:
+        heard = waveform.read(recording) if isinstance(recording, Path) else recording
+        with cancellation.working(cancel), cancellation.holding(self._listening):
             tokens = self.enroller.tokens(heard)
-        return self.speak_tokens(tokens.tolist(), settings)
+        return self.speak_tokens(tokens.tolist(), settings, cancel)
 
-    def stream(self, text: str | Iterable[str], settings: Settings = Settings()) -> SpeechStream:
+    def enrol(
+        self,
+        recording: Path | waveform.Recording,
+        text: str,
+        cancel: Cancellation | None = None,
+    ) -> Voice:
+        """A voice whose prompt is a recording in which `text` is said; it is not kept anywhere.
+
+        Raises UsageError if the bundle has no networks for it, or the recording does not do.
+        """
+        heard = waveform.read(recording) if isinstance(recording, Path) else recording
+        frontend, bundle = self.loaded.frontend, self.loaded.bundle
+        ids = frontend.ids(frontend.clean(text))
+        with cancellation.working(cancel), cancellation.holding(self._listening):
+            made = self.enroller.voice(heard, ids)
+        require_voice(bundle, made, widths(bundle, recorded(bundle)), "what was heard")
+        return made
+
+    def stream(
+        self,
+        text: str | Iterable[str],
+        settings: Settings = Settings(),
+        cancel: Cancellation | None = None,
+    ) -> SpeechStream:
         """Speak in chunks that are handed out while the rest is made; close it when done.
 
         A text is cut into sentences. An iterable gives pieces of text as they become known, such
@@ -130,7 +153,7 @@ class Synthesizer:
         manner = self._manner(settings)
         whole = self._read(text, settings) if isinstance(text, str) else _Read([], 0.0, ())
         pieces = whole.pieces if isinstance(text, str) else iter(text)
-        with ExitStack() as held:
+        with cancellation.working(cancel), ExitStack() as held:
             speaker = held.enter_context(self._speaker())
             later = ExitStack()
             stream = speaker.stream(
@@ -165,10 +188,15 @@ class Synthesizer:
 
     @contextmanager
     def _speaker(self) -> Iterator[Speaker]:
-        """A speaker that nobody else has: an idle one, or a new fork of the first."""
+        """A speaker that nobody else has: an idle one, or a new fork of the first.
+
+        Raises CancelledError if the request is cancelled before its turn.
+        """
         self._close_abandoned()
+        cancellation.check()
         while not self.concurrent and not self._turn.acquire(timeout=_WAIT_SECONDS):
             self._close_abandoned()
+            cancellation.check()
         with self._lock:
             speaker = self._idle.pop() if self._idle else self._another()
         try:
@@ -187,7 +215,16 @@ class Synthesizer:
 
     def _another(self) -> Speaker:
         clock = Clock()
-        return Speaker(forked(self.loaded, {id(self.clock): clock}), clock)
+        return Speaker(forked(self.loaded, {id(self.clock): clock}), clock, self._rows)
+
+    @cached_property
+    def _rows(self) -> RowDecoder | None:
+        """What decodes utterances together, with networks of its own; None if nothing does."""
+        loaded, clock = self.loaded, Clock()
+        if not loaded.batching.rows or loaded.decoder.language_model.rows() is None:
+            return None
+        own = forked(loaded, {id(self.clock): clock})
+        return RowDecoder(own.decoder, loaded.batching.rows, clock)
 
     def _manner(self, settings: Settings) -> Manner:
         """Who speaks and how; raises UsageError for what does not go together."""

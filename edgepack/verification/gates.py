@@ -1,4 +1,4 @@
-"""Quality gates: how closely a bundle follows the fp32 networks on its exam.
+"""Quality gates: how closely a bundle follows the fp32 networks on its evaluation.
 
 Metrics and starting values: llama.cpp's KL-divergence statistics for the language model, log
 spectral distance for mels, SI-SDR (Le Roux et al., 2019) and PESQ (ITU-T P.862.2) for audio,
@@ -8,20 +8,22 @@ the worse end of it that has to be within the limit.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from edgepack.manifest import Manifest
-from edgepack.metrics import Limit, Limits, Measure, Metric, Values
+from edgepack.bundle.manifest import Manifest
+from edgepack.bundle.metrics import Limit, Limits, Measure, Metric, Values
+from edgepack.bundle.stages import Judged, Use
 from edgepack.runtime.loading import Loaded
-from edgepack.runtime.solver import euler
+from edgepack.runtime.stages.solver import euler
 from edgepack.verification import intervals, quality
-from edgepack.verification.exam import Exam, Question, again, condition, follow, vocode
+from edgepack.verification.evaluation import Evaluation, Question, again
 from edgepack.verification.intervals import Groups
+from edgepack.verification.speaking import SpokenSentence, condition, follow, vocode
 
 _TIE = 0.105  # nats: a choice that fp32 finds nearly as good as its own
 _CLIPPED = 0.999
@@ -50,73 +52,84 @@ _SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """What some networks of a bundle are judged by together.
+class JudgedPart:
+    """What the networks of a bundle that are `judged` alike are judged by together.
 
-    `answer` observes `metrics` on the question of a number, if it is of those that are `asked`.
+    None is for speech of the whole bundle. `answers` observes `metrics` on the questions of some
+    numbers in turn; they have to be of those that are `asked`.
     """
 
-    stages: tuple[str, ...]
+    judged: Judged | None
     metrics: tuple[Metric, ...]
-    answer: Callable[[Loaded, Exam, int], Answers]
+    answers: Callable[[Loaded, Evaluation, Sequence[int]], Iterator[Answers]]
     asked: Callable[[Question], bool]
 
-    def questions(self, exam: Exam) -> list[int]:
+    def questions(self, evaluation: Evaluation) -> list[int]:
         """Numbers of the questions that are asked."""
-        return [n for n, question in enumerate(exam) if self.asked(question)]
+        return [n for n, question in enumerate(evaluation) if self.asked(question)]
 
 
-def _language_model(loaded: Loaded, exam: Exam, number: int) -> Answers:
+def _language_model(
+    loaded: Loaded, evaluation: Evaluation, numbers: Sequence[int]
+) -> Iterator[Answers]:
     """Next tokens and divergence on the fp32 networks' own tokens.
 
     `lm_top1` is the share of equal choices, `lm_agreement` counts as equal what fp32 gives at
     least 90 % of the probability of its own choice. `lm_kld` is KL(fp32 ‖ this), mean in nats.
     """
-    question = exam[number]
-    found = follow(loaded, question.spoken)
-    choice = found.argmax(1)
-    good = question.best >= question.best[:, :1] - _TIE
-    near = (good & (question.ids == choice[:, None])).any(1)
-    wanted, given = question.every.astype(np.float32), found[question.at]
-    return {
-        "lm_top1": (question.ids[:, 0] == choice).astype(float).tolist(),
-        "lm_agreement": near.astype(float).tolist(),
-        "lm_kld": (np.exp(wanted) * (wanted - given)).sum(1).tolist(),
-    }
+    questions = [evaluation[number] for number in numbers]
+    followed = follow(loaded, [question.spoken for question in questions])
+    for question, found in zip(questions, followed, strict=True):
+        choice = found.argmax(1)
+        good = question.best >= question.best[:, :1] - _TIE
+        near = (good & (question.ids == choice[:, None])).any(1)
+        wanted, given = question.every.astype(np.float32), found[question.at]
+        yield {
+            "lm_top1": (question.ids[:, 0] == choice).astype(float).tolist(),
+            "lm_agreement": near.astype(float).tolist(),
+            "lm_kld": (np.exp(wanted) * (wanted - given)).sum(1).tolist(),
+        }
 
 
-def _flow(loaded: Loaded, exam: Exam, number: int) -> Answers:
+def _flow(loaded: Loaded, evaluation: Evaluation, numbers: Sequence[int]) -> Iterator[Answers]:
     """Mel error at equal tokens, noise and solver: `mel_l1` in nepers, `mel_lsd` in dB."""
-    spoken = exam[number].spoken
-    given = spoken.tokens.tolist(), condition(spoken.voice)
-    mel = loaded.flow.mel(*given, solver=euler(loaded.flow.settings))
-    return {
-        "mel_l1": [float(np.abs(mel - spoken.mel).mean())],
-        "mel_lsd": [quality.log_spectral_distance(mel[0], spoken.mel[0])],
-    }
+    for number in numbers:
+        spoken = evaluation[number].spoken
+        given = spoken.tokens.tolist(), condition(spoken.voice)
+        mel = loaded.flow.mel(*given, solver=euler(loaded.flow.settings))
+        yield {
+            "mel_l1": [float(np.abs(mel - spoken.mel).mean())],
+            "mel_lsd": [quality.log_spectral_distance(mel[0], spoken.mel[0])],
+        }
 
 
-def _vocoder(loaded: Loaded, exam: Exam, number: int) -> Answers:
+def _vocoder(loaded: Loaded, evaluation: Evaluation, numbers: Sequence[int]) -> Iterator[Answers]:
     """Audio of equal mels: `si_sdr` in dB, and `pesq` if the pesq package is installed.
 
     Of both the worst sentence counts.
     """
-    spoken = exam[number].spoken
-    audio = vocode(loaded, spoken.mel, number)
-    score = quality.pesq(audio, spoken.audio, loaded.bundle.manifest.sample_rate)
-    return {
-        "si_sdr": [quality.si_sdr(audio, spoken.audio)],
-        "pesq": [] if score is None else [score],
-    }
+    for number in numbers:
+        spoken = evaluation[number].spoken
+        audio = vocode(loaded, spoken.mel, number)
+        score = quality.pesq(audio, spoken.audio, loaded.bundle.manifest.sample_rate)
+        yield {
+            "si_sdr": [quality.si_sdr(audio, spoken.audio)],
+            "pesq": [] if score is None else [score],
+        }
 
 
-def _speech(loaded: Loaded, exam: Exam, number: int) -> Answers:
+def _speech(loaded: Loaded, evaluation: Evaluation, numbers: Sequence[int]) -> Iterator[Answers]:
     """Free speech: `duration_ratio`, `mcd_dtw` in dB, the `clipped` share of samples.
 
     `silent` and `broken` count sentences. Those without audio are only decoded.
     """
-    question = exam[number]
-    spoken = again(loaded, exam, number)
+    rate = loaded.bundle.manifest.sample_rate
+    for number, spoken in zip(numbers, again(loaded, evaluation, numbers), strict=True):
+        yield _heard(evaluation[number], spoken, rate)
+
+
+def _heard(question: Question, spoken: SpokenSentence, rate: int) -> Answers:
+    """What free speech is worth beside that of the fp32 networks."""
     lengths = [float(len(spoken.tokens)), float(len(question.spoken.tokens))]
     if not question.sounded:
         return {"duration_ratio": lengths}
@@ -124,7 +137,6 @@ def _speech(loaded: Loaded, exam: Exam, number: int) -> Answers:
     if not np.isfinite(found).all():
         return {"duration_ratio": lengths, "broken": [1.0]}
     loudest = float(np.abs(found).max(initial=0.0))
-    rate = loaded.bundle.manifest.sample_rate
     return {
         "duration_ratio": lengths,
         "mcd_dtw": [quality.warped_distortion(found, wanted, rate)],
@@ -134,44 +146,39 @@ def _speech(loaded: Loaded, exam: Exam, number: int) -> Answers:
     }
 
 
-_LM_STAGES = ("text_embedding", "speech_embedding", "speech_lm")
-_FLOW_STAGES = ("flow_encoder", "flow_time", "flow_estimator")
-_VOCODER_STAGES = ("hift_source", "hift")
-PARTS: Sequence[Part] = (
-    Part(
-        _LM_STAGES,
+PARTS: Sequence[JudgedPart] = (
+    JudgedPart(
+        "language_model",
         ("lm_top1", "lm_agreement", "lm_kld"),
         _language_model,
         lambda question: question.posed,
     ),
-    Part(_FLOW_STAGES, ("mel_l1", "mel_lsd"), _flow, lambda question: question.sounded),
-    Part(_VOCODER_STAGES, ("si_sdr", "pesq"), _vocoder, lambda question: question.sounded),
-    Part(
-        (*_LM_STAGES, *_FLOW_STAGES, *_VOCODER_STAGES),
+    JudgedPart("flow", ("mel_l1", "mel_lsd"), _flow, lambda question: question.sounded),
+    JudgedPart("vocoder", ("si_sdr", "pesq"), _vocoder, lambda question: question.sounded),
+    JudgedPart(
+        None,
         ("duration_ratio", "mcd_dtw", "clipped", "silent", "broken"),
         _speech,
         lambda question: True,
     ),
 )
-STAGES = PARTS[-1].stages
 
 
-def part_of(stage: str) -> Part:
-    """What a network is judged by before its bundle is whole: the first part that names it."""
-    return next(part for part in PARTS if stage in part.stages)
+def part_of(use: Use) -> JudgedPart:
+    """What a network that is used so is judged by before its bundle is whole."""
+    return next(part for part in PARTS if part.judged == use.judged)
 
 
-def examine(loaded: Loaded, exam: Exam) -> Values:
+def examine(loaded: Loaded, evaluation: Evaluation) -> Values:
     """Every metric of a loaded bundle that can be measured, over all questions."""
     values: Values = {}
     for part in PARTS:
-        answers = [part.answer(loaded, exam, number) for number in part.questions(exam)]
-        values |= _summarised(answers)
+        values |= _summarised(part.answers(loaded, evaluation, part.questions(evaluation)))
     return values
 
 
 def judge(
-    loaded: Loaded, exam: Exam, stage: str, limits: Limits, *, whole: bool = False
+    loaded: Loaded, evaluation: Evaluation, stage: str, limits: Limits, *, whole: bool = False
 ) -> tuple[Values, list[str]]:
     """Metrics of one network in a loaded bundle, and which limits it does not keep.
 
@@ -179,11 +186,11 @@ def judge(
     limit is asked all, and so is everything for a `whole` judgement. `limits` are of the metrics
     of this network's part.
     """
-    part = part_of(stage)
+    part = part_of(loaded.bundle.manifest.stages[stage].use)
     answers: list[Answers] = []
     values: Values = {}
-    for number in part.questions(exam):
-        answers.append(part.answer(loaded, exam, number))
+    for answer in part.answers(loaded, evaluation, part.questions(evaluation)):
+        answers.append(answer)
         values = _summarised(answers)
         if whole or len(answers) < _FEWEST:
             continue
@@ -214,7 +221,7 @@ def _summarised(answers: Iterable[Answers]) -> Values:
 
 
 def not_measured(values: Mapping[K, Measure]) -> tuple[Metric, ...]:
-    """Metrics of an exam that have no value."""
+    """Metrics of an evaluation that have no value."""
     return tuple(metric for part in PARTS for metric in part.metrics if metric not in values)
 
 
@@ -252,7 +259,7 @@ def _keeps(least: float, most: float, limit: Limit) -> bool:
 
 
 def limits_of(manifest: Manifest, runtime: str) -> dict[str, Limit]:
-    """Limits of a bundle's exam in one runtime, that of its solver among them."""
+    """Limits of a bundle's evaluation in one runtime, that of its solver among them."""
     limits = manifest.quality.limits.get(runtime, {}) if manifest.quality else {}
     found: dict[str, Limit] = dict(limits.items())
     if solver := manifest.solvers.get(runtime):
@@ -266,7 +273,7 @@ def unlimited(manifest: Manifest, runtime: str) -> list[str]:
     found = []
     for stage, record in manifest.stages.items():
         precision = record.variants[runtime].precision
-        metrics = part_of(stage).metrics if precision in _INTEGERS else ()
+        metrics = part_of(record.use).metrics if precision in _INTEGERS else ()
         if metrics and not any(m in limits and not limits[m].optional for m in metrics):
             found.append(f"{stage} at {precision} has no limit; build it again")
     return found

@@ -1,11 +1,11 @@
-"""Metrics with 95 % confidence intervals, so that few observations are not taken for proof."""
+"""Metrics with 95 % confidence intervals, which are wide where observations are few."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from edgepack.metrics import Measure
+from edgepack.bundle.metrics import Measure
 
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 _RESAMPLES, _SEED, _TAILS = 1000, 0, (2.5, 97.5)
@@ -23,12 +23,12 @@ def share(groups: Groups) -> Measure:
     around = found + _Z**2 / (2 * count)
     half = _Z * math.sqrt(found * (1 - found) / count + _Z**2 / (4 * count**2))
     low, high = ((around + sign * half) / (1 + _Z**2 / count) for sign in (-1, 1))
-    # Rounding may put the ends of 0 and 1 beyond them.
+    # Rounding may put the ends of the interval slightly outside of 0 and 1.
     return Measure(value=found, low=max(0.0, low), high=min(1.0, high), count=count)
 
 
 def enough(limit: float) -> int:
-    """How many observations show a share to be at most `limit`, if none is a one."""
+    """How many observations, if all are zero, show with 95 % confidence a share up to `limit`."""
     return math.ceil(_Z**2 * (1 - limit) / limit)
 
 
@@ -38,27 +38,27 @@ def mean(groups: Groups) -> Measure:
 
 
 def ratio(groups: Groups) -> Measure:
-    """The sum of first by that of second numbers, each group being a pair; interval likewise."""
+    """Σ first / Σ second over groups that are pairs; its interval is the bootstrap's over pairs."""
     return _resampled([(group[0], group[1]) for group in groups])
 
 
 def largest(groups: Groups) -> Measure:
-    """The largest observation. It is what was seen, and has no interval."""
+    """The largest observation. Its interval is the value itself."""
     return _seen(float(np.max([value for group in groups for value in group])), len(groups))
 
 
 def smallest(groups: Groups) -> Measure:
-    """The smallest observation. It is what was seen, and has no interval."""
+    """The smallest observation. Its interval is the value itself."""
     return _seen(float(np.min([value for group in groups for value in group])), len(groups))
 
 
 def total(groups: Groups) -> Measure:
-    """The sum of all observations. It is what was seen, and has no interval."""
+    """The sum of all observations. Its interval is the value itself."""
     return _seen(float(sum(map(sum, groups))), len(groups))
 
 
 def rounded(measure: Measure) -> Measure:
-    """The same to three significant digits."""
+    """The measure rounded to three significant digits."""
     return Measure(
         value=digits(measure.value),
         low=digits(measure.low),
@@ -68,7 +68,7 @@ def rounded(measure: Measure) -> Measure:
 
 
 def finite(measure: Measure) -> bool:
-    """Whether anything can be said of what was observed."""
+    """Whether the value is known: all observations were finite."""
     return -_HUGE < measure.value < _HUGE
 
 
@@ -84,7 +84,7 @@ def _seen(value: float, count: int) -> Measure:
 
 
 def _unknown(count: int) -> Measure:
-    """What nothing can be said of, as some observations were not finite: it keeps no limit."""
+    """An unknown value, since observations were missing or not finite: it is within no limit."""
     return Measure(value=_HUGE, low=-_HUGE, high=_HUGE, count=count)
 
 

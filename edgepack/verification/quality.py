@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from edgepack.runtime.audio import Recording
-from edgepack.runtime.features import mel_basis
+from edgepack.runtime.audio.features import mel_basis
+from edgepack.runtime.audio.waveform import Recording
 
 _WINDOW, _HOP_SECONDS, _BANDS, _ORDER = 1024, 0.005, 80, 24
 _SILENT_DB, _FLOOR = 60.0, 1e-12
@@ -75,8 +75,8 @@ def si_sdr(actual: np.ndarray, wanted: np.ndarray) -> float:
 def pesq(actual: np.ndarray, wanted: np.ndarray, rate: int) -> float | None:
     """Wide-band PESQ, 1 to 4.64, at 16 kHz.
 
-    None if the pesq package is not installed, or finds no speech in `wanted` either. 1 for
-    another length, a value that is not finite, or what it finds no speech in.
+    None if the pesq package is not installed, or finds no speech in `wanted`. 1 if `actual` has
+    another length, a value that is not finite, or no speech.
     """
     try:
         import pesq as library
@@ -110,7 +110,7 @@ def warped_distortion(actual: np.ndarray, wanted: np.ndarray, rate: int) -> floa
     total = np.full((len(one) + 1, len(other) + 1), np.inf)
     length = np.zeros_like(total)
     total[0, 0] = 0.0
-    # One antidiagonal after the other: what is on it depends only on the two before.
+    # One antidiagonal after the other: its cells depend only on the two antidiagonals before.
     for diagonal in range(2, len(one) + len(other) + 1):
         i = np.arange(max(1, diagonal - len(other)), min(len(one), diagonal - 1) + 1)
         j = diagonal - i

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from edgepack import arrays
-from edgepack.bundle import Bundle
+from edgepack.bundle import arrays
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.manifest import Solver
 from edgepack.errors import IntegrityError
-from edgepack.manifest import Solver
-from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.stages.flow import FlowDecoder
 
 FILE = "trajectories.safetensors"
 _DECIBEL = 20.0 / np.log(10.0)
@@ -81,7 +81,7 @@ def read(path: Path) -> list[Trajectory]:
 
 def of(bundle: Bundle) -> list[Trajectory]:
     """The trajectories that a bundle brings; raises IntegrityError if they are not for it."""
-    return _parsed(bundle.read(FILE), bundle.path(FILE), bundle.manifest.flow.mels)
+    return _parsed(bundle.read(FILE), bundle.path(FILE), bundle.manifest.host.flow.mels)
 
 
 def _parsed(data: bytes, where: Path, mels: int | None) -> list[Trajectory]:

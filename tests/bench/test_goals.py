@@ -8,11 +8,11 @@ import pytest
 from bench.test_page import result, subject
 from edgepack.bench import joules, outcome, page, summary
 from edgepack.bench.player import Heard, played
-from edgepack.bench.result import LongStream, Outcome, Spoken, Subject
-from edgepack.goals import Goals
+from edgepack.bench.result import GoalOutcome, LongStream, Subject, UtteranceTiming
+from edgepack.bundle.goals import Goals
 from edgepack.verification import intervals
 
-LONG = Spoken(text="a", audio_seconds=40.0, seconds=10.0, stages={}, speech_tokens=9)
+LONG = UtteranceTiming(text="a", audio_seconds=40.0, seconds=10.0, stages={}, speech_tokens=9)
 FINE = LongStream(first_audio_seconds=0.5, audio_seconds=40.0, waits=0, waited_seconds=0.0)
 DRY = msgspec.structs.replace(FINE, waits=2, waited_seconds=1.5)
 FAULTY = msgspec.structs.replace(FINE, fault="runaway")
@@ -23,7 +23,7 @@ def judged(goals: Goals, *, metered: bool = False, **parts: Any) -> Subject:
     return msgspec.structs.replace(made, goals=outcome.of(made, goals))
 
 
-def of(found: Subject, goal: str) -> Outcome:
+def of(found: Subject, goal: str) -> GoalOutcome:
     return next(o for o in found.goals if o.goal == goal)
 
 
@@ -51,7 +51,7 @@ def test_what_was_not_measured_is_never_met() -> None:
         assert (of(found, goal).verdict, of(found, goal).value) == ("not measured", None)
         assert of(found, goal).how
     estimate = {**subject("x", 1.0, metered=True).energy, "estimate": True, "source": "CPU time"}
-    assert of(judged(Goals(), energy=estimate), "wh_per_minute") == Outcome(
+    assert of(judged(Goals(), energy=estimate), "wh_per_minute") == GoalOutcome(
         goal="wh_per_minute", limit=10.0, value=None, verdict="not measured",
         how="~0.0417 Wh is an estimate: CPU time",
     )  # fmt: skip

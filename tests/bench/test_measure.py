@@ -12,16 +12,17 @@ from support import Build
 from trees import grow
 
 from edgepack.bench import long_texts, measure, result, tuning, worker
-from edgepack.bench.measure import Request, percentiles
+from edgepack.bench.measure import percentiles
+from edgepack.bench.request import MeasureRequest
 from edgepack.bench.result import Percentiles, Result
-from edgepack.bench.tuning import Trial
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.bench.tuning import TriedPlan
+from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.errors import GateError, IntegrityError, UnsupportedError, UsageError
+from edgepack.machine import memory
+from edgepack.machine.cpu.plan import Wish, current
+from edgepack.machine.cpu.topology import Cpu, Topology
+from edgepack.machine.probe import Machine
 from edgepack.report import silent
-from edgepack.runtime import memory
-from edgepack.runtime.cpu.plan import Wish, current
-from edgepack.runtime.cpu.topology import Cpu, Topology
-from edgepack.runtime.meter import Machine
 
 ZONE = "sys/class/powercap/intel-rapl:0"
 TEXTS = ("Good morning.", "今天天气很好。")
@@ -44,7 +45,7 @@ def found(bundle: Build, tmp_path_factory: pytest.TempPathFactory) -> Result:
             return super().number(path)
 
     demo = bundle("demo")
-    request = Request(
+    request = MeasureRequest(
         ((demo, "ort"), (demo, "tflite")),
         current(),
         TEXTS,
@@ -130,7 +131,7 @@ def test_a_stage_that_frees_more_than_it_adds(
 
 
 def test_a_voice_with_a_prompt_is_measured(voiced: Bundle, tmp_path: Path) -> None:
-    request = Request(
+    request = MeasureRequest(
         ((voiced.folder, "ort"),), current(), TEXTS[1:], rounds=1, voice="cloned", long_texts=0
     )
     (subject,) = measure.run(request, silent, Machine(tmp_path)).subjects
@@ -207,7 +208,7 @@ def test_files_that_are_no_results(
 
 def test_texts_that_fail_are_told_and_the_rest_goes_on(bundle: Build) -> None:
     subjects = ((bundle("demo"), "ort"),)
-    request = Request(
+    request = MeasureRequest(
         subjects, current(), ("Good morning.", " "), rounds=1, energy="none", long_texts=0
     )
     (subject,) = measure.run(request, silent, Machine()).subjects
@@ -244,8 +245,8 @@ def test_percentiles(values: Sequence[float], wanted: Percentiles) -> None:
         assert getattr(made, name) == pytest.approx(getattr(wanted, name))
 
 
-def trial(cpus: str, rtf: float, cpu: float, joules: float | None) -> Trial:
-    return Trial(Wish(cpus), 1, percentiles([rtf]), cpu, joules)
+def trial(cpus: str, rtf: float, cpu: float, joules: float | None) -> TriedPlan:
+    return TriedPlan(Wish(cpus), 1, percentiles([rtf]), cpu, joules)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def trial(cpus: str, rtf: float, cpu: float, joules: float | None) -> Trial:
         ([trial("a", 0.5, 2.0, 9.0), trial("b", 0.8, 1.0, 8.0)], 0.1, "a"),  # the fastest then
     ],
 )
-def test_the_best_plan(trials: list[Trial], most: float, chosen: str) -> None:
+def test_the_best_plan(trials: list[TriedPlan], most: float, chosen: str) -> None:
     assert tuning.best(trials, most).wish.cpus == chosen
     with pytest.raises(GateError, match="nothing was tried"):
         tuning.best([], 1.0)
@@ -265,8 +266,8 @@ def test_the_best_plan(trials: list[Trial], most: float, chosen: str) -> None:
 
 def test_what_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     hybrid = Topology(tuple(Cpu(n, "P" if n < 4 else "E", None, None, (n,), ()) for n in range(8)))
-    monkeypatch.setattr("edgepack.runtime.cpu.plan.allowed", lambda: set(range(8)))
-    monkeypatch.setattr("edgepack.runtime.cpu.quota.cpus", lambda: None)
+    monkeypatch.setattr("edgepack.machine.cpu.plan.allowed", lambda: set(range(8)))
+    monkeypatch.setattr("edgepack.machine.cpu.quota.cpus", lambda: None)
     tried = tuning.wishes(hybrid, "ort")
     assert {wish.cpus for wish in tried} == {"all", "performance", "efficiency", "prime"}
     assert Wish("performance", 4) in tried

@@ -15,14 +15,14 @@ from edgepack.bench.result import (
     AtOnce,
     Environment,
     Failure,
-    Memory,
+    MemoryUse,
     Percentiles,
     Point,
     Result,
     SolverUsed,
-    Spoken,
     StageMemory,
     Subject,
+    UtteranceTiming,
 )
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -39,7 +39,9 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
         "net_wh_per_audio_min": 0.5 / 60, "method": "rapl", "baseline_w": 4.0, "reasons": {},
     }  # fmt: skip
     spoken = [
-        Spoken(text="a", audio_seconds=s, seconds=s * 0.8 * scale, stages={}, speech_tokens=9)
+        UtteranceTiming(
+            text="a", audio_seconds=s, seconds=s * 0.8 * scale, stages={}, speech_tokens=9
+        )
         for s in (2.0, 4.0, 8.0)
     ]
     return Subject(
@@ -52,7 +54,7 @@ def subject(name: str, scale: float, *, metered: bool = False) -> Subject:
         first_audio=Percentiles(p50=0.4 * scale, p90=0.5 * scale, p95=0.6 * scale, count=3),
         stages={k: v * scale for k, v in STAGES.items()}, tokens_per_second=50.0, speed=1 / scale,
         core_seconds=0.75 * scale,
-        memory=Memory(loaded_bytes=700_000_000, peak_bytes=900_000_000, stages={
+        memory=MemoryUse(loaded_bytes=700_000_000, peak_bytes=900_000_000, stages={
             "speech_lm": StageMemory(loaded_bytes=400_000_000, peak_bytes=None)}),
         energy=energy if metered else {"available": False, "reasons": {"rapl": "no", "perf": "no"}},
         quality={"lm_kld": 0.0005},

@@ -9,17 +9,18 @@ import msgspec
 import pytest
 from support import Build
 
-from edgepack import budget, target
-from edgepack.bundle import open_bundle
+from edgepack.builder import budget
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import GateError
-from edgepack.isolation import isolated
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
+from edgepack.process.isolation import isolated
+from edgepack.profiles import target
+from edgepack.profiles.target import MemoryBudget, Packaging, TargetProfile
 from edgepack.report import silent
-from edgepack.target import Memory, Packaging, TargetProfile
 from edgepack.verification.footprint import peak
 
-PLENTY = Memory(ram_mb=9999, bundle_mb=9999, peak_mb=9999)
+PLENTY = MemoryBudget(ram_mb=9999, bundle_mb=9999, peak_mb=9999)
 
 
 @pytest.fixture
@@ -51,9 +52,10 @@ def request_(tmp_path: Path) -> BuildRequest:
             {"memory": msgspec.structs.replace(PLENTY, peak_mb=30)},
             r"speaking with ort took \d+ MB of memory on this machine, .* is 30 MB",
         ),
-        (
+        pytest.param(
             {"packaging": Packaging("stored", part_mb=5)},
             r" is \d+ MB, one file may have 5 MB",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["files", "memory", "part"],
@@ -70,6 +72,7 @@ def test_a_bundle_over_its_budget_is_not_written(
     assert not list(request_.output.glob("*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_what_speaking_took_is_told(
     plant: Callable[..., TargetProfile], request_: BuildRequest
 ) -> None:

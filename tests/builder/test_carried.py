@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 from support import RUNTIMES
 
-from edgepack.carried import carry
-from edgepack.runtime.session import Options, Session, engine
+from edgepack.builder.carried import carry
+from edgepack.runtime.engines.session import Options, Session, engine
 
 ONNX_RUNTIMES = [name for name in RUNTIMES if engine(name).reads_onnx]
 CONTEXT: dict[str, Any] = {

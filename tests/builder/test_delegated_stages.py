@@ -9,17 +9,17 @@ import pytest
 from linked import linked
 from support import Build
 
-from edgepack import recipe, target
-from edgepack.backends._ort_attention import fuse_attention
-from edgepack.bundle import Bundle, open_bundle
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.builder.backends._ort_attention import fuse_attention
+from edgepack.builder.hub import author
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.errors import UnsupportedError, UsageError
-from edgepack.hub import author
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.profiles import recipe, target
 from edgepack.report import silent
+from edgepack.runtime.engines.session import Options, engine
 from edgepack.runtime.loading import load
-from edgepack.runtime.session import Options, engine
 from edgepack.runtime.synthesizer import Synthesizer
 from edgepack.verification.selftest import relative_error
 
@@ -64,12 +64,14 @@ def test_a_missing_guest_is_named(
 def test_recipes_of_guests_are_tried_last() -> None:
     profile = target.load("intel-cpu")
     options = profile.runtimes["openvino"]
-    names = recipe.candidates("openvino", "hift", "int8", profile.isa, options.guests_of("hift"))
+    names = recipe.candidates(
+        "openvino", "vocoder", "int8", profile.isa, options.delegates_of("vocoder")
+    )
     assert names == ["fp32", "fp16", "ort/fp32", "ort/fp16", "tflite/fp32", "tflite/fp16"]
     assert [recipe.named("openvino", name).engine for name in names[::2]] == [
         "openvino", "ort", "tflite",
     ]  # fmt: skip
-    assert options.guests_of("speech_lm") == []
+    assert options.delegates_of("language_model") == []
 
 
 @pytest.mark.parametrize("name", ["litert/fp32", "tflite/fp64", "fp64"])

@@ -8,7 +8,7 @@ import pytest
 from linked import linked
 from support import Build
 
-from edgepack import gpu_delegate
+from edgepack.builder import gpu_delegate
 from edgepack.cli._tables import delegate_table
 from edgepack.errors import IntegrityError, UnsupportedError
 from edgepack.report import silent

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from support import Build
 
-from edgepack import voices
-from edgepack.bundle import open_bundle
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
-from edgepack.runtime import audio
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import open_bundle
+from edgepack.runtime.audio import waveform
+from edgepack.runtime.engines.watch import Clock
 from edgepack.runtime.loading import load
 from edgepack.runtime.synthesizer import Settings, Synthesizer
-from edgepack.runtime.watch import Clock
-from edgepack.verification.exam import condition
+from edgepack.verification.speaking import condition
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXT = "今天天气很好，我们一起去公园散步吧。"
 SEED = 3
 PHONE = "ios-arm64"
@@ -125,7 +125,7 @@ def test_the_contract_says_what_the_files_are(phone: Path) -> None:
     assert loop["schema"] == "edgepack.host-loop/2"
     assert set(loop["networks"]) == set(manifest.stages)
     assert set(loop["flow"]["solvers"]) == {"ort", "tflite"}
-    assert len(loop["flow"]["solvers"]["ort"]) == manifest.flow.steps
+    assert len(loop["flow"]["solvers"]["ort"]) == manifest.host.flow.steps
     assert loop["rows"] == {"ort": "any", "tflite": "one"}
     for name, network in loop["networks"].items():
         assert set(network["files"]) == {"ort", "tflite"}
@@ -140,4 +140,4 @@ def test_it_is_a_program(phone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     command = [sys.executable, EXAMPLES / "host_loop.py", phone, "你好。", "-o", out, "--stream"]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
-    assert len(audio.read(out).samples) > 10_000
+    assert len(waveform.read(out).samples) > 10_000

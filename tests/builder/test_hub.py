@@ -7,8 +7,8 @@ import onnx
 import pytest
 from support import DATA
 
-from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.hub import HubStage, answers, author
+from edgepack.builder.hub import HubStage, answers, author
+from edgepack.model.checkpoint.folder import open_checkpoint
 from edgepack.report import silent
 
 CHECKPOINT = open_checkpoint(DATA / "checkpoints" / "cosyvoice2-s2")

@@ -6,15 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepack import measurements
-from edgepack.bundle import MANIFEST, Bundle
-from edgepack.calibration import cache
-from edgepack.choices import read_choices
+from edgepack.builder.calibration import recordings
+from edgepack.builder.choices import read_choices
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest, Plan, open_source, plan, tools
+from edgepack.bundle import measurements
+from edgepack.bundle.bundle import MANIFEST, Bundle
+from edgepack.bundle.manifest import Manifest
+from edgepack.bundle.measurements import Measurements
 from edgepack.errors import UsageError
-from edgepack.manifest import Manifest
-from edgepack.measurements import Measurements
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest, Plan, open_source, plan, tools
 
 SOURCE = open_source("demo")
 
@@ -61,32 +61,34 @@ def test_the_package_that_measures_pesq_is_in_the_key(
     found = {**tools(), "pesq": "0.0.4"} if "pesq" not in tools() else dict(tools())
     if "pesq" in tools():
         del found["pesq"]
-    monkeypatch.setattr("edgepack.plan.tools", lambda: found)
+    monkeypatch.setattr("edgepack.builder.planning.tools", lambda: found)
     assert planned(request_).key != before
 
 
 def test_a_bundle_of_the_same_request_says_only_which_outcome_is_wanted(
-    request_: BuildRequest, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_: BuildRequest, int8_demo: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = planned(request_)
-    chosen = read_choices(small.folder)
-    monkeypatch.setattr("edgepack.plan.read_choices", lambda path: replace(chosen, build=plain.key))
-    same = planned(request_, recipe=small.folder)
+    chosen = read_choices(int8_demo.folder)
+    monkeypatch.setattr(
+        "edgepack.builder.planning.read_choices", lambda path: replace(chosen, build=plain.key)
+    )
+    same = planned(request_, recipe=int8_demo.folder)
     assert same.key == plain.key
     assert same.choices.name("ort", "speech_lm") == "nbits8"
-    monkeypatch.setattr("edgepack.plan.read_choices", lambda path: chosen)
-    assert planned(request_, recipe=small.folder).key != plain.key
+    monkeypatch.setattr("edgepack.builder.planning.read_choices", lambda path: chosen)
+    assert planned(request_, recipe=int8_demo.folder).key != plain.key
 
 
-def test_nothing_that_was_measured_for_the_choice_is_in_the_manifest(small: Bundle) -> None:
+def test_nothing_that_was_measured_for_the_choice_is_in_the_manifest(int8_demo: Bundle) -> None:
     fields = {f.name for record in records(Manifest) for f in msgspec.structs.fields(record)}
     assert {"recipe", "reason", "limits", "not_measured"} <= fields
     assert not {"speed", "seconds", "offers", "error", "errors", "peak"} & fields
-    measured = measurements.read(small)
+    measured = measurements.read(int8_demo)
     assert measured
-    assert set(measured.errors["ort"]) == set(small.manifest.stages)
+    assert set(measured.errors["ort"]) == set(int8_demo.manifest.stages)
     assert sum(measured.seconds.values()) > 0
-    assert measurements.place(small.folder).parent == small.folder.parent
+    assert measurements.place(int8_demo.folder).parent == int8_demo.folder.parent
 
 
 def records(kind: object) -> set[type[msgspec.Struct]]:
@@ -116,11 +118,11 @@ def records(kind: object) -> set[type[msgspec.Struct]]:
     return found
 
 
-def test_measurements_of_another_build_are_not_shown(small: Bundle) -> None:
-    measured = measurements.read(small)
+def test_measurements_of_another_build_are_not_shown(int8_demo: Bundle) -> None:
+    measured = measurements.read(int8_demo)
     assert isinstance(measured, Measurements)
-    other = msgspec.structs.replace(small.manifest, build="another")
-    assert measurements.read(Bundle(small.folder, other)) is None
+    other = msgspec.structs.replace(int8_demo.manifest, build="another")
+    assert measurements.read(Bundle(int8_demo.folder, other)) is None
 
 
 def test_recordings_are_of_the_code_that_made_them(
@@ -128,11 +130,11 @@ def test_recordings_are_of_the_code_that_made_them(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made: list[Path] = []
-    first = cache.recorded("kind", "key", made.append)
-    assert cache.recorded("kind", "key", made.append) == first
+    first = recordings.recorded("kind", "key", made.append)
+    assert recordings.recorded("kind", "key", made.append) == first
     assert len(made) == 1
-    monkeypatch.setattr(cache, "_code", lambda: "another constant")
-    assert cache.recorded("kind", "key", made.append) != first
+    monkeypatch.setattr(recordings, "_code", lambda: "another constant")
+    assert recordings.recorded("kind", "key", made.append) != first
     assert len(made) == 2
 
 

@@ -6,23 +6,25 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgepack import limits, plan, target
-from edgepack.choices import Choices
+from edgepack.builder import limits, planning
+from edgepack.builder.choices import Choices
+from edgepack.builder.planning import BuildRequest, Plan, open_source
+from edgepack.bundle.manifest import Variant
+from edgepack.bundle.metrics import Limit, Quality
+from edgepack.bundle.ranges import Precision
 from edgepack.errors import EdgepackError, GateError, ResourceError, UnsupportedError, UsageError
-from edgepack.manifest import Variant
-from edgepack.metrics import Limit, Quality
-from edgepack.plan import BuildRequest, Plan, open_source
-from edgepack.ranges import Precision
-from edgepack.recipe import QUANTIZED
-from edgepack.runtime.session import EngineError
-from edgepack.target import TargetProfile
+from edgepack.model.families.cosyvoice2 import FAMILY
+from edgepack.profiles import target
+from edgepack.profiles.recipe import QUANTIZED
+from edgepack.profiles.target import TargetProfile
+from edgepack.runtime.engines.session import EngineError
 from edgepack.verification import gates
 
 PROFILE = """
 summary: planted
 architecture: x86_64
 runtimes: {ort: {container: onnx}}
-precision: {default: int8, speech_lm: fp32}
+precision: {default: int8, language_model: fp32}
 """
 
 
@@ -31,11 +33,13 @@ def profile(text: str = PROFILE) -> TargetProfile:
 
 
 def planned(of: TargetProfile, **options: object) -> Plan:
-    return Plan("planted", of, Path("out"), "key", **options)  # type: ignore[arg-type]
+    return Plan("planted", of, Path("out"), "key", FAMILY.stages, **options)  # type: ignore[arg-type]
 
 
 def variants(of: TargetProfile, **made: Precision) -> dict[str, dict[str, Variant]]:
-    precisions = {stage: made.get(stage, of.stage_precision(stage)) for stage in gates.STAGES}
+    precisions = {
+        stage: made.get(stage, of.precision_of(use.role)) for stage, use in FAMILY.stages.items()
+    }
     return {
         stage: {"ort": Variant(files=(), precision=p, limit=1.0, recipe="")}
         for stage, p in precisions.items()
@@ -44,28 +48,28 @@ def variants(of: TargetProfile, **made: Precision) -> dict[str, dict[str, Varian
 
 def test_a_float_language_model_does_not_free_the_others() -> None:
     mixed = profile()
-    assert limits.of_stage(mixed, "flow_estimator", "int8") == {"mel_lsd": Limit(high=1.0)}
-    whole = limits.of_runtime(mixed, "ort", variants(mixed))
+    assert limits.of_stage(planned(mixed), "flow_estimator", "int8") == {"mel_lsd": Limit(high=1.0)}
+    whole = limits.of_runtime(planned(mixed), "ort", variants(mixed))
     assert {"lm_agreement", "mel_lsd", "si_sdr", "duration_ratio"} <= set(whole)
 
 
 def test_each_network_has_the_limits_of_its_own_precision() -> None:
     both = profile(PROFILE.replace("fp32", "int4"))
-    assert limits.of_stage(both, "speech_lm", "int4")["lm_agreement"] == Limit(low=0.9)
-    assert limits.of_stage(both, "speech_lm", "int8")["lm_agreement"] == Limit(low=0.96)
-    coarse = limits.of_runtime(both, "ort", variants(both))
+    assert limits.of_stage(planned(both), "speech_lm", "int4")["lm_agreement"] == Limit(low=0.9)
+    assert limits.of_stage(planned(both), "speech_lm", "int8")["lm_agreement"] == Limit(low=0.96)
+    coarse = limits.of_runtime(planned(both), "ort", variants(both))
     assert coarse["lm_agreement"] == Limit(low=0.9)  # of the coarsest that is judged with it
-    fine = limits.of_runtime(both, "ort", variants(both, speech_lm="int8"))
+    fine = limits.of_runtime(planned(both), "ort", variants(both, speech_lm="int8"))
     assert fine["lm_agreement"] == Limit(low=0.96)
 
 
 def test_a_network_that_stayed_in_floating_point_keeps_what_was_asked_for() -> None:
-    assert limits.of_stage(profile(), "hift", "fp16")["si_sdr"] == Limit(low=20)
+    assert limits.of_stage(planned(profile()), "hift", "fp16")["si_sdr"] == Limit(low=20)
 
 
 def test_fp32_has_no_limits() -> None:
     plain = profile(PROFILE.replace("int8", "fp32"))
-    assert limits.of_runtime(plain, "ort", variants(plain)) == {}
+    assert limits.of_runtime(planned(plain), "ort", variants(plain)) == {}
 
 
 def test_integers_without_limits_are_refused() -> None:
@@ -102,8 +106,8 @@ def test_a_mistyped_precision_is_refused() -> None:
 
 
 def test_mistyped_networks_are_refused() -> None:
-    with pytest.raises(UsageError, match="did you mean 'speech_lm'"):
-        limits.check(planned(profile(PROFILE.replace("speech_lm", "speach_lm"))))
+    with pytest.raises(UsageError, match="did you mean 'language_model'"):
+        limits.check(planned(profile(PROFILE.replace("language_model", "langauge_model"))))
     with pytest.raises(UsageError, match="did you mean 'flow_time'"):
         limits.check(planned(profile(), choices=Choices({"ort": {"flow_tine": "fp32"}})))
 
@@ -112,7 +116,7 @@ def test_mistyped_networks_are_refused() -> None:
 @pytest.mark.parametrize("precision", ["auto", *QUANTIZED])
 def test_every_target_has_limits_at_every_precision(name: str, precision: str) -> None:
     request = BuildRequest("demo", [name], Path("out"), precision=precision)
-    (wanted,) = plan.plan(request, SOURCE)
+    (wanted,) = planning.plan(request, SOURCE)
     limits.check(wanted)
 
 
@@ -130,7 +134,7 @@ def test_unknown_recipes_are_told_before_anything_is_built(tmp_path: Path) -> No
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("ort: {speech_lm: nbits9}")
     request = BuildRequest("demo", ["intel-cpu"], tmp_path, recipe=recipe)
-    (wanted,) = plan.plan(replace(request, formats=["ort"]), SOURCE)
+    (wanted,) = planning.plan(replace(request, formats=["ort"]), SOURCE)
     with pytest.raises(UsageError, match="nbits9"):
         limits.check(wanted)
 

@@ -12,15 +12,16 @@ import pytest
 import torch_zip_writer as writer
 from support import DATA, GOLDEN
 
-from edgepack import measurements, pipeline, voices
-from edgepack import plan as planning
-from edgepack.bundle import Bundle, open_bundle
-from edgepack.conversion import convert
+from edgepack.builder import pipeline
+from edgepack.builder import planning as planning
+from edgepack.builder.conversion import convert
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest, VoiceRequest, open_source, plan
+from edgepack.bundle import measurements, voices
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.measurements import Measurements
 from edgepack.errors import GateError, IntegrityError, UsageError
-from edgepack.isolation import isolated
-from edgepack.measurements import Measurements
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest, VoiceRequest, open_source, plan
+from edgepack.process.isolation import isolated
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 TARGET = "intel-cpu"
@@ -76,6 +77,7 @@ def test_a_build_leaves_a_bundle_and_nothing_else(built: Bundle) -> None:
     assert built.manifest.build == key(request(built.folder.parent.parent / "model", Path("x")))
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(
     built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +120,7 @@ def test_what_killed_builds_left_goes_also_when_there_is_nothing_to_build(
     assert {path.name for path in output.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_is_not_reused_but_repaired_by_force(
     built: Bundle, folder: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +144,7 @@ def test_a_bundle_of_other_inputs_is_replaced_only_by_force(
     assert contents(bundle.folder) == before
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_late_leaves_what_was_there(
     built: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_build_that_fails_late_leaves_what_was_there(
     assert contents(bundle.folder) == before
 
 
+@pytest.mark.slow
 def test_a_runtime_that_cannot_be_built_for_says_that_another_can(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,13 +171,14 @@ def test_a_runtime_that_cannot_be_built_for_says_that_another_can(
             raise GateError("speech_lm is off")
         return isolated(function, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("edgepack.pipeline.isolated", refusing)
+    monkeypatch.setattr("edgepack.builder.pipeline.isolated", refusing)
     wanted = replace(request(folder, tmp_path / "out"), formats=["ort", "openvino"])
     with pytest.raises(GateError, match=r"openvino failed: speech_lm is off; ort .*--format ort$"):
         build(wanted)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_voices_of_a_table_are_named_safely_and_found_by_their_own_names(
     folder: Path, tmp_path: Path
 ) -> None:

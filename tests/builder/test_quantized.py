@@ -1,4 +1,4 @@
-"""Bundles of integer weights, with fixed recipes so that no auction is held."""
+"""Bundles of integer weights, with fixed recipes so that none is searched."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from support import RUNTIMES, Build
 
-from edgepack import target
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.metrics import Limit, Metric
 from edgepack.errors import GateError
-from edgepack.metrics import Limit, Metric
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
+from edgepack.profiles import target
 from edgepack.runtime.synthesizer import Synthesizer
-from edgepack.verification import exam
+from edgepack.verification import evaluation
 from edgepack.verification.quality import mel_cepstral_distortion
 
 ALONE = "{ort: {speech_lm: nbits8, default: fp32}}"
@@ -40,12 +40,12 @@ def size(bundle: Bundle) -> int:
     return sum(file.bytes for file in bundle.manifest.files.values())
 
 
-def test_it_passes_its_exam_in_every_runtime(small: Bundle) -> None:
-    quality = small.manifest.quality
+def test_it_passes_its_exam_in_every_runtime(int8_demo: Bundle) -> None:
+    quality = int8_demo.manifest.quality
     assert quality
     assert quality.failed == ()
-    questions = exam.read(small.path(quality.exam))
-    whole = [q.spoken for q in questions if len(q.spoken.tokens) < exam.LONGEST]
+    questions = evaluation.read(int8_demo.path(quality.exam))
+    whole = [q.spoken for q in questions if len(q.spoken.tokens) < evaluation.LONGEST]
     assert quality.speech_ratio == (
         round(min(len(s.tokens) / len(s.text) for s in whole), 4) if whole else msgspec.UNSET
     )
@@ -60,16 +60,16 @@ def test_it_passes_its_exam_in_every_runtime(small: Bundle) -> None:
         assert set(values) | set(quality.not_measured[runtime]) == set(get_args(Metric))
 
 
-def test_it_has_two_fifths_of_the_bytes(small: Bundle, tmp_path: Path) -> None:
+def test_it_has_two_fifths_of_the_bytes(int8_demo: Bundle, tmp_path: Path) -> None:
     wanted = BuildRequest("demo", ["intel-cpu"], tmp_path, RUNTIMES, languages=["zh"])
     (whole,) = build(wanted)
-    assert size(small) <= 0.4 * size(whole.bundle)
+    assert size(int8_demo) <= 0.4 * size(whole.bundle)
 
 
-def test_it_sounds_like_fp32_on_the_same_tokens(small: Bundle, bundle: Build) -> None:
+def test_it_sounds_like_fp32_on_the_same_tokens(int8_demo: Bundle, bundle: Build) -> None:
     for runtime in RUNTIMES:
         one, other = (
-            Synthesizer.load(folder, runtime) for folder in (bundle("demo"), small.folder)
+            Synthesizer.load(folder, runtime) for folder in (bundle("demo"), int8_demo.folder)
         )
         tokens = one.speak("你好，今天天气很好。").utterances[0].decoded.speech_tokens
         sounds = [s.speak_tokens(tokens).audio for s in (one, other)]
@@ -108,14 +108,14 @@ def test_a_failed_gate_is_recorded_if_a_bundle_is_wanted_all_the_same(gated: Bui
 
 
 @pytest.mark.slow
-def test_an_auction_chooses_for_every_network(tmp_path: Path) -> None:
+def test_a_recipe_search_chooses_for_every_network(tmp_path: Path) -> None:
     wanted = BuildRequest(
         "demo", ["intel-cpu"], tmp_path, ["ort"], precision="int8", languages=["zh"]
     )
     (built,) = build(wanted)
     assert built.measured
     for name, stage in built.bundle.manifest.stages.items():
-        variant, offers = stage.variants["ort"], built.measured.offers["ort"][name]
+        variant, offers = stage.variants["ort"], built.measured.candidates["ort"][name]
         assert variant.reason
         assert [offer.verdict for offer in offers].count("chosen") == 1
         assert offers[0].recipe == variant.recipe
@@ -124,7 +124,7 @@ def test_an_auction_chooses_for_every_network(tmp_path: Path) -> None:
     quality = built.bundle.manifest.quality
     assert quality
     for name in ("speech_embedding", "flow_estimator"):
-        values = built.measured.offers["ort"][name][0].values
+        values = built.measured.candidates["ort"][name][0].values
         for metric, value in values.items():
             assert value.count == quality.values["ort"][metric].count
             bundles = quality.values["ort"][metric].value

@@ -1,4 +1,4 @@
-"""Which offer wins, and planted recipes that must not."""
+"""Which candidate wins, and planted recipes that must not."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -10,67 +10,70 @@ import numpy as np
 import pytest
 from support import Build
 
-from edgepack import auction, backend, language, metrics
-from edgepack.auction import Judge, Lot, hold, ranking
-from edgepack.backend import Job, require_quantized
+from edgepack.builder import backend, recipe_search
+from edgepack.builder.backend import Job, require_quantized
+from edgepack.builder.recipe_search import Judge, Searched, ranking, search
+from edgepack.bundle import metrics
+from edgepack.bundle.measurements import Candidate
+from edgepack.bundle.metrics import Limit, Limits
 from edgepack.errors import UnsupportedError
-from edgepack.measurements import Offer
-from edgepack.metrics import Limit, Limits
-from edgepack.recipe import Recipe, named
+from edgepack.model.families.cosyvoice2 import FAMILY
+from edgepack.profiles import language
+from edgepack.profiles.recipe import Recipe, named
+from edgepack.profiles.target import RuntimeOptions
 from edgepack.report import silent
+from edgepack.runtime.engines.session import EngineError, Feeds, Session
+from edgepack.runtime.engines.wrapper import Wrapper
 from edgepack.runtime.loading import Host, load, session_of
-from edgepack.runtime.session import EngineError, Feeds, Session
-from edgepack.runtime.wrapper import Wrapper
-from edgepack.target import RuntimeOptions
-from edgepack.verification import exam, gates, selftest
+from edgepack.verification import evaluation, gates, selftest
 
 NAMES = ["small", "quick", "fp32", "fp16"]
 
 
-def offer(name: str, size: int, speed: float | None, verdict: str = "") -> Offer:
-    return Offer(recipe=name, bytes=size, speed=speed, values={}, verdict=verdict)
+def candidate(name: str, size: int, speed: float | None, verdict: str = "") -> Candidate:
+    return Candidate(recipe=name, bytes=size, speed=speed, values={}, verdict=verdict)
 
 
-def winner(*offers: Offer) -> str | None:
-    best = ranking(offers, NAMES)
+def winner(*candidates: Candidate) -> str | None:
+    best = ranking(candidates, NAMES)
     return best[0].recipe if best and best[0].verdict == "chosen" else None
 
 
 def test_the_least_bytes_times_time_wins() -> None:
-    base = offer("fp32", 100, 1.0)
-    assert winner(base, offer("small", 25, 1.1), offer("quick", 50, 3.0)) == "quick"
-    assert winner(base, offer("small", 25, 1.1), offer("quick", 50, 1.5)) == "small"
+    base = candidate("fp32", 100, 1.0)
+    assert winner(base, candidate("small", 25, 1.1), candidate("quick", 50, 3.0)) == "quick"
+    assert winner(base, candidate("small", 25, 1.1), candidate("quick", 50, 1.5)) == "small"
     assert winner(base) == "fp32"
 
 
 def test_what_is_slower_loses_to_what_is_not() -> None:
-    base = offer("fp32", 100, 1.0)
-    assert winner(base, offer("small", 25, 0.5)) == "fp32"
-    assert winner(base, offer("small", 25, 0.5), offer("fp16", 50, 1.0)) == "fp16"
-    assert winner(base, offer("small", 25, 0.9)) == "small"  # within the noise
+    base = candidate("fp32", 100, 1.0)
+    assert winner(base, candidate("small", 25, 0.5)) == "fp32"
+    assert winner(base, candidate("small", 25, 0.5), candidate("fp16", 50, 1.0)) == "fp16"
+    assert winner(base, candidate("small", 25, 0.9)) == "small"  # within the noise
 
 
 @pytest.mark.parametrize("speed", [0.3, 0.99, 1.0])
 def test_slower_and_not_smaller_is_refused(speed: float) -> None:
-    ranked = ranking([offer("fp32", 100, 1.0), offer("quick", 100, speed)], NAMES)
+    ranked = ranking([candidate("fp32", 100, 1.0), candidate("quick", 100, speed)], NAMES)
     assert [o.recipe for o in ranked] == ["fp32", "quick"]
     assert "not smaller than fp32, nor known to be faster" in ranked[1].verdict
 
 
 def test_without_timings_preference_decides_among_the_smaller() -> None:
-    base = offer("fp32", 100, None)
-    assert winner(base, offer("fp16", 50, None), offer("quick", 60, None)) == "quick"
-    assert winner(base, offer("quick", 120, None)) == "fp32"
+    base = candidate("fp32", 100, None)
+    assert winner(base, candidate("fp16", 50, None), candidate("quick", 60, None)) == "quick"
+    assert winner(base, candidate("quick", 120, None)) == "fp32"
 
 
 def test_one_missing_timing_does_not_win() -> None:
-    base = offer("fp32", 100, 1.0)
-    assert winner(base, offer("small", 30, 2.0), offer("fp16", 50, None)) == "small"
+    base = candidate("fp32", 100, 1.0)
+    assert winner(base, candidate("small", 30, 2.0), candidate("fp16", 50, None)) == "small"
 
 
 def test_who_failed_the_gate_cannot_win() -> None:
-    failed = offer("small", 1, 9.0, "refused: lm_agreement is 0.1, at least 0.96 is asked for")
-    assert winner(offer("fp32", 100, 1.0), failed) == "fp32"
+    failed = candidate("small", 1, 9.0, "refused: lm_agreement is 0.1, at least 0.96 is asked for")
+    assert winner(candidate("fp32", 100, 1.0), failed) == "fp32"
     assert winner(failed) is None
 
 
@@ -118,7 +121,7 @@ class Faulty(Wrapper):
 @pytest.fixture(scope="module")
 def judge(bundle: Build) -> Judge:
     reference = load(bundle("demo"), "ort", 2)
-    questions = exam.record(reference, language.sentences("en")[7:80:8])
+    questions = evaluation.record(reference, language.sentences("en")[7:80:8])
     return Judge(reference, questions, Host("ort", 2), timed=True)
 
 
@@ -129,7 +132,11 @@ def limits(stage: str) -> Limits:
         "mel_lsd": Limit(high=1.0),
         "si_sdr": Limit(low=20),
     }
-    return {metric: every[metric] for metric in gates.part_of(stage).metrics if metric in every}
+    return {
+        metric: every[metric]
+        for metric in gates.part_of(FAMILY.stages[stage]).metrics
+        if metric in every
+    }
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def limits(stage: str) -> Limits:
 def test_a_planted_recipe_is_refused(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, verdict: str
 ) -> None:
-    real = judge.reference.decoder.decoder
+    real = judge.reference.decoder.language_model
     sessions = {
         "none.onnx": Faulty(real, 1.0, 0.0),
         "louder.onnx": Faulty(real, 1.25, 0.0),
@@ -160,7 +167,7 @@ def test_a_planted_recipe_is_refused(
 
 
 @pytest.mark.parametrize("lenient", [False, True], ids=["strict", "lenient"])
-@pytest.mark.parametrize("stage", gates.STAGES)
+@pytest.mark.parametrize("stage", FAMILY.stages)
 def test_a_network_that_answers_nan_loses(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, lenient: bool
 ) -> None:
@@ -176,7 +183,7 @@ def test_what_fails_the_whole_exam_is_not_chosen(
     judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few questions may be easy; the one that would be chosen is asked all of them."""
-    real = judge.reference.decoder.decoder
+    real = judge.reference.decoder.language_model
     sessions = {"none.onnx": Faulty(real, 1.0, 0.0), "lucky.onnx": Faulty(real, 1.02, 0.0)}
     easy, asked = gates.judge, []
 
@@ -196,10 +203,10 @@ def test_what_fails_the_whole_exam_is_not_chosen(
 
 
 def test_a_whole_exam_asks_every_question(judge: Judge) -> None:
-    asked = gates.part_of("speech_lm").questions(judge.exam)
-    few, _ = gates.judge(judge.reference, judge.exam, "speech_lm", limits("speech_lm"))
+    asked = gates.part_of(FAMILY.stages["speech_lm"]).questions(judge.evaluation)
+    few, _ = gates.judge(judge.reference, judge.evaluation, "speech_lm", limits("speech_lm"))
     every, _ = gates.judge(
-        judge.reference, judge.exam, "speech_lm", limits("speech_lm"), whole=True
+        judge.reference, judge.evaluation, "speech_lm", limits("speech_lm"), whole=True
     )
     assert few["lm_kld"].count < every["lm_kld"].count == len(asked)
 
@@ -232,19 +239,19 @@ def planted(
     model = folder / f"{stage}.onnx"
     model.write_bytes(b"0" * 10**6)
     monkeypatch.setattr(backend, "backend", lambda name: Planted(model))
-    monkeypatch.setattr(auction, "named", lambda runtime, name: recipes[name])
-    monkeypatch.setattr(auction, "engine", lambda name: Engine())
+    monkeypatch.setattr(recipe_search, "named", lambda runtime, name: recipes[name])
+    monkeypatch.setattr(recipe_search, "engine", lambda name: Engine())
     states = judge.reference.bundle.manifest.stages[stage].states
     job = Job(stage, model, folder, states, recipes["fp32"], RuntimeOptions("onnx"))
     held_to = dict.fromkeys(recipes, limits(stage))
     calls = selftest.read(judge.reference.bundle)[stage]
-    lot = Lot(job, [method, "fp32"], held_to, calls)
+    network = Searched(job, FAMILY.stages[stage], [method, "fp32"], held_to, calls)
     told: list[str] = []
-    files, offers = hold(lot, judge, folder / "scratch", told.append)
+    files, candidates = search(network, judge, folder / "scratch", told.append)
     tried = ["fp32, recipe 1 of 2", f"{method}, recipe 2 of 2"]
     assert told[:2] == [f"{stage} with {words}" for words in tried]
     assert files == [folder / "none.onnx"]
-    return {o.recipe: o.verdict for o in offers}
+    return {o.recipe: o.verdict for o in candidates}
 
 
 def test_an_auction_nobody_wins_is_an_error(
@@ -252,8 +259,8 @@ def test_an_auction_nobody_wins_is_an_error(
 ) -> None:
     broken = Recipe(summary="planted", precision="int8", method="nothing")
     monkeypatch.setattr(backend, "backend", lambda name: Planted(tmp_path))
-    monkeypatch.setattr(auction, "named", lambda runtime, name: broken)
+    monkeypatch.setattr(recipe_search, "named", lambda runtime, name: broken)
     job = Job("speech_lm", tmp_path, tmp_path, (), broken, RuntimeOptions("onnx"))
-    lot = Lot(job, ["nothing"], {"nothing": {}}, [])
+    network = Searched(job, FAMILY.stages["speech_lm"], ["nothing"], {"nothing": {}}, [])
     with pytest.raises(UnsupportedError, match="none of nothing works"):
-        hold(lot, replace(judge, timed=False), tmp_path / "scratch", silent)
+        search(network, replace(judge, timed=False), tmp_path / "scratch", silent)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgepack import schedule
-from edgepack.plan import BuildRequest, Source, open_source, plan
+from edgepack.builder import schedule
+from edgepack.builder.planning import BuildRequest, Source, open_source, plan
 
 DEMO = open_source("demo")
 FULL_SIZE = 2_570_000_000  # bytes of a checkpoint of CosyVoice2-0.5B's dimensions
@@ -67,6 +67,6 @@ def test_parts_are_those_of_all_targets() -> None:
     assert parts[5:] == [
         ("conversion", "jetson-orin", "ort"),
         ("memory", "jetson-orin", "ort"),
-        ("exam", "jetson-orin", "ort"),
+        ("evaluation", "jetson-orin", "ort"),
         ("conversion", "intel-cpu", "ort"),
     ]

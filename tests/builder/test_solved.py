@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from support import RUNTIMES, Build, shuffled
 
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.builder.calibration.exact import HELD_OUT
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.errors import GateError, UsageError
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
 from edgepack.runtime.loading import load
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 from edgepack.verification.quality import mel_cepstral_distortion
@@ -24,18 +25,18 @@ def use_cache(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
 
 
-def request(small: Bundle, output: Path, **options: object) -> BuildRequest:
-    """A build that repeats the recipes of `small` in ONNX Runtime."""
+def request(int8_demo: Bundle, output: Path, **options: object) -> BuildRequest:
+    """A build that repeats the recipes of `int8_demo` in ONNX Runtime."""
     made = BuildRequest(
-        "demo", ["intel-cpu"], output, ["ort"], precision="int8", recipe=small.folder
+        "demo", ["intel-cpu"], output, ["ort"], precision="int8", recipe=int8_demo.folder
     )
     return replace(made, languages=["zh"], **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_ten_evaluations_are_as_exact_as_twenty(small: Bundle, runtime: str) -> None:
-    found = small.manifest.solvers[runtime]
-    assert found.utterances == 20
+def test_ten_evaluations_are_as_exact_as_twenty(int8_demo: Bundle, runtime: str) -> None:
+    found = int8_demo.manifest.solvers[runtime]
+    assert found.utterances == HELD_OUT
     assert found.accuracy.evaluations == found.solver.evaluations <= 10
     assert found.accuracy.decibel <= found.limit == found.euler.decibel
     assert found.euler.evaluations == 20
@@ -54,23 +55,26 @@ def test_a_bundle_of_fp32_has_the_solver_of_the_checkpoint(bundle: Build) -> Non
         loaded.solver("referense")
 
 
-def test_the_gate_refuses_a_shuffled_table(small: Bundle, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_gate_refuses_a_shuffled_table(int8_demo: Bundle, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
-    right = small.manifest.solvers["ort"].solver
+    right = int8_demo.manifest.solvers["ort"].solver
     table.write_bytes(msgspec.json.encode(shuffled(right)))
-    wanted = request(small, tmp_path / "wrong", solver=str(table))
+    wanted = request(int8_demo, tmp_path / "wrong", solver=str(table))
     with pytest.raises(GateError, match=r"ort: solver_error is .*at most"):
         build(wanted)
     assert not list(tmp_path.glob("wrong/*/manifest.json"))
 
 
 @pytest.mark.slow
-def test_a_rebuild_repeats_the_table_and_may_have_another(small: Bundle, tmp_path: Path) -> None:
-    (again,) = build(request(small, tmp_path))
-    assert again.bundle.manifest.solvers["ort"].solver == small.manifest.solvers["ort"].solver
+def test_a_rebuild_repeats_the_table_and_may_have_another(
+    int8_demo: Bundle, tmp_path: Path
+) -> None:
+    (again,) = build(request(int8_demo, tmp_path))
+    assert again.bundle.manifest.solvers["ort"].solver == int8_demo.manifest.solvers["ort"].solver
     with pytest.raises(UsageError, match="--force"):
-        build(request(small, tmp_path, solver="reference"))
-    (plain,) = build(request(small, tmp_path, solver="reference", force=True))
+        build(request(int8_demo, tmp_path, solver="reference"))
+    (plain,) = build(request(int8_demo, tmp_path, solver="reference", force=True))
     assert plain.bundle.manifest.solvers == {}
 
 
@@ -92,16 +96,16 @@ def test_a_rebuild_repeats_the_table_and_may_have_another(small: Bundle, tmp_pat
     ],
 )
 def test_a_table_that_is_none_is_a_usage_error(
-    small: Bundle, tmp_path: Path, content: str, problem: str
+    int8_demo: Bundle, tmp_path: Path, content: str, problem: str
 ) -> None:
     table = tmp_path / "table.json"
     table.write_text(content, "latin-1")
     with pytest.raises(UsageError, match=problem):
-        build(request(small, tmp_path, solver=str(table)))
+        build(request(int8_demo, tmp_path, solver=str(table)))
 
 
-def test_the_solver_is_a_choice_of_the_run(small: Bundle) -> None:
-    synthesizer = Synthesizer.load(small.folder, "ort", 2)
+def test_the_solver_is_a_choice_of_the_run(int8_demo: Bundle) -> None:
+    synthesizer = Synthesizer.load(int8_demo.folder, "ort", 2)
     spoken = {
         name: synthesizer.speak(TEXT, Settings(solver=name))
         for name in ("auto", "calibrated", "reference")

@@ -6,18 +6,22 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import DATA
 
+from edgepack.builder.download import Downloaded
+from edgepack.builder.planning import open_source
+from edgepack.builder.survey import reading, summary, survey, writing
+from edgepack.bundle.manifest import Origin
 from edgepack.cli import main
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UsageError
-from edgepack.inspection import inspect_checkpoint
-from edgepack.isolation import Bounds, isolated
-from edgepack.plan import open_source
+from edgepack.model.inspection import inspect_checkpoint
+from edgepack.model.releases import Recognised
+from edgepack.process.isolation import Bounds, isolated
 from edgepack.report import Step, silent
-from edgepack.survey import reading, summary, survey, writing
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 MB = 1 << 20
@@ -63,8 +67,9 @@ def test_what_a_reader_missed_is_one_line(
     tmp_path: Path,
 ) -> None:
     given = (tmp_path,) if arguments else ()
+    bounds = Bounds("model", 200 * MB, 1 if function is spins else 60)
     with pytest.raises(error, match=match) as caught:
-        isolated(function, *given, step=silent, bounds=Bounds("model", 200 * MB, 1))
+        isolated(function, *given, step=silent, bounds=bounds)
     assert type(caught.value) is error
 
 
@@ -93,9 +98,30 @@ def test_the_process_finds_what_this_one_would() -> None:
     assert summary(str(SOURCE)) == (inspect_checkpoint(SOURCE), None)
 
 
+@pytest.mark.parametrize(
+    ("repository", "names"),
+    [
+        ("CosyVoice-300M-Instruct", ("CosyVoice-300M-Instruct",)),
+        ("renamed", ("CosyVoice-300M-SFT", "CosyVoice-300M-Instruct")),
+    ],
+)
+def test_the_repository_tells_releases_of_the_same_networks_apart(
+    repository: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = Origin(hub="huggingface", repository=f"FunAudioLLM/{repository}", revision="4ad")
+    either = Recognised("CosyVoice 1", ("CosyVoice-300M-SFT", "CosyVoice-300M-Instruct"))
+    read = replace(inspect_checkpoint(SOURCE), release=either)
+    monkeypatch.setattr("edgepack.builder.survey.download", lambda *_: Downloaded(SOURCE, origin))
+    monkeypatch.setattr("edgepack.builder.survey.isolated", lambda *_, **__: read)
+    told, downloaded = summary(origin.repository)
+    assert told.release.names == names
+    assert downloaded is not None
+    assert downloaded.origin.revision == "4ad"
+
+
 @pytest.mark.parametrize("model", ["nowhere", "no\0where", "/"])
 def test_what_is_no_checkpoint_is_not_measured(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgepack.survey.reading", lambda folder: pytest.fail("measured"))
+    monkeypatch.setattr("edgepack.builder.survey.reading", lambda folder: pytest.fail("measured"))
     with pytest.raises(UsageError, match=r"no such checkpoint folder|not a CosyVoice checkpoint"):
         survey(model)
     with pytest.raises(UsageError, match=r"no such checkpoint folder|not a CosyVoice checkpoint"):
@@ -117,7 +143,7 @@ def test_a_reader_that_crashes_is_one_line_of_a_command(
         "import os, sys\n"
         "class Crash:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'edgepack.families.cosyvoice2':\n"
+        "        if name == 'edgepack.model.families.cosyvoice2':\n"
         "            os.abort()\n"
         "sys.meta_path.insert(0, Crash())\n"
     )

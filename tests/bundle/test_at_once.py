@@ -11,15 +11,16 @@ import pytest
 from linked import linked
 from support import GOLDEN, Build, Checkpoints
 
-from edgepack import locks, voices
-from edgepack.bundle import MANIFEST, open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import MANIFEST, open_bundle
 from edgepack.errors import UsageError
+from edgepack.files import locks
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
 HOLDING = """
 import sys
 from pathlib import Path
-from edgepack import locks
+from edgepack.files import locks
 with locks.alone(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
@@ -44,8 +45,8 @@ def holder(place: Path) -> "subprocess.Popen[str]":
 ADDING = """
 import sys
 from pathlib import Path
-from edgepack import voices
-from edgepack.bundle import open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import open_bundle
 bundle = open_bundle(Path(sys.argv[1]))
 voice = voices.read(bundle, None)[1]
 print("ready", flush=True)
@@ -75,6 +76,7 @@ def test_voices_that_are_added_at_once_are_all_there(bundle: Build, tmp_path: Pa
     assert not list(tiny.folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_bundle_take_turns(checkpoints: Checkpoints, tmp_path: Path) -> None:
     """The second says who builds, and finds the bundle there."""
     command = [*EDGEPACK, "build", checkpoints("tiny"), "-t", "intel-cpu", "--format", "ort"]
@@ -153,12 +155,12 @@ def test_a_bundle_that_cannot_be_changed_is_refused_before_a_recording_is_heard(
     bundle: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgepack.cli import main
-    from edgepack.runtime import audio
+    from edgepack.runtime.audio import waveform
 
     def never(path: Path) -> None:
         raise AssertionError("too early")
 
-    monkeypatch.setattr(audio, "read", never)
+    monkeypatch.setattr(waveform, "read", never)
     demo = linked(bundle("demo"), tmp_path)
     monkeypatch.setattr(voices, "require_writable", refuse)
     recording = GOLDEN / "common" / "prompt_24k.wav"

@@ -9,11 +9,11 @@ from linked import linked
 from outputs import unchangeable
 from support import Build
 
-from edgepack import beside, measurements
-from edgepack.bundle import Bundle, open_bundle
-from edgepack.runtime import prompts
-from edgepack.runtime.cpu import topology, tuned
-from edgepack.runtime.cpu.plan import Wish
+from edgepack.bundle import beside, measurements
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.machine.cpu import topology, tuned
+from edgepack.machine.cpu.plan import Wish
+from edgepack.runtime.stages import prompts
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 
@@ -23,6 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "edgepack" / "bundles"
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_is_in_the_cache_of_a_hub(
     voiced: Bundle, tmp_path: Path, cache: Path
 ) -> None:
@@ -37,6 +38,7 @@ def test_nothing_of_ours_is_in_the_cache_of_a_hub(
     assert tuned.read(snapshot, topology.read(), "ort") == Wish("all", 1)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_others_own(bundle: Build, tmp_path: Path, cache: Path) -> None:
     """What came beside it is read, until there is something newer; two of a name are two."""
     machine = topology.read()

@@ -11,10 +11,9 @@ import pytest
 from hostile import HUGE, LONGEST_SECONDS, Tree, copied, mutants
 from support import Build
 
-from edgepack.bundle import MANIFEST, open_bundle
-from edgepack.consistency import STAGES
+from edgepack.bundle.bundle import MANIFEST, open_bundle
+from edgepack.bundle.host import HostLoops
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.loading import _PLACES
 
 Change = Callable[[Tree], object]
 
@@ -102,6 +101,12 @@ STEPS = ("solvers", "ort", "solver", "steps")
 REFUSED: dict[str, Change] = {
     "no stages": into("stages", value={}),
     "a missing stage": lambda tree: tree["stages"].pop("hift"),
+    "a role that is not known": into("stages", "hift", "use", "role", value="voice"),
+    "a role twice": lambda tree: tree["stages"].update(other=tree["stages"]["hift"]),
+    "the role of another": into("stages", "hift", "use", "role", value="excitation"),
+    "no use": lambda tree: tree["stages"]["hift"].pop("use"),
+    "a use that is not known": into("stages", "hift", "use", "colour", value="red"),
+    "no tolerance": into("stages", "hift", "use", "tolerance", value=0.0),
     "no runtime of all": lambda tree: tree["stages"]["hift"].update(
         variants={"openvino": tree["stages"]["hift"]["variants"]["ort"]}
     ),
@@ -116,30 +121,33 @@ REFUSED: dict[str, Change] = {
     "a cache of any size": into(
         "stages", "speech_lm", "states", 0, "shape", value=[1, 0, 2**20, 2**20]
     ),
-    "much noise": into("flow", "noise_frames", value=HUGE),
-    "less than no noise": into("flow", "noise_frames", value=-1),
+    "much noise": into("host", "flow", "noise_frames", value=HUGE),
+    "less than no noise": into("host", "flow", "noise_frames", value=-1),
     "noise that is not whole": lambda tree: [
-        tree["prompt_mel"].update(mels=81),
-        tree["flow"].update(mels=81, noise_frames=15001),
+        tree["host"]["prompt"].update(mels=81),
+        tree["host"]["flow"].update(mels=81, noise_frames=15001),
     ],
-    "noise for all memory": lambda tree: tree["flow"].update(noise_frames=2**20, mels=1000),
-    "no steps": into("flow", "steps", value=0),
-    "a schedule": into("flow", "schedule", value="quadratic"),
-    "NaN ratios": into("language_model", "min_ratio", value=float("nan")),
-    "ratios upside down": into("language_model", "min_ratio", value=21.0),
-    "an infinite ratio": into("language_model", "max_ratio", value=float("inf")),
-    "top_k": into("language_model", "sampling", "top_k", value=-1),
-    "top_p": into("language_model", "sampling", "top_p", value=1.5),
-    "mix": into("language_model", "mix", value=[0, 15]),
-    "a stop that is speech": into("language_model", "end", value=3),
-    "partials": into("vocoder", "partials", value=HUGE),
-    "noise of a frame": lambda tree: tree["vocoder"].update(partials=1000, frame=2**20),
-    "hops": into("stream", "first_hop", value=0),
-    "hops upside down": into("stream", "max_hop", value=1),
-    "overlap": into("stream", "mel_overlap", value=0),
-    "a long overlap": into("stream", "mel_overlap", value=900),
-    "mels": into("prompt_mel", "mels", value=81),
-    "bands": into("prompt_mel", "low", value=9e5),
+    "noise for all memory": lambda tree: tree["host"]["flow"].update(noise_frames=2**20, mels=1000),
+    "no steps": into("host", "flow", "steps", value=0),
+    "a schedule": into("host", "flow", "schedule", value="quadratic"),
+    "NaN ratios": into("host", "language_model", "min_ratio", value=float("nan")),
+    "ratios upside down": into("host", "language_model", "min_ratio", value=21.0),
+    "an infinite ratio": into("host", "language_model", "max_ratio", value=float("inf")),
+    "top_k": into("host", "language_model", "sampling", "top_k", value=-1),
+    "top_p": into("host", "language_model", "sampling", "top_p", value=1.5),
+    "mix": into("host", "language_model", "mix", value=[0, 15]),
+    "a stop that is speech": into("host", "language_model", "end", value=3),
+    "partials": into("host", "vocoder", "partials", value=HUGE),
+    "noise of a frame": lambda tree: tree["host"]["vocoder"].update(partials=1000, frame=2**20),
+    "hops": into("host", "schedule", "first_hop", value=0),
+    "hops upside down": into("host", "schedule", "max_hop", value=1),
+    "overlap": into("host", "schedule", "mel_overlap", value=-1),
+    "no kind": lambda tree: tree["host"]["flow"].pop("kind"),
+    "no flow": lambda tree: tree["host"].pop("flow"),
+    "another part": into("host", "other", value={"kind": "hift"}),
+    "a long overlap": into("host", "schedule", "mel_overlap", value=900),
+    "mels": into("host", "prompt", "mels", value=81),
+    "bands": into("host", "prompt", "low", value=9e5),
     "rate": into("sample_rate", value=0),
     "threads": into("device", "threads", value=10**6),
     "cpus": into("device", "cpus", value="0-99999999999"),
@@ -191,5 +199,17 @@ def test_links_that_go_round_are_refused(whole: Tree, tmp_path: Path) -> None:
         open_bundle(tmp_path).check(["tokenizer.json"])
 
 
-def test_every_network_that_is_loaded_is_required() -> None:
-    assert set(_PLACES) == set(STAGES)
+@pytest.mark.parametrize("part", HostLoops.__struct_fields__)
+def test_a_kind_of_a_later_version_is_unsupported(whole: Tree, tmp_path: Path, part: str) -> None:
+    tree = copied(whole)
+    tree["host"][part]["kind"] = "later"
+    with pytest.raises(UnsupportedError, match=rf"host\.{part}: unknown kind 'later'.*update edge"):
+        open_bundle(put(tmp_path, tree))
+
+
+@pytest.mark.parametrize("kind", ["../../evil", "__init__", "", 1, None])
+def test_a_kind_is_a_name_that_is_known(whole: Tree, tmp_path: Path, kind: object) -> None:
+    tree = copied(whole)
+    tree["host"]["flow"]["kind"] = kind
+    with pytest.raises((UnsupportedError, IntegrityError)):
+        open_bundle(put(tmp_path, tree))

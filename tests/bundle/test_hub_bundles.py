@@ -7,7 +7,7 @@ import pytest
 from hub_cache import snapshot_of
 from support import RUNTIMES, Build
 
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import IntegrityError
 from edgepack.runtime.loading import choose
 from edgepack.runtime.synthesizer import Settings, Synthesizer

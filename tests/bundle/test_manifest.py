@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from support import Build
 
-from edgepack.bundle import MANIFEST, open_bundle
+from edgepack.bundle.bundle import MANIFEST, open_bundle
+from edgepack.bundle.goals import Goals
+from edgepack.bundle.manifest import Manifest, encode
 from edgepack.errors import IntegrityError
-from edgepack.goals import Goals
-from edgepack.manifest import Manifest, encode
 
 Tree = dict[str, Any]
 
@@ -112,13 +112,13 @@ def swap(*path: str, value: object) -> Callable[[Tree], None]:
     [
         swap("sample_rate", value="24000"),
         swap("sample_rate", value=24000.5),
-        swap("flow", "steps", value=None),
+        swap("host", "flow", "steps", value=None),
         swap("files", "tokenizer.json", "bytes", value=-0.5),
         swap("files", "tokenizer.json", value=3),
         swap("stages", value=[]),
         swap("voices", "random", value=[]),
-        swap("language_model", "mix", value=[5]),
-        swap("prompt_mel", "high", value=True),
+        swap("host", "language_model", "mix", value=[5]),
+        swap("host", "prompt", "high", value=True),
     ],
 )
 def test_a_value_of_another_type_is_refused(

@@ -11,10 +11,10 @@ from linked import changed, linked
 from safetensors.numpy import save
 from support import Build
 
-from edgepack import voices
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.bundle.voices import Prompt, Voice
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.voices import Prompt, Voice
 
 RNG = np.random.default_rng(0)
 SPEAKER = RNG.standard_normal(192).astype(np.float32)

@@ -20,6 +20,7 @@ def tiny(checkpoints: Checkpoints) -> str:
     return checkpoints("tiny")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_and_writes_nothing(cli: Cli, tiny: str) -> None:
     request = ("build", tiny, "-t", "intel-cpu", "-t", "linux-arm64", "-o", "out", "--dry-run")
     told = cli(*request)
@@ -39,6 +40,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(cli: Cli, tiny: str) ->
     assert contents(Path()) == {}
 
 
+@pytest.mark.slow
 def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     request = ("build", tiny, "-t", "intel-cpu", "--format", "ort")
     built = cli(*request, "--json")

@@ -10,10 +10,10 @@ import pytest
 from support import GOLDEN, Build, Checkpoints
 
 from cli import Cli, contents
-from edgepack import plan
 from edgepack.bench import measure, page
-from edgepack.checkpoint.folder import Checkpoint
+from edgepack.builder import planning
 from edgepack.errors import UsageError
+from edgepack.model.checkpoint.folder import Checkpoint
 from edgepack.runtime import loading
 from edgepack.verification import selftest
 
@@ -173,6 +173,6 @@ def test_what_was_measured_outlives_its_page(
 
 
 def test_names_are_checked_before_a_checkpoint_is_opened() -> None:
-    request = plan.BuildRequest("nowhere", ["intel-cpux"], Path("out"))
+    request = planning.BuildRequest("nowhere", ["intel-cpux"], Path("out"))
     with pytest.raises(UsageError, match="did you mean 'intel-cpu'"):
-        plan.require_possible(request)
+        planning.require_possible(request)

@@ -76,5 +76,5 @@ def test_versions_are_told_when_asked_for(cli: Cli, bundle: Build) -> None:
     speak = ("run", bundle("tiny"), "hello", "--guard", "warn", "-v", "--format", "ort", "-q")
     ran = cli(*speak)
     assert ran.code == 0
-    assert "tiny for intel-cpu, format 3, built by edgepack 0.1.0" in ran.err
+    assert "tiny for intel-cpu, format 5, built by edgepack 0.1.0" in ran.err
     assert "with ort 1." in ran.err

@@ -11,7 +11,6 @@ import pytest
 from support import Build, Checkpoints
 
 from cli import Cli, contents
-from edgepack import target
 from edgepack.errors import (
     EdgepackError,
     GateError,
@@ -20,6 +19,7 @@ from edgepack.errors import (
     UnsupportedError,
     UsageError,
 )
+from edgepack.profiles import target
 
 FAILURES = [
     (GateError("too far\n off"), 1, "gate", "too far off"),
@@ -108,7 +108,7 @@ def test_what_the_user_did_wrong_is_one_line_in_debug_too(
 
 
 REFUSED = {
-    "": "no command; give one of bench, build, doctor, inspect, report, run",
+    "": "no command; give one of bench, build, doctor, export, inspect, report, run",
     "voice": "no command; give one of add, default, list, remove",
     "vioce": "did you mean 'voice'",
     "voice ad": "Did you mean 'add'",

@@ -10,10 +10,10 @@ import pytest
 from support import Build
 
 from cli import Cli, contents
-from edgepack import atomic, charset
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
-from edgepack.target import names as targets
+from edgepack.files import atomic, charset
+from edgepack.profiles.target import names as targets
 
 KEPT: list[object] = []
 NOISE = ("--guard", "warn", "--quiet")
@@ -134,7 +134,7 @@ def locks(step: object) -> str:
 
 
 def test_a_process_that_is_done_tidies_up(tmp_path: Path) -> None:
-    script = "import test_first_tries as t; from edgepack.isolation import isolated\n"
+    script = "import test_first_tries as t; from edgepack.process.isolation import isolated\n"
     script += "if __name__ == '__main__': print(isolated(t.locks, step=print))"
     (tmp_path / "a.py").write_text(f"import sys; sys.path += {sys.path!r}\n{script}")
     (tmp_path / "test_first_tries.py").symlink_to(__file__)

@@ -6,6 +6,7 @@ from support import Build, Checkpoints
 from cli import Cli
 
 
+@pytest.mark.slow
 def test_a_fallback_is_in_the_report_of_a_run(cli: Cli, bundle: Build) -> None:
     arguments = ["run", bundle("demo", "jetson-orin"), "你好。", "-o", "a.wav", "--json"]
     refused = cli(*arguments)
@@ -28,6 +29,7 @@ def test_verify_on_the_cpu(cli: Cli, bundle: Build) -> None:
     assert ran.document["runtimes"]["ort"]["exam"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "verify", "bench"])
 def test_a_provider_that_is_none(cli: Cli, bundle: Build, command: str) -> None:
     text = ["你好。"] if command == "run" else []
@@ -36,6 +38,7 @@ def test_a_provider_that_is_none(cli: Cli, bundle: Build, command: str) -> None:
     assert "gpu" in ran.err
 
 
+@pytest.mark.slow
 def test_a_build_says_what_its_smoke_test_was(cli: Cli, checkpoints: Checkpoints) -> None:
     ran = cli("build", checkpoints("tiny"), "--target", "jetson-nano", "-o", "b", "--json")
     assert ran.code == 0
@@ -46,5 +49,5 @@ def test_a_build_says_what_its_smoke_test_was(cli: Cli, checkpoints: Checkpoints
 
 def test_a_target_with_a_gpu_is_explained(cli: Cli) -> None:
     ran = cli("targets", "jetson-orin")
-    assert "tensorrt for flow_estimator" in ran.out
+    assert "tensorrt for estimator" in ran.out
     assert "JetPack 6.1: L4T 36.4, CUDA 12.6, TensorRT 10.3" in ran.out

@@ -13,10 +13,10 @@ from hubs import COMMIT, REPOSITORY, STRAYS, StandIn, stand_in
 from support import Checkpoints
 
 from cli import Cli
-from edgepack.bundle import open_bundle
-from edgepack.download import download
-from edgepack.model_hub import parse
-from edgepack.plan import open_source
+from edgepack.builder.download import download
+from edgepack.builder.model_hub import parse
+from edgepack.builder.planning import open_source
+from edgepack.bundle.bundle import open_bundle
 from edgepack.report import silent
 
 SLOW = pytest.param("modelscope", marks=pytest.mark.slow)
@@ -58,6 +58,7 @@ def snapshot(tmp_path: Path, commit: str = COMMIT) -> Path:
     return models / "snapshots" / commit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["huggingface", SLOW])
 def test_a_bundle_is_built_by_name_of_what_is_needed(
     cli: Cli, hub: StandIn, needed: set[str], name: str

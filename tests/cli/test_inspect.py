@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,9 @@ from linked import linked
 from support import Build, Checkpoints
 
 from cli import Cli, copied
-from edgepack import target
+from edgepack.model.inspection import inspect_checkpoint
+from edgepack.model.releases import Recognised
+from edgepack.profiles import target
 
 
 def test_a_bundle_is_told_as_its_manifest(
@@ -61,6 +64,25 @@ def test_a_checkpoint_is_counted(cli: Cli, checkpoints: Checkpoints) -> None:
     assert document["parts"][0]["file"] == "llm.pt"
     assert "llm.pt" in shown
     assert cli("inspect", folder, "--quiet") == (0, "", "")
+
+
+def test_the_release_of_a_checkpoint_is_named(
+    cli: Cli, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoints("tiny")
+    release = cli("inspect", folder, "--json").document["release"]
+    assert (release["model"], release["names"]) == ("CosyVoice2", [])
+    assert "release: unknown: CosyVoice2 of other dimensions" in cli("inspect", folder).out
+    found = inspect_checkpoint(Path(folder))
+    known = Recognised("CosyVoice3", ("Third",), "29e01c4", "RL", {"llm.pt": "llm.rl.pt there"})
+    monkeypatch.setattr(
+        "edgepack.builder.survey.summary", lambda *_: (replace(found, release=known), None)
+    )
+    shown = cli("inspect", folder).out
+    assert "release: Third (revision 29e01c4), RL language model, by its dimensions\n" in shown
+    assert "files of the release: llm.pt (llm.rl.pt there)\n" in shown
+    release = cli("inspect", folder, "--json").document["release"]
+    assert (release["names"], release["variant"]) == (["Third"], "RL")
 
 
 def test_a_folder_that_is_neither_is_a_usage_error(cli: Cli) -> None:

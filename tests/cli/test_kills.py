@@ -13,7 +13,7 @@ import killing
 import pytest
 from support import GOLDEN, Build, Checkpoints
 
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 
 TEXT = "Good morning."
 

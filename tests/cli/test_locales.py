@@ -11,10 +11,11 @@ import pytest
 from support import Build
 
 from cli import Cli, copied
-from edgepack import charset, voices
-from edgepack.bundle import open_bundle
+from edgepack.builder.planning import VoiceRequest
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import UsageError
-from edgepack.plan import VoiceRequest
+from edgepack.files import charset
 
 LOCALES = {"zh_CN": "GBK", "de_DE": "ISO-8859-1"}
 TEXT = "你好。今天天气很好。"

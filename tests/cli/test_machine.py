@@ -15,7 +15,7 @@ from linked import linked
 from support import RUNTIMES, Build
 
 from cli import Cli, samples
-from edgepack.runtime.cpu import tuned
+from edgepack.machine.cpu import tuned
 
 TEN_SECONDS = "今天天气很好我们一起去公园散步吧然后回家吃饭晚上再看一场电影明天早上还要去上班"
 EDGEPACK = [sys.executable, "-m", "edgepack"]
@@ -163,7 +163,7 @@ def test_bench_then_report(cli: Cli, demo: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["bench", "DEMO", "--format", "trt"], 2, "no trt in it; it has ort"),
+        (["bench", "DEMO", "--format", "trt"], 2, "unknown runtime 'trt'"),
         (["bench", "nothing"], 2, "no bundle there"),
         (["bench", "DEMO", "-o", "no/r.json"], 2, "in a folder that exists"),
         (["report", "nothing.json"], 2, "No such file"),
@@ -178,6 +178,7 @@ def test_what_cannot_be_measured(
     assert words in ran.err
 
 
+@pytest.mark.slow
 def test_tune_keeps_the_best_plan_for_run(cli: Cli, demo: Path, tmp_path: Path) -> None:
     demo = linked(demo, tmp_path).folder
     ran = cli("tune", demo, "--format", "tflite", "--rounds", 1, "--sentences", 1)

@@ -12,7 +12,7 @@ from support import RUNTIMES, Build, Checkpoints
 from cli import contents
 from edgepack.bench import diagnosis
 from edgepack.errors import ResourceError
-from edgepack.runtime.session import Engine, engine
+from edgepack.runtime.engines.session import Engine, engine
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
 NOISE = ["--guard", "warn"]

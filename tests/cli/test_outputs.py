@@ -14,8 +14,9 @@ from outputs import Pipe, device, unchangeable
 from support import DATA, Build, Checkpoints
 
 from cli import Cli, contents, samples
-from edgepack import measurements, pipeline
 from edgepack.bench import measure, page, result, tuning
+from edgepack.builder import pipeline
+from edgepack.bundle import measurements
 from edgepack.runtime import loading
 
 NOISE = ("--guard", "warn")

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from support import RUNTIMES, Build
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.runtime.synthesizer import Synthesizer
 
 EDGEPACK = [sys.executable, "-m", "edgepack"]
@@ -87,14 +87,16 @@ def test_a_document_is_json_whatever_stdout_encodes(name: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_engines_say_nothing_between_the_lines(small: Bundle, tmp_path: Path, runtime: str) -> None:
+def test_engines_say_nothing_between_the_lines(
+    int8_demo: Bundle, tmp_path: Path, runtime: str
+) -> None:
     output = tmp_path / "a.wav"
-    ran = edgepack("run", small.folder, "好的。", "-o", output, "--format", runtime)
+    ran = edgepack("run", int8_demo.folder, "好的。", "-o", output, "--format", runtime)
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_the_library_leaves_the_process_as_it_is(
-    small: Bundle, monkeypatch: pytest.MonkeyPatch
+    int8_demo: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading and speaking: no descriptor is replaced, no variable set, no logger turned down."""
     import onnxruntime
@@ -106,7 +108,7 @@ def test_the_library_leaves_the_process_as_it_is(
         patch.setattr(os, "dup2", lambda *which: changed.append(which))
         patch.setattr(onnxruntime, "set_default_logger_severity", changed.append)
         for runtime in RUNTIMES:
-            Synthesizer.load(small.folder, runtime, 1).speak("好的。")
+            Synthesizer.load(int8_demo.folder, runtime, 1).speak("好的。")
     assert changed == []
     assert (dict(os.environ), logging.root.manager.disable, list(warnings.filters)) == before
 

@@ -18,11 +18,12 @@ from pathlib import Path
 import killing
 import numpy as np
 import pytest
-import random_checkpoint
+import random_cosyvoice2
+import random_weights
 from support import GOLDEN, Build, Checkpoints
 
-from edgepack.bundle import open_bundle
-from edgepack.runtime.cpu import tuned
+from edgepack.bundle.bundle import open_bundle
+from edgepack.machine.cpu import tuned
 
 POINTS = int(os.environ.get("EDGEPACK_KILLS", "40")) // 4  # of each command
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
@@ -74,7 +75,7 @@ def plan(folder: Path) -> str:
     """The tuned plan beside a bundle; "new" if it is a plan for a machine that exists."""
     found = (folder / "b.tuned.json").read_bytes()
     plans = json.loads(found)
-    return "new" if all(set(p) == set(tuned.Tuned.__struct_fields__) for p in plans) else "old"
+    return "new" if all(set(p) == set(tuned.TunedPlan.__struct_fields__) for p in plans) else "old"
 
 
 @pytest.fixture
@@ -127,17 +128,17 @@ def case(
 
 def _that_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny checkpoint whose language model ends an utterance before it is too long."""
-    drawn = random_checkpoint.values
+    drawn = random_weights.values
 
     def values(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         found = drawn(name, shape, seed)
         if name == "llm_decoder.bias":
-            found[random_checkpoint.TINY.speech] = 4
+            found[random_cosyvoice2.TINY.speech] = 4
         return found
 
-    monkeypatch.setattr(random_checkpoint, "values", values)
-    tokenizer = random_checkpoint.DEMO / "CosyVoice-BlankEN"
-    random_checkpoint.write(folder, random_checkpoint.TINY, tokenizer)
+    monkeypatch.setattr(random_weights, "values", values)
+    tokenizer = random_cosyvoice2.DEMO / "CosyVoice-BlankEN"
+    random_cosyvoice2.write(folder, random_cosyvoice2.TINY, tokenizer)
     return folder
 
 

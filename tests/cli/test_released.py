@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import random_cosyvoice1
+import random_cosyvoice2
+import random_cosyvoice3
 from onnx import helper, numpy_helper
 from released import README, STRAYS, released
 from support import GOLDEN
 
 from cli import Cli, samples
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 
 ROOT = Path(__file__).parents[2]
 TEXT = "what is said"
@@ -33,10 +36,11 @@ def sounds(path: Path) -> bool:
     return rate == 24000 and len(heard) > 6000 and np.abs(heard).max() > 1000
 
 
-def quick_start() -> list[list[str]]:
-    """The commands of the README's section on a checkpoint of one's own."""
+def quick_start(release: str) -> list[list[str]]:
+    """The commands of the README's section on a checkpoint of one's own, for one release."""
     section = (ROOT / "README.md").read_text("utf-8").split("## Your own checkpoint")[1]
-    (block,) = re.findall(r"```sh\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    (block,) = (found for found in blocks if f"FunAudioLLM/{release} " in found)
     return [shlex.split(line)[1:] for line in block.splitlines() if line.startswith("edgepack ")]
 
 
@@ -51,7 +55,7 @@ def test_the_quick_start_of_the_readme_speaks(cli: Cli, snapshot: Path) -> None:
     Path("FunAudioLLM").mkdir()
     Path("FunAudioLLM/CosyVoice2-0.5B").symlink_to(snapshot)
     shutil.copy(GOLDEN / "common" / "prompt_24k.wav", "anna.wav")
-    build, run = quick_start()
+    build, run = quick_start("CosyVoice2-0.5B")
     built = cli(*build)
     assert built.code == 0, built.err
     assert cli(*run).code == 0
@@ -59,6 +63,27 @@ def test_the_quick_start_of_the_readme_speaks(cli: Cli, snapshot: Path) -> None:
     Path("out.wav").unlink()
     assert cli(*last_line(built.out)).code == 0
     assert sounds(Path("out.wav"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["CosyVoice-300M-SFT", "Fun-CosyVoice3-0.5B-2512"])
+def test_the_quick_starts_of_the_other_releases_speak(cli: Cli, release: str) -> None:
+    folder = Path("FunAudioLLM") / release
+    if "300M" in release:
+        random_cosyvoice1.write(folder, random_cosyvoice1.TINY)
+    else:
+        blank = random_cosyvoice2.DEMO / "CosyVoice-BlankEN"
+        random_cosyvoice3.write(folder, random_cosyvoice3.TINY, blank)
+    shutil.copy(GOLDEN / "common" / "prompt_24k.wav", "anna.wav")
+    build, run = quick_start(release)
+    built = cli(*build)
+    assert built.code == 0, built.err
+    spoken = cli(*run, "--guard", "warn")  # random weights end at once, or do not end
+    assert spoken.code == 0, spoken.err
+    rate, heard = samples(Path("out.wav"))
+    assert rate == (22050 if "300M" in release else 24000)
+    assert len(heard) > 6000
+    assert np.abs(heard).max() > 1000
 
 
 def with_pools(path: Path) -> bytes:
@@ -87,6 +112,7 @@ def with_pools(path: Path) -> bytes:
     return model.SerializeToString()
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_is_built_given_a_voice_and_speaks(cli: Cli, snapshot: Path) -> None:
     speaker = (snapshot / "campplus.onnx").resolve()
     speaker.write_bytes(with_pools(speaker))

@@ -8,11 +8,12 @@ from linked import linked
 from support import GOLDEN, Build, shuffled
 
 from cli import Cli
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 
 
-def test_verify_measures_the_table_again(small: Bundle, cli: Cli, tmp_path: Path) -> None:
-    changed = linked(small.folder, tmp_path)
+@pytest.mark.slow
+def test_verify_measures_the_table_again(int8_demo: Bundle, cli: Cli, tmp_path: Path) -> None:
+    changed = linked(int8_demo.folder, tmp_path)
     ran = cli("verify", changed.folder, "--format", "ort", "--json")
     assert ran.code == 0
     solvers = changed.manifest.solvers
@@ -27,25 +28,27 @@ def test_verify_measures_the_table_again(small: Bundle, cli: Cli, tmp_path: Path
     assert ran.document["runtimes"]["ort"]["failed_gates"][0].startswith("solver_error is")
 
 
-def test_inspect_shows_error_over_evaluations(small: Bundle, cli: Cli) -> None:
-    told = cli("inspect", small.folder)
+def test_inspect_shows_error_over_evaluations(int8_demo: Bundle, cli: Cli) -> None:
+    told = cli("inspect", int8_demo.folder)
     assert "solver: evaluations and error" in told.out
     assert "20, the original's" in told.out
     assert "chosen" in told.out
-    found = cli("inspect", small.folder, "--json").document["solvers"]["ort"]
+    found = cli("inspect", int8_demo.folder, "--json").document["solvers"]["ort"]
     assert found["accuracy"]["evaluations"] <= 10
 
 
-def test_run_says_which_solver_it_used(small: Bundle, cli: Cli) -> None:
-    solver = small.manifest.solvers["ort"].solver
-    used = cli("run", small.folder, "你好。", "--format", "ort", "--json").document["solver"]
+def test_run_says_which_solver_it_used(int8_demo: Bundle, cli: Cli) -> None:
+    solver = int8_demo.manifest.solvers["ort"].solver
+    used = cli("run", int8_demo.folder, "你好。", "--format", "ort", "--json").document["solver"]
     assert used == {
         "name": "calibrated", "steps": len(solver.steps), "evaluations": solver.evaluations,
     }  # fmt: skip
     options = ("--format", "ort", "--solver", "reference")
-    used = cli("run", small.folder, "你好。", *options, "--json").document["solver"]
+    used = cli("run", int8_demo.folder, "你好。", *options, "--json").document["solver"]
     assert used == {"name": "reference", "steps": 10, "evaluations": 20}
-    assert "reference solver (20 evaluations)" in cli("run", small.folder, "你好。", *options).out
+    assert (
+        "reference solver (20 evaluations)" in cli("run", int8_demo.folder, "你好。", *options).out
+    )
 
 
 def test_a_bundle_without_a_table_says_so(bundle: Build, cli: Cli) -> None:

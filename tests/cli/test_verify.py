@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 from support import RUNTIMES, Build
 
 from cli import Cli, contents, copied
-from edgepack.bundle import open_bundle, stored
+from edgepack.bundle.bundle import open_bundle, stored
+from edgepack.bundle.manifest import FORMAT
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_a_missing_file_is_found(cli: Cli, changeable: Path) -> None:
 
 def test_a_newer_bundle_format_is_unsupported(cli: Cli, changeable: Path) -> None:
     manifest = changeable / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     ran = cli("verify", changeable)
     assert ran.code == 3
     assert "update edgepack" in ran.message
@@ -117,10 +118,11 @@ def test_a_newer_bundle_format_is_unsupported(cli: Cli, changeable: Path) -> Non
 
 def test_an_older_bundle_format_has_to_be_built_again(cli: Cli, changeable: Path) -> None:
     manifest = changeable / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+    old = FORMAT - 1
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', f'"format": {old}'))
     ran = cli("verify", changeable)
     assert ran.code == 3
-    assert "bundle format 2" in ran.message
+    assert ran.message.startswith(f"{manifest}: bundle format {old}, ")
     assert "build it again" in ran.message
 
 

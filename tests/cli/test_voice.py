@@ -10,8 +10,9 @@ import soundfile
 from support import GOLDEN, Build
 
 from cli import Cli, contents, copied, samples
-from edgepack.bundle import open_bundle
-from edgepack.runtime import audio, loading, prompting
+from edgepack.bundle.bundle import open_bundle
+from edgepack.runtime import loading
+from edgepack.runtime.audio import prompting, waveform
 
 RECORDING = GOLDEN / "common" / "prompt_24k.wav"
 TEXT = ("--text", "Hi 你好")
@@ -166,8 +167,8 @@ def test_what_nobody_says_is_refused(
     ],
 )
 def test_what_is_doubtful_is_told(gain: float, text: str, words: str | None) -> None:
-    heard = audio.read(RECORDING)
-    louder = audio.Recording("a.wav", np.clip(gain * heard.samples, -1, 1), heard.rate)
+    heard = waveform.read(RECORDING)
+    louder = waveform.Recording("a.wav", np.clip(gain * heard.samples, -1, 1), heard.rate)
     found = prompting.problems(louder, text)
     assert len(found) == (words is not None)
     assert all(words in line for line in found if words)

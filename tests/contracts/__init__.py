@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from edgepack import discovery
-from edgepack.backend import PACKAGE, Job, backend
+from edgepack.builder.backend import PACKAGE, Job, backend
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Use
 from edgepack.graph import net
-from edgepack.manifest import State
-from edgepack.recipe import named
-from edgepack.target import RuntimeOptions
+from edgepack.profiles.recipe import named
+from edgepack.profiles.target import RuntimeOptions
 
 # Every way to write a network without quantizing it: runtime, container, precision.
 FORMATS = [
@@ -26,21 +27,20 @@ TAP = "wide"
 
 def totals(folder: Path) -> Path:
     """A small hub network: the sum over all inputs x [1, n, 2] so far of x · WEIGHTS."""
-    graph = net.Net("totals")
+    graph = net.Net("totals", Use(role="vocoder"))
     op = graph.op
     x, past = graph.input("x", [1, "n", 2]), graph.input("past", [1, "p", 2])
     present = op.Concat(past, x, axis=1)
     wide = graph.tap(TAP, op.MatMul(present, graph.constant("weights", WEIGHTS)))
     graph.output("y", op.ReduceSum(wide, [1], keepdims=0), [1, 600])
     graph.output("present", present, [1, "m", 2])
-    state = net.State(STATES[0].input, STATES[0].output, STATES[0].shape)
-    finished = graph.finish((), (state,))
+    finished = graph.finish((), (STATES[0],))
     return replace(finished, slots=_totals_of_slots().model).save(folder)
 
 
 def _totals_of_slots() -> net.Graph:
     """The same with the inputs so far in the first `used` of p slots."""
-    graph = net.Net("totals")
+    graph = net.Net("totals", Use(role="vocoder"))
     op = graph.op
     x, past = graph.input("x", [1, "n", 2]), graph.input("past", [1, "p", 2])
     used = graph.input("used", [1], net.INT64)

@@ -9,12 +9,12 @@ from onnx import TensorProto, helper
 
 from contracts import FORMATS, STATES, WEIGHTS, job, totals
 from edgepack import discovery
-from edgepack.backend import PACKAGE, backend
+from edgepack.builder.backend import PACKAGE, backend
 from edgepack.errors import UnsupportedError
-from edgepack.isolation import isolated
+from edgepack.process.isolation import isolated
 from edgepack.report import Step, silent
-from edgepack.runtime.installed import engines
-from edgepack.runtime.session import Options, engine
+from edgepack.runtime.engines.installed import engines
+from edgepack.runtime.engines.session import Options, engine
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 3e-3}
 EACH_FORMAT = pytest.mark.parametrize(("runtime", "container", "precision"), FORMATS)

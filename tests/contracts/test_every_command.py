@@ -1,8 +1,11 @@
 """Commands: short help, --json, --quiet, and nothing heavy before they run."""
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from typing import cast
 
@@ -51,6 +54,21 @@ def test_every_command_can_be_read_by_a_machine_or_be_quiet(
 ) -> None:
     options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
     assert {"--json", "--quiet", "-q"} <= options
+
+
+@EACH
+def test_what_it_takes_is_typed(words: list[str], command: click.Command) -> None:
+    """A callback has a few parameters of its own, or one record of all of them."""
+    assert command.callback
+    called = inspect.unwrap(command.callback)
+    taken = {name: p.kind for name, p in inspect.signature(called).parameters.items()}
+    assert inspect.Parameter.VAR_KEYWORD not in taken.values()
+    given = {parameter.name for parameter in command.params}
+    if called is command.callback:
+        assert given == taken.keys()
+        return
+    (record,) = (typing.get_type_hints(called)[name] for name in taken)
+    assert given == {field.name for field in dataclasses.fields(record)}
 
 
 @EACH

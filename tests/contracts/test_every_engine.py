@@ -10,16 +10,18 @@ import onnx
 import pytest
 
 from contracts import FORMATS, STATES, TAP, WEIGHTS, job, totals
-from edgepack.backend import backend
-from edgepack.calibration.observe import Observed
-from edgepack.calibration.samples import Reservoir
-from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.gpu.guard import Guarded, Reruns
-from edgepack.runtime.installed import engines
-from edgepack.runtime.residency import OnDemand, Residency
-from edgepack.runtime.session import Feeds, Options, Session, engine
-from edgepack.runtime.watch import Watched
-from edgepack.runtime.wrapper import Wrapper
+from edgepack.builder.backend import backend
+from edgepack.builder.calibration.observe import ObservedSession
+from edgepack.builder.calibration.samples import Reservoir
+from edgepack.errors import CancelledError, IntegrityError, UnsupportedError
+from edgepack.runtime import cancellation
+from edgepack.runtime.cancellation import Cancellation
+from edgepack.runtime.engines.installed import engines
+from edgepack.runtime.engines.residency import OnDemand, Residency
+from edgepack.runtime.engines.session import Feeds, Options, Session, engine
+from edgepack.runtime.engines.watch import Watched
+from edgepack.runtime.engines.wrapper import Wrapper
+from edgepack.runtime.gpu.reruns import Guarded, Reruns
 
 X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
 
@@ -30,7 +32,7 @@ RESERVOIR = 4
 
 def observed(session: Session, folder: Path) -> Session:
     (folder / "kept").mkdir(exist_ok=True)
-    return Observed(session, Reservoir(folder / "kept", "totals", RESERVOIR))
+    return ObservedSession(session, Reservoir(folder / "kept", "totals", RESERVOIR))
 
 
 WRAPPERS: dict[str, Callable[[Session, Path], Session]] = {
@@ -98,6 +100,16 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
 @pytest.mark.parametrize("name", engines())
 def test_an_engine_knows_its_version(name: str) -> None:
     assert engine(name).version()[0].isdigit()
+
+
+def test_what_was_cancelled_is_not_computed_and_harms_no_later_call(subject: Network) -> None:
+    session, token = subject.opened(), Cancellation()
+    wanted = session.run({"x": X})["y"]
+    session.reset()
+    token.cancel()
+    with cancellation.working(token), pytest.raises(CancelledError):
+        session.run({"x": X})
+    np.testing.assert_array_equal(session.run({"x": X})["y"], wanted)
 
 
 def test_caches_are_carried_from_call_to_call(subject: Network) -> None:
@@ -256,7 +268,7 @@ def test_a_wrapper_of_a_session_that_cannot_go_on_says_so(name: str, tmp_path: P
 
 def test_every_wrapper_is_tried_and_forwards_every_call() -> None:
     own = {c for c in Wrapper.__subclasses__() if c.__module__.startswith("edgepack.")}
-    assert own == {Watched, Guarded, OnDemand, Observed}
+    assert own == {Watched, Guarded, OnDemand, ObservedSession}
     offered = {name for name in vars(Session) if not name.startswith("_")}
     assert offered <= vars(Wrapper).keys()
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from edgepack import target
-from edgepack.manifest import Device
-from edgepack.runtime import energy
-from edgepack.runtime.meter import Machine, UnusableError, meter, names
+from edgepack.bundle.manifest import Device
+from edgepack.energy import measurement
+from edgepack.energy.meter import meter, names
+from edgepack.machine.probe import Machine, UnusableError
+from edgepack.profiles import target
 
 
 @pytest.mark.parametrize("name", names())
@@ -15,7 +16,7 @@ def test_a_machine_that_has_nothing_gives_a_reason_in_one_line(name: str, tmp_pa
     time = [0.0]
     here = Machine(tmp_path, lambda: time[0], lambda s: time.__setitem__(0, time[0] + s))
     with pytest.raises(UnusableError) as caught:
-        energy.usable(name, here, Device())
+        measurement.usable(name, here, Device())
     assert str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -27,5 +28,5 @@ def test_meters_of_a_target_exist(name: str) -> None:
 
 
 def test_an_estimate_is_never_chosen_by_itself() -> None:
-    assert "model" not in energy.order(Device())
-    assert len(set(energy.order(Device()))) == len(energy.order(Device()))
+    assert "model" not in measurement.order(Device())
+    assert len(set(measurement.order(Device()))) == len(measurement.order(Device()))

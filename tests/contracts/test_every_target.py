@@ -2,11 +2,12 @@
 
 import pytest
 
-from edgepack import discovery, target
-from edgepack.backend import PACKAGE, backend
-from edgepack.family import PACKAGE as FAMILIES
-from edgepack.recipe import PRECISIONS
-from edgepack.runtime.installed import engines
+from edgepack import discovery
+from edgepack.builder.backend import PACKAGE, backend
+from edgepack.model.family import PACKAGE as FAMILIES
+from edgepack.profiles import target
+from edgepack.profiles.recipe import PRECISIONS
+from edgepack.runtime.engines.installed import engines
 
 
 @pytest.mark.parametrize("name", target.names())

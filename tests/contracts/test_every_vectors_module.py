@@ -1,37 +1,52 @@
 """Vectors modules account for every array, and notice one that they do not know."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 import numpy as np
 import pytest
-from support import GOLDEN, RECORDED, Build
+from support import COSYVOICE1, COSYVOICE3, GOLDEN, RECORDED, Build
 
 from edgepack import discovery
 from edgepack.errors import UsageError
 from edgepack.runtime.loading import load
-from edgepack.verification.reference import PACKAGE, Check, Subject, Vectors
+from edgepack.verification.reference import PACKAGE, BundleUnderTest, Check, Vectors, packages
 
-NAMES = discovery.names(PACKAGE)
+SETS = {  # one of each family
+    "cosyvoice": COSYVOICE1[0],
+    "cosyvoice2": RECORDED[0],
+    "cosyvoice3": COSYVOICE3[0],
+}
+MODULES = [(of, name) for of in packages() for name in discovery.names(f"{PACKAGE}.{of}")]
+Subjects = Callable[[str], BundleUnderTest]
 
 
 @pytest.fixture(scope="module")
-def subject(bundle: Build) -> Subject:
-    return Subject(load(bundle(RECORDED[0]), "ort"))
+def subject(bundle: Build) -> Subjects:
+    """The bundle of a family's set, loaded once."""
+    return cache(lambda family: BundleUnderTest(load(bundle(SETS[family]), "ort")))
 
 
-def recorded(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / RECORDED[0] / f"{name}.npz") as archive:
+def recorded(family: str, name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / SETS[family] / f"{name}.npz") as archive:
         return dict(archive)
 
 
-def check(name: str) -> Check:
-    return cast(Check, discovery.load(PACKAGE, name, "check"))
+def check(family: str, name: str) -> Check:
+    return cast(Check, discovery.load(f"{PACKAGE}.{family}", name, "check"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_array_that_nothing_explains_is_reported(name: str, subject: Subject) -> None:
-    vectors = Vectors(name, {**recorded(name), "surprise": np.zeros(3)})
-    check(name)(vectors, subject)
+def test_every_family_of_vectors_has_a_set_here() -> None:
+    assert set(SETS) == set(packages())
+
+
+@pytest.mark.parametrize(("family", "name"), MODULES)
+def test_an_array_that_nothing_explains_is_reported(
+    family: str, name: str, subject: Subjects
+) -> None:
+    vectors = Vectors(name, {**recorded(family, name), "surprise": np.zeros(3)})
+    check(family, name)(vectors, subject(family))
     rows = vectors.finished()
     assert [row.array for row in rows] == list(vectors.arrays)
     assert [row.array for row in rows if row.note == "unknown array"] == ["surprise"]
@@ -39,21 +54,23 @@ def test_an_array_that_nothing_explains_is_reported(name: str, subject: Subject)
     assert {row.file for row in rows} == {name}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_file_without_the_arrays_that_matter_is_no_success(name: str, subject: Subject) -> None:
+@pytest.mark.parametrize(("family", "name"), MODULES)
+def test_a_file_without_the_arrays_that_matter_is_no_success(
+    family: str, name: str, subject: Subjects
+) -> None:
     vectors = Vectors(name, {"surprise": np.zeros(3)})
     try:
-        check(name)(vectors, subject)
+        check(family, name)(vectors, subject(family))
     except UsageError:
         return
     assert [row.note for row in vectors.finished()] == ["unknown array"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_comparison_can_fail(name: str, subject: Subject) -> None:
-    arrays = recorded(name)
+@pytest.mark.parametrize(("family", "name"), MODULES)
+def test_every_comparison_can_fail(family: str, name: str, subject: Subjects) -> None:
+    arrays = recorded(family, name)
     whole = Vectors(name, arrays)
-    check(name)(whole, subject)
+    check(family, name)(whole, subject(family))
     compared = [row.array for row in whole.finished() if row.error is not None]
     noise = np.random.default_rng(0)
 
@@ -63,6 +80,6 @@ def test_every_comparison_can_fail(name: str, subject: Subject) -> None:
         return value + (noise.normal(size=value.shape) * (value.std() + 1)).astype(value.dtype)
 
     spoiled = Vectors(name, {n: spoil(a) if n in compared else a for n, a in arrays.items()})
-    check(name)(spoiled, subject)
+    check(family, name)(spoiled, subject(family))
     passed = {row.array for row in spoiled.finished() if row.array in compared and not row.failed}
     assert passed == set()

@@ -17,11 +17,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from host_loop import Host  # noqa: E402
 
-from edgepack import voices  # noqa: E402
+from edgepack.bundle import voices  # noqa: E402
+from edgepack.runtime.engines.session import engine  # noqa: E402
 from edgepack.runtime.loading import Loaded, load, session_of  # noqa: E402
-from edgepack.runtime.sampling import greedy  # noqa: E402
-from edgepack.runtime.session import engine  # noqa: E402
-from edgepack.verification import exam, selftest  # noqa: E402
+from edgepack.runtime.stages.sampling import greedy  # noqa: E402
+from edgepack.verification import selftest, speaking  # noqa: E402
 
 TEXT = "今天天气很好，我们一起去公园散步吧。"
 LONGEST, SPOKEN = 40, 25  # tokens: of the greedy decoding, and of what is spoken
@@ -56,8 +56,8 @@ def probe(bundle: Path, runtime: str) -> dict[str, np.ndarray]:
     loaded = load(bundle, runtime, 1)
     chosen, voice = voices.read(loaded.bundle, None)
     tokens = greedy_tokens(loaded, loaded.frontend.ids(TEXT))
-    mel = loaded.flow.mel(tokens[:SPOKEN], exam.condition(voice))
-    found = {"greedy": np.array(tokens), "mel": mel, "audio": exam.vocode(loaded, mel, 0)}
+    mel = loaded.flow.mel(tokens[:SPOKEN], speaking.condition(voice))
+    found = {"greedy": np.array(tokens), "mel": mel, "audio": speaking.vocode(loaded, mel, 0)}
     calls = selftest.read(loaded.bundle)
     for stage, recorded in calls.items():
         outputs = selftest.execute(session_of(loaded, stage), [call.feeds for call in recorded])

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
 from edgepack.verification.quality import mel_cepstral_distortion
 
 pytestmark = pytest.mark.device

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgepack.runtime.meter import Instrument, Machine, UnusableError, Window
+from edgepack.energy.meter import Instrument, Window
+from edgepack.machine.probe import Machine, UnusableError
 
 
 @dataclass

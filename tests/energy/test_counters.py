@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 from trees import grow
 
-from edgepack.manifest import Device, Sensor
-from edgepack.runtime import energy
-from edgepack.runtime.meter import CounterWindow, UnusableError, meter
-from edgepack.runtime.meters.perf import METER as PERF
+from edgepack.bundle.manifest import Device, Sensor
+from edgepack.energy import measurement
+from edgepack.energy.meter import CounterWindow, meter
+from edgepack.energy.meters.perf import METER as PERF
+from edgepack.machine.probe import UnusableError
 from energy.fakes import Time, machine, polled, rising
 
 ZONES = "sys/class/powercap"
@@ -108,7 +109,7 @@ def test_two_packages_of_their_own_are_added(tmp_path: Path) -> None:
 def test_a_frozen_counter_is_not_usable(tmp_path: Path) -> None:
     here = machine(grow(tmp_path, SERVER))
     with pytest.raises(UnusableError, match="the value does not advance"):
-        energy.usable("rapl", here, Device())
+        measurement.usable("rapl", here, Device())
 
 
 def test_a_container_that_masks_the_zones(tmp_path: Path) -> None:
@@ -174,10 +175,10 @@ def test_perf_counters_that_stay_at_zero_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "edgepack.runtime.meters.perf.METER", type(PERF)(opened=lambda *_: lambda: 0)
+        "edgepack.energy.meters.perf.METER", type(PERF)(opened=lambda *_: lambda: 0)
     )
     with pytest.raises(UnusableError, match="the value does not advance"):
-        energy.usable("perf", machine(grow(tmp_path, POWER)), Device())
+        measurement.usable("perf", machine(grow(tmp_path, POWER)), Device())
 
 
 def test_perf_with_only_what_a_hypervisor_leaves(tmp_path: Path) -> None:

@@ -6,29 +6,24 @@ from pathlib import Path
 import pytest
 from trees import grow
 
+from edgepack.bundle.manifest import Device
+from edgepack.energy import measurement
+from edgepack.energy.measurement import Meters, Reading
+from edgepack.energy.meter import CounterWindow, Instrument, MeterQuality, PowerWindow, quality
 from edgepack.errors import UsageError
-from edgepack.manifest import Device
-from edgepack.runtime import energy
-from edgepack.runtime.energy import Meters, Reading
-from edgepack.runtime.meter import (
-    CounterWindow,
-    Instrument,
-    Machine,
-    PowerWindow,
-    Quality,
-    UnusableError,
-    quality,
-)
+from edgepack.machine.probe import Machine, UnusableError
 from energy.fakes import Time, machine, rising
 
 ZONE = "sys/class/powercap/intel-rapl:0"
 
 
-def instrument(update: float = 0.1, best: Quality = "measured") -> Instrument:
+def instrument(update: float = 0.1, best: MeterQuality = "measured") -> Instrument:
     return Instrument("package", "a file", update, lambda: CounterWindow(dict, 1.0), best)
 
 
-def reading(joules: float | None, seconds: float = 10.0, worth: Quality = "measured") -> Reading:
+def reading(
+    joules: float | None, seconds: float = 10.0, worth: MeterQuality = "measured"
+) -> Reading:
     return Reading("rapl", "a file", "package", worth, joules, seconds, 100, 0, ())
 
 
@@ -45,7 +40,7 @@ def reading(joules: float | None, seconds: float = 10.0, worth: Quality = "measu
     ],
 )
 def test_a_window_is_worth_what_changed_in_it(
-    updates: int, update: float, best: Quality, worth: Quality
+    updates: int, update: float, best: MeterQuality, worth: MeterQuality
 ) -> None:
     window = CounterWindow(dict, 1.0, updates=updates)
     assert quality(instrument(update, best), window) == worth
@@ -62,39 +57,39 @@ def test_automatic_choice_is_the_targets_then_by_rank(tmp_path: Path) -> None:
         },
     )
     rising(root / ZONE / "energy_uj", 1_000_000, time)
-    found = energy.select("auto", machine(root, time), Device(meters=("perf",)))
+    found = measurement.select("auto", machine(root, time), Device(meters=("perf",)))
     assert found.name == "rapl"
     assert "no /sys/bus/event_source" in found.reasons["perf"]
     assert next(iter(found.reasons)) == "perf"
-    named = energy.select("rapl", machine(root, time), Device())
+    named = measurement.select("rapl", machine(root, time), Device())
     assert named.name == "rapl"
 
 
 def test_a_machine_without_a_meter_says_why_of_each(tmp_path: Path) -> None:
-    found = energy.select("auto", machine(tmp_path), Device())
+    found = measurement.select("auto", machine(tmp_path), Device())
     assert found.name is None
-    assert set(found.reasons) == set(energy.order(Device()))
+    assert set(found.reasons) == set(measurement.order(Device()))
     assert "nvml" not in found.reasons  # of a board that speech does not run on
-    record = energy.record(found, None, utterances=1, audio_seconds=1.0)
+    record = measurement.record(found, None, utterances=1, audio_seconds=1.0)
     assert record == {"available": False, "reasons": dict(found.reasons)}
-    assert energy.sentence(record).startswith("no energy meter on this machine")
+    assert measurement.sentence(record).startswith("no energy meter on this machine")
 
 
 def test_a_meter_asked_for_by_name_has_to_be_usable(tmp_path: Path) -> None:
     with pytest.raises(UnusableError, match="--energy rapl: no RAPL zones"):
-        energy.select("rapl", machine(tmp_path), Device())
+        measurement.select("rapl", machine(tmp_path), Device())
     with pytest.raises(UsageError, match="did you mean 'rapl'"):
-        energy.select("rappl", machine(tmp_path), Device())
-    assert energy.select("none", machine(tmp_path), Device()).reasons == {
+        measurement.select("rappl", machine(tmp_path), Device())
+    assert measurement.select("none", machine(tmp_path), Device()).reasons == {
         "all": "not asked for (--energy none)"
     }
 
 
 def test_the_record_has_gross_and_net() -> None:
     meters = Meters("rapl", instrument(), {"perf": "no"})
-    idle = energy.baseline(reading(40.0), reading(42.0))
+    idle = measurement.baseline(reading(40.0), reading(42.0))
     assert idle == (4.1, ())
-    record = energy.record(meters, reading(120.0), utterances=5, audio_seconds=10.0, idle=idle)
+    record = measurement.record(meters, reading(120.0), utterances=5, audio_seconds=10.0, idle=idle)
     assert record["gross_j"] == 120.0
     assert record["gross_j_per_utterance"] == 24.0
     assert record["gross_j_per_audio_s"] == 12.0
@@ -104,31 +99,35 @@ def test_the_record_has_gross_and_net() -> None:
     for key in ("method", "source", "scope", "quality", "window_s", "updates_in_window",
                 "baseline_w"):  # fmt: skip
         assert record[key] is not None
-    assert "24.00 J an utterance, net 15.80" in energy.sentence(record)
+    assert "24.00 J an utterance, net 15.80" in measurement.sentence(record)
 
 
 def test_more_idle_than_work_is_clamped_and_drift_flagged() -> None:
-    idle = energy.baseline(reading(40.0), reading(60.0))
+    idle = measurement.baseline(reading(40.0), reading(60.0))
     assert idle is not None
-    record = energy.record(
+    record = measurement.record(
         Meters("rapl", instrument()), reading(10.0), utterances=1, audio_seconds=1.0, idle=idle
     )
     assert record["net_j"] == 0.0
     assert record["flags"] == ["baseline_drift", "net_clamped"]
-    assert energy.baseline(reading(None), reading(1.0)) is None
+    assert measurement.baseline(reading(None), reading(1.0)) is None
 
 
 def test_a_window_with_too_few_updates_has_no_number() -> None:
-    found = energy.reading("rapl", instrument(), CounterWindow(dict, 1.0, counts=9, updates=2), 0.5)
+    found = measurement.reading(
+        "rapl", instrument(), CounterWindow(dict, 1.0, counts=9, updates=2), 0.5
+    )
     assert found.joules is None
-    record = energy.record(Meters("rapl", instrument()), found, utterances=1, audio_seconds=1.0)
+    record = measurement.record(
+        Meters("rapl", instrument()), found, utterances=1, audio_seconds=1.0
+    )
     assert record["available"] is False
     assert record["reasons"]["rapl"] == "2 updates in 0.50 s; 3 are the least"
 
 
 def test_measuring_polls_while_the_work_goes_on() -> None:
     power = Instrument("package", "sensor", 0.01, lambda: PowerWindow(iter(range(10**6)).__next__))
-    with energy.measuring(Meters("hwmon", power), Machine()) as readings:
+    with measurement.measuring(Meters("hwmon", power), Machine()) as readings:
         threading.Event().wait(0.6)
     (found,) = readings
     assert found.updates >= 8
@@ -147,13 +146,13 @@ def test_a_sensor_that_fails_on_the_way_gives_no_number() -> None:
             raise UnusableError("the charger was plugged in") from None
 
     power = Instrument("battery_whole_device", "battery", 0.01, lambda: PowerWindow(watts))
-    with energy.measuring(Meters("battery", power), Machine()) as readings:
+    with measurement.measuring(Meters("battery", power), Machine()) as readings:
         threading.Event().wait(0.3)
     assert readings[0].joules is None
     assert readings[0].flags == ("the charger was plugged in",)
 
 
 def test_without_a_meter_nothing_is_measured() -> None:
-    with energy.measuring(Meters(None, None), Machine()) as readings:
+    with measurement.measuring(Meters(None, None), Machine()) as readings:
         pass
     assert readings == []

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from trees import grow
 
-from edgepack.manifest import Device, Watts
-from edgepack.runtime import energy
-from edgepack.runtime.meter import PowerWindow, UnusableError, meter
-from edgepack.runtime.meters import external, rpi_pmic
-from edgepack.runtime.meters.external import METER as EXTERNAL
-from edgepack.runtime.meters.model import METER as MODEL
+from edgepack.bundle.manifest import Device, Watts
+from edgepack.energy import measurement
+from edgepack.energy.meter import PowerWindow, meter
+from edgepack.energy.meters import external, rpi_pmic
+from edgepack.energy.meters.external import METER as EXTERNAL
+from edgepack.energy.meters.model import METER as MODEL
+from edgepack.machine.probe import UnusableError
 from energy.fakes import Time, machine, polled
 
 
@@ -201,7 +202,7 @@ def test_external_log_that_ends_too_early(tmp_path: Path) -> None:
     window = instrument.window()
     window.poll(0.0)
     window.poll(1.0)
-    found = energy.reading("external", instrument, window, 1.5)
+    found = measurement.reading("external", instrument, window, 1.5)
     assert found.joules is None
     assert "does not cover the whole window" in found.flags[0]
 
@@ -257,19 +258,19 @@ def test_estimate_is_called_one(tmp_path: Path) -> None:
         machine(tmp_path, time), Device(watts=watts), ""
     )
     window = polled(instrument, time, 1.0, 2)
-    found = energy.reading("model", instrument, window, 2.0)
+    found = measurement.reading("model", instrument, window, 2.0)
     assert found.quality == "modelled"
     assert found.joules is not None
     share = (found.joules - 12.0) / 4.0  # of the machine's idle power
     assert 0 < share <= 1
-    record = energy.record(
-        energy.Meters("model", instrument), found, utterances=2, audio_seconds=4.0,
+    record = measurement.record(
+        measurement.Meters("model", instrument), found, utterances=2, audio_seconds=4.0,
         idle=(1.0, ()),
     )  # fmt: skip
     assert record["estimate"] is True
     assert record["net_j"] is None  # a baseline is never taken off an estimate
-    assert energy.sentence(record).startswith("~")
-    assert "ESTIMATE: CPU time x 4 W a core" in energy.sentence(record)
+    assert measurement.sentence(record).startswith("~")
+    assert "ESTIMATE: CPU time x 4 W a core" in measurement.sentence(record)
 
 
 def test_estimate_needs_figures(tmp_path: Path) -> None:

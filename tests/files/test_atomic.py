@@ -12,11 +12,11 @@ import pytest
 from linked import linked
 from support import Build
 
-import edgepack.atomic
-import edgepack.system
-from edgepack.atomic import clear, replacing, temporary_folder, write_atomically
-from edgepack.bundle import open_bundle
+import edgepack.files.atomic
+import edgepack.process.system
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import IntegrityError, ResourceError, UsageError
+from edgepack.files.atomic import clear, replacing, temporary_folder, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file(
@@ -76,13 +76,13 @@ def test_long_names_that_begin_alike_are_not_mixed_up(tmp_path: Path) -> None:
     with temporary_folder(one) as folder:
         clear(other)
         assert folder.is_dir()
-    assert edgepack.atomic._stem(one) != edgepack.atomic._stem(other)
+    assert edgepack.files.atomic._stem(one) != edgepack.files.atomic._stem(other)
 
 
 HOLDING = """
 import sys
 from pathlib import Path
-from edgepack.atomic import NewFile, temporary_folder
+from edgepack.files.atomic import NewFile, temporary_folder
 place = Path(sys.argv[1])
 with temporary_folder(place) as folder:
     (folder / "x").touch()
@@ -111,7 +111,7 @@ def test_what_another_process_works_on_stays_whatever_its_number(tmp_path: Path)
 
 def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a kernel or a file system that cannot swap two names."""
-    monkeypatch.setattr("edgepack.system.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("edgepack.process.system.ctypes.CDLL", lambda name: object())
 
 
 @pytest.mark.parametrize("moment", [1, 2])
@@ -123,7 +123,8 @@ def test_a_kill_between_two_renames_loses_nothing(
     script = f"""
 import os, sys
 from pathlib import Path
-from edgepack import atomic, system
+from edgepack.files import atomic
+from edgepack.process import system
 atomic.system.exchange = lambda one, other: False
 renames = 0
 def rename(self, target, real=Path.rename):
@@ -180,7 +181,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(
     synced: list[int] = []
     before: list[set[int]] = []
     real_sync, real_rename = os.fsync, Path.rename
-    real_exchange = edgepack.system.exchange
+    real_exchange = edgepack.process.system.exchange
 
     def sync(descriptor: int) -> None:
         synced.append(os.fstat(descriptor).st_ino)
@@ -196,7 +197,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr("edgepack.system.exchange", exchange)
+    monkeypatch.setattr("edgepack.process.system.exchange", exchange)
     with replacing(place) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_bytes(b"x")
@@ -280,7 +281,7 @@ def test_a_full_disk_is_what_it_is_whatever_an_engine_calls_it(
 def test_a_file_at_a_limit_is_a_full_disk_whatever_an_engine_calls_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edgepack.system, "largest_file", lambda: 100)
+    monkeypatch.setattr(edgepack.process.system, "largest_file", lambda: 100)
 
     def write(size: int) -> None:
         with replacing(tmp_path / "b") as folder:

@@ -10,9 +10,9 @@ import pytest
 
 NO_USER = "import pwd\ndef unknown(uid):\n    raise KeyError(uid)\npwd.getpwuid = unknown\n"
 TWICE = """
-from edgepack.calibration import cache
-made = cache.recorded("kind", "key", lambda folder: None)
-assert cache.recorded("kind", "key", None) == made
+from edgepack.builder.calibration import recordings
+made = recordings.recorded("kind", "key", lambda folder: None)
+assert recordings.recorded("kind", "key", None) == made
 print(made.parents[1])
 """
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from outputs import Pipe, device, unchangeable
 
-from edgepack.atomic import (
+from edgepack.errors import ResourceError, UsageError
+from edgepack.files.atomic import (
     filling,
     made_folder,
     replacing,
@@ -20,7 +21,6 @@ from edgepack.atomic import (
     require_writable,
     write_atomically,
 )
-from edgepack.errors import ResourceError, UsageError
 
 
 def test_a_device_stays_one(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
 WRITING = """
 import sys
 from pathlib import Path
-from edgepack.atomic import require_writable, write_atomically
+from edgepack.files.atomic import require_writable, write_atomically
 for name in sys.argv[1:]:
     print("said", flush=False)
     require_writable(Path(name))

@@ -63,7 +63,7 @@ def _at(folder: Path, name: str, read: Callable[[Path], object]) -> Read:
 
 
 def _torch_zip(folder: Path) -> Read:
-    from edgepack.checkpoint import torch_zip
+    from edgepack.model.checkpoint import torch_zip
 
     def read(path: Path) -> object:
         tree = touched(torch_zip.load(path))
@@ -74,7 +74,7 @@ def _torch_zip(folder: Path) -> Read:
 
 
 def _pickle(folder: Path) -> Read:
-    from edgepack.checkpoint import pickle_program
+    from edgepack.model.checkpoint import pickle_program
 
     def storage(key: str, dtype: np.dtype[Any], count: int) -> np.ndarray:
         return np.zeros(min(max(count, 0), 64), dtype)
@@ -83,14 +83,14 @@ def _pickle(folder: Path) -> Read:
 
 
 def _safetensors(folder: Path) -> Read:
-    from edgepack.checkpoint import safetensors
+    from edgepack.model.checkpoint import safetensors
 
     return _at(folder, "flow.safetensors", lambda path: touched(safetensors.load(path)))
 
 
 def _checkpoint(folder: Path, name: str, read: Callable[[Any], object]) -> Read:
     """A reader of a checkpoint in which one file is another, with the seeds as the others."""
-    from edgepack.checkpoint.folder import Checkpoint
+    from edgepack.model.checkpoint.folder import Checkpoint
 
     (folder / QWEN).mkdir()
     shutil.copyfile(SOURCE / "cosyvoice2.yaml", folder / "cosyvoice2.yaml")
@@ -103,7 +103,7 @@ def _checkpoint(folder: Path, name: str, read: Callable[[Any], object]) -> Read:
 
 
 def _yaml(folder: Path) -> Read:
-    from edgepack.family import recognise
+    from edgepack.model.family import recognise
 
     def read(checkpoint: Any) -> object:
         _, family = recognise(checkpoint)
@@ -113,14 +113,14 @@ def _yaml(folder: Path) -> Read:
 
 
 def _config(folder: Path) -> Read:
-    from edgepack.families.cosyvoice2 import FAMILY
+    from edgepack.model.families.cosyvoice2 import FAMILY
 
     return _checkpoint(folder, f"{QWEN}/config.json", FAMILY.text_rows)
 
 
 def _speakers(folder: Path) -> Read:
-    from edgepack.families.cosyvoice2 import FAMILY
-    from edgepack.voices import Voice
+    from edgepack.bundle.voices import Voice
+    from edgepack.model.families.cosyvoice2 import FAMILY
 
     def read(checkpoint: Any) -> object:
         found: Mapping[str, Voice] = FAMILY.voices(checkpoint)
@@ -135,7 +135,7 @@ def _speakers(folder: Path) -> Read:
 
 def _tokenizer(name: str) -> Callable[[Path], Read]:
     def make(folder: Path) -> Read:
-        from edgepack.checkpoint import tokenizer
+        from edgepack.model.checkpoint import tokenizer
 
         return _checkpoint(
             folder, f"{QWEN}/{name}", lambda found: tokenizer.build(found, QWEN, ["<y>"], 64)
@@ -145,19 +145,19 @@ def _tokenizer(name: str) -> Callable[[Path], Read]:
 
 
 def _recipe(folder: Path) -> Read:
-    from edgepack.choices import read_choices
+    from edgepack.builder.choices import read_choices
 
     return _at(folder, "recipe.yaml", lambda path: read_choices(path).identity())
 
 
 def _solver(folder: Path) -> Read:
-    from edgepack.choices import read_solvers
+    from edgepack.builder.choices import read_solvers
 
     return _at(folder, "solver.json", lambda path: read_solvers(path, ["ort"]))
 
 
 def _manifest(folder: Path) -> Read:
-    from edgepack.bundle import open_bundle
+    from edgepack.bundle.bundle import open_bundle
 
     return _at(folder, "manifest.json", lambda path: open_bundle(path.parent).runtimes())
 
@@ -169,8 +169,8 @@ def _member(folder: Path, name: str | None, read: Callable[[Any], object]) -> Re
     """
     from msgspec.structs import replace
 
-    from edgepack.bundle import Bundle, open_bundle, stored
-    from edgepack.manifest import StoredFile
+    from edgepack.bundle.bundle import Bundle, open_bundle, stored
+    from edgepack.bundle.manifest import StoredFile
 
     whole = open_bundle(CORPUS / "manifest").manifest
     selftest = CORPUS / "selftest" / whole.self_test
@@ -192,7 +192,7 @@ def _member(folder: Path, name: str | None, read: Callable[[Any], object]) -> Re
 
 
 def _voice(folder: Path) -> Read:
-    from edgepack import voices
+    from edgepack.bundle import voices
     from edgepack.runtime import fit
 
     def read(bundle: Any) -> object:
@@ -210,9 +210,9 @@ def _selftest(folder: Path) -> Read:
 
 
 def _exam(folder: Path) -> Read:
-    from edgepack.verification import exam
+    from edgepack.verification import evaluation
 
-    return _member(folder, exam.FILE, exam.of)
+    return _member(folder, evaluation.FILE, evaluation.of)
 
 
 def _trajectories(folder: Path) -> Read:
@@ -244,9 +244,9 @@ def _frontend(folder: Path) -> Read:
 
 
 def _text(folder: Path) -> Read:
-    from edgepack.runtime.normalization import Normalization
-    from edgepack.runtime.normalization import Reader as Language
-    from edgepack.runtime.text import Frontend
+    from edgepack.runtime.text.front_end import Frontend
+    from edgepack.runtime.text.normalization import Normalization
+    from edgepack.runtime.text.normalization import Reader as Language
 
     languages = {code: Language("cldr", code) for code in ("de", "ru", "ko", "fr", "es", "it")}
     normalize = Normalization(languages)
@@ -256,19 +256,19 @@ def _text(folder: Path) -> Read:
 
 
 def _grammar(folder: Path) -> Read:
-    from edgepack.runtime.normalizers import _wfst_trial
+    from edgepack.runtime.text.normalizers import _wfst_trial
 
     return _at(folder, "tagger.fst", lambda path: _wfst_trial.check("zh", [path, path]))
 
 
 def _recording(folder: Path) -> Read:
-    from edgepack.runtime import audio
+    from edgepack.runtime.audio import waveform
 
-    return _at(folder, "recording.wav", lambda path: audio.read(path).at(16000))
+    return _at(folder, "recording.wav", lambda path: waveform.read(path).at(16000))
 
 
 def _tuned(folder: Path) -> Read:
-    from edgepack.runtime.cpu import topology, tuned
+    from edgepack.machine.cpu import topology, tuned
 
     machine = topology.read()
     tuned.fingerprint = lambda machine: MACHINE

@@ -24,13 +24,14 @@ import torch_zip_writer as writer
 from safetensors.numpy import save_file
 from support import DATA
 
-from edgepack import voices
-from edgepack.bundle import MANIFEST, Bundle, open_bundle
-from edgepack.checkpoint import tokenizer
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.runtime.cpu.tuned import Tuned
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import MANIFEST, Bundle, open_bundle
+from edgepack.machine.cpu.tuned import TunedPlan
+from edgepack.model.checkpoint import tokenizer
+from edgepack.model.checkpoint.folder import Checkpoint
 from edgepack.runtime.gpu.description import encode
-from edgepack.verification import exam, selftest, trajectories
+from edgepack.runtime.strategies.vocoder import hift
+from edgepack.verification import evaluation, selftest, trajectories
 from fuzz.readers import CORPUS, MACHINE, QWEN, SOURCE
 
 SOLVER = {"steps": [{"time": 0.0, "guided": False, "conditional": [1.0], "free": []}]}
@@ -107,19 +108,21 @@ def _short_calls(bundle: Bundle) -> selftest.Calls:
     found: dict[str, list[selftest.Call]] = {}
     calls = selftest.read(bundle)
     lm, encoder = calls["speech_lm"][0], calls["flow_encoder"][0]
-    kept = {manifest.flow.mels, manifest.vocoder.partials, lm.outputs["logits"].shape[1]}
+    vocoder = manifest.host.vocoder
+    assert isinstance(vocoder, hift.Record)
+    kept = {manifest.host.flow.mels, vocoder.partials, lm.outputs["logits"].shape[1]}
     kept |= {lm.feeds["embeddings"].shape[2], encoder.feeds["speaker"].shape[1]}
     for stage, recorded in calls.items():
         parts: list[Mapping[str, np.ndarray]] = [recorded[0].feeds, recorded[0].outputs]
         feeds, outputs = ({n: _short(v, kept) for n, v in part.items()} for part in parts)
         if stage == "hift":
-            feeds["source"] = recorded[0].feeds["source"][:, :, : manifest.vocoder.frame].copy()
+            feeds["source"] = recorded[0].feeds["source"][:, :, : vocoder.frame].copy()
         found[stage] = [selftest.Call(feeds, outputs)]
     return found
 
 
 def _short_exam(bundle: Bundle) -> bytes:
-    question = next(q for q in exam.of(bundle) if q.sounded)
+    question = next(q for q in evaluation.of(bundle) if q.sounded)
     spoken = question.spoken
     short = dataclasses.replace(
         spoken,
@@ -133,7 +136,7 @@ def _short_exam(bundle: Bundle) -> bytes:
         question, spoken=short, ids=question.ids[:2], best=question.best[:2],
         at=question.at[:1], every=question.every[:1],
     )  # fmt: skip
-    return exam.to_bytes([cut, cut])
+    return evaluation.to_bytes([cut, cut])
 
 
 def _short_trajectories(bundle: Bundle) -> bytes:
@@ -148,11 +151,11 @@ def _bundle_seeds(bundle: Bundle, folder: Path) -> None:
     for name, file in manifest.voices.items():
         _put("voice", f"{name}.safetensors", bundle.read(file))
     speaker = np.zeros(voices.read(bundle, None)[1].speaker.shape, np.float32)
-    mel = np.zeros((manifest.flow.ratio * 2, manifest.flow.mels), np.float32)
+    mel = np.zeros((manifest.host.flow.frames(2), manifest.host.flow.mels), np.float32)
     prompt = voices.Prompt(np.array([1]), np.array([1, 2]), mel)
     _put("voice", "prompted.safetensors", voices.Voice(speaker, prompt).to_bytes())
     _put("selftest", selftest.FILE, selftest.to_bytes(_short_calls(bundle)))
-    _put("exam", exam.FILE, _short_exam(bundle))
+    _put("exam", evaluation.FILE, _short_exam(bundle))
     _put("trajectories", trajectories.FILE, _short_trajectories(bundle))
     if manifest.trim:
         _put("rows", manifest.trim.rows, bundle.read(manifest.trim.rows))
@@ -161,7 +164,7 @@ def _bundle_seeds(bundle: Bundle, folder: Path) -> None:
     (folder / QWEN / "vocab.json").write_text(json.dumps(alphabet | {"ab": 256}))
     (folder / QWEN / "merges.txt").write_text("#version: 0.2\na b\n")
     (folder / QWEN / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')
-    whole = tokenizer.build(Checkpoint(folder, ""), QWEN, [manifest.end_of_prompt], 300)
+    whole = tokenizer.build(Checkpoint(folder, ""), QWEN, [manifest.host.text.end_of_prompt], 300)
     _put("frontend", "tokenizer.json", whole)
 
 
@@ -171,7 +174,7 @@ def _other_seeds() -> None:
 
     _put("bench", "result.json", msgspec.json.encode(result(subject("x", 1.0, metered=True))))
     _put("gpu", "trt.json", encode(PROMISES))
-    plan = Tuned(MACHINE, "ort", "0", 1, False, None)
+    plan = TunedPlan(MACHINE, "ort", "0", 1, False, None)
     _put("tuned", "x.tuned.json", msgspec.json.encode([plan]))
     samples = (np.sin(np.arange(400) / 9) * 0.3).astype(np.float32)
     for kind, subtype in (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", None)):

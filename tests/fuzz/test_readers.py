@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgepack.errors import IntegrityError
-from edgepack.runtime.cpu import tuned
+from edgepack.machine.cpu import tuned
 from fuzz import judging
 from fuzz.judging import LimitError, judged
 from fuzz.readers import CORPUS, READERS

@@ -8,14 +8,14 @@ import onnx
 import pytest
 from support import Build
 
-from edgepack import target
-from edgepack.bundle import open_bundle
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import UnsupportedError
+from edgepack.profiles import target
 from edgepack.runtime.gpu import description
 from edgepack.runtime.gpu.placement import ON_CPU, Wanted
 from edgepack.runtime.loading import load
-from edgepack.runtime.synthesizer import Synthesizer
-from edgepack.verification import exam, gates
+from edgepack.runtime.synthesizer import LoadOptions, Synthesizer
+from edgepack.verification import evaluation, gates
 
 TARGETS = [name for name in target.names() if target.load(name).gpu]
 # The options of onnxruntime-gpu 1.31's TensorRT provider that are used; strings of its library.
@@ -48,8 +48,9 @@ def test_promises_are_the_profiles(bundle: Build, name: str) -> None:
     assert gpu
     assert found.architecture == gpu.architecture
     assert found.releases == gpu.releases
+    uses = open_bundle(bundle("demo", name)).manifest.uses
     assert {stage: s.provider for stage, s in found.stages.items()} == {
-        stage: gpu.provider(stage) for stage in found.stages
+        stage: gpu.provider(use.role) for stage, use in uses.items()
     }
 
 
@@ -124,18 +125,21 @@ def test_the_nano_gets_an_opset_that_it_knows(bundle: Build) -> None:
 @EACH
 def test_it_speaks_on_the_cpu_if_that_is_asked_for(bundle: Build, name: str) -> None:
     folder = bundle("demo", name)
-    speech = Synthesizer.load(folder, wanted=ON_CPU).speak("你好。")
+    speech = Synthesizer.load(folder, options=LoadOptions(wanted=ON_CPU)).speak("你好。")
     assert speech.audio_seconds > 0.3
     assert np.isfinite(speech.audio).all()
 
 
+@pytest.mark.slow
 @EACH
 def test_it_passed_its_exam_and_does_again(bundle: Build, name: str) -> None:
     opened = open_bundle(bundle("demo", name))
     quality = opened.manifest.quality
     assert quality
     assert not quality.failed
-    found = gates.examine(load(opened.folder, wanted=ON_CPU), exam.of(opened))
+    found = gates.examine(
+        load(opened.folder, options=LoadOptions(wanted=ON_CPU)), evaluation.of(opened)
+    )
     assert quality.limits["ort"]
     assert not gates.failures(found, quality.limits["ort"])
 
@@ -167,4 +171,4 @@ def test_int8_is_not_for_what_has_no_units_for_it(bundle: Build) -> None:
 
 def test_a_bundle_for_the_cpu_can_be_asked_onto_a_gpu(bundle: Build) -> None:
     with pytest.raises(UnsupportedError, match="cuda is not in this ONNX Runtime"):
-        load(bundle("demo"), "ort", wanted=Wanted("cuda"))
+        load(bundle("demo"), "ort", options=LoadOptions(wanted=Wanted("cuda")))

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgepack.runtime.gpu.guard import Guarded, Reruns
-from edgepack.runtime.session import Feeds, RefusedError, Session
+from edgepack.runtime.engines.session import Feeds, RefusedError, Session
+from edgepack.runtime.gpu.reruns import Guarded, Reruns
 
 
 class Half(Session):

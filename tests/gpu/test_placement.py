@@ -9,13 +9,13 @@ import pytest
 from linked import linked
 from support import Build
 
-from edgepack.bundle import Bundle, open_bundle, stored
+from edgepack.bundle.bundle import Bundle, open_bundle, stored
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.runtime.gpu import cache, description, placement
+from edgepack.machine.gpu_stack import Stack
+from edgepack.runtime.engines.session import Placed
+from edgepack.runtime.gpu import description, engine_cache, placement
 from edgepack.runtime.gpu.description import Description, StageOnGpu
 from edgepack.runtime.gpu.placement import AS_PROMISED, Placement, Wanted
-from edgepack.runtime.gpu.stack import Stack
-from edgepack.runtime.session import Placed
 
 STACK = Stack("36.4.3", "10.3.0", "12.6", "sm_87", "1.20.0")
 ALL = ("tensorrt", "cuda", "cpu")
@@ -245,7 +245,7 @@ def test_engines_are_kept_by_the_hashes_of_files(bundle: Build, tmp_path: Path) 
         description.read(described(own, files=(*others, "tokenizer.json")))
     folders = set()
     for options in ({}, {"trt_fp16_enable": "1"}, {"trt_fp16_enable": "0"}):
-        folders.add(cache.folder(read.stages["hift"].model, options, STACK))
+        folders.add(engine_cache.folder(read.stages["hift"].model, options, STACK))
     assert len(folders) == 3
 
 

@@ -8,11 +8,12 @@ import onnxruntime
 import pytest
 from contracts import STATES, job, totals
 
-from edgepack.backend import backend
+from edgepack.builder.backend import backend
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Use
 from edgepack.errors import EdgepackError, ResourceError
-from edgepack.manifest import State
-from edgepack.runtime.gpu.guard import Guarded, Reruns
-from edgepack.runtime.sessions._ort_gpu import OnGpu, OrtGpuSession
+from edgepack.runtime.engines.adapters._ort_gpu import OnGpu, OrtGpuSession
+from edgepack.runtime.gpu.reruns import Guarded, Reruns
 
 X = np.random.default_rng(2).normal(size=(1, 5, 2)).astype(np.float32)
 
@@ -21,8 +22,7 @@ def opened(path: Path, states: Sequence[State], *, repeated: bool = False) -> Or
     settings = onnxruntime.SessionOptions()
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = onnxruntime.InferenceSession(str(path), settings)
-    how = onnxruntime.RunOptions()
-    return OrtGpuSession(session, states, how, name="totals", repeated=repeated, device="cpu")
+    return OrtGpuSession(session, states, name="totals", repeated=repeated, device="cpu")
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_memory_that_is_full_before_a_call_is_told_too(
 def plain(tmp_path: Path) -> Path:
     from edgepack.graph.net import Net
 
-    net = Net("plain")
+    net = Net("plain", Use(role="vocoder"))
     x = net.input("x", [1, "n", 2])
     net.output("next", net.op.Add(net.op.Mul(x, 2.0), 1.0), [1, "n", 2])
     return net.finish(()).save(tmp_path)

@@ -7,9 +7,9 @@ import pytest
 from energy.fakes import machine
 from trees import grow
 
-from edgepack import target
-from edgepack.runtime.gpu import cache
-from edgepack.runtime.gpu.stack import Stack, problems, read, same, version
+from edgepack.machine.gpu_stack import Stack, problems, read, same, version
+from edgepack.profiles import target
+from edgepack.runtime.gpu import engine_cache
 
 LIBRARIES = "usr/lib/aarch64-linux-gnu"
 JETPACKS: dict[str, tuple[dict[str, object], Stack]] = {
@@ -129,12 +129,14 @@ def test_versions() -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Stack)])
 def test_an_engine_is_for_one_stack(field: str) -> None:
-    assert cache.key("m", {}, ORIN) == cache.key("m", {}, replace(ORIN))
-    assert cache.key("m", {}, replace(ORIN, **{field: "other"})) != cache.key("m", {}, ORIN)
+    assert engine_cache.key("m", {}, ORIN) == engine_cache.key("m", {}, replace(ORIN))
+    assert engine_cache.key("m", {}, replace(ORIN, **{field: "other"})) != engine_cache.key(
+        "m", {}, ORIN
+    )
 
 
 def test_an_engine_is_for_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    one, other = cache.folder("m", {}, ORIN), cache.folder("n", {}, ORIN)
+    one, other = engine_cache.folder("m", {}, ORIN), engine_cache.folder("n", {}, ORIN)
     assert one != other
     assert one.parent == other.parent == tmp_path / "edgepack/engines"

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy_reference.layers import Part
 
+from edgepack.bundle.stages import Use
 from edgepack.graph.net import FLOAT, INT64, Graph, Net
 from edgepack.graph.weights import Weights
 
@@ -28,7 +29,7 @@ def module(**tensors: np.ndarray) -> tuple[Weights, Part]:
 
 def one_layer(layer: Callable[..., ir.Value], rank: int, *inputs: np.ndarray) -> Graph:
     """A graph whose inputs `x0`, `x1` … have no fixed axis and whose output is `y`."""
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     values = []
     for i, array in enumerate(inputs):
         axes: list[int | str] = [f"x{i}_{axis}" for axis in range(array.ndim)]

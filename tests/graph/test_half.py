@@ -12,6 +12,7 @@ from evaluation import random
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
+from edgepack.bundle.stages import Use
 from edgepack.errors import UnsupportedError
 from edgepack.graph.half import (
     compute_in_float16,
@@ -28,7 +29,7 @@ WIDE = random(64, 64) / 8
 
 def written(folder: Path, layer: Callable[[Net, Value], Value]) -> Path:
     """A network from x [1, n, 64] to y."""
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     net.output("y", layer(net, net.input("x", [1, "n", 64])), [1, "n", "m"])
     return net.finish(()).save(folder)
 
@@ -108,7 +109,7 @@ def test_without_the_island_they_overflow(tmp_path: Path) -> None:
 
 
 def test_caches_become_float16_and_other_ends_do_not(tmp_path: Path) -> None:
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     x, past = net.input("x", [1, "n", 64]), net.input("past", [1, "p", 64])
     present = net.op.Concat(past, product(net, x), axis=1)
     net.output("y", net.op.ReduceSum(present, [1], keepdims=0), [1, 64])

@@ -7,6 +7,7 @@ import numpy_reference.layers as reference
 import pytest
 from evaluation import check, evaluate, module, random
 
+from edgepack.bundle.stages import Use
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.graph import layers
 from edgepack.graph.net import Net, Value
@@ -55,7 +56,7 @@ def test_time_convolution(taps: int, left: int) -> None:
 def test_a_convolution_has_as_many_taps_as_one_has() -> None:
     """Each is a node of the graph, and takes a few bytes of a hostile checkpoint."""
     w = Weights.of("flow.pt", {"weight": np.zeros((1, 1, 100_000), np.float32)})
-    net = Net("x")
+    net = Net("x", Use(role="vocoder"))
     with pytest.raises(IntegrityError, match=r"flow\.pt: weight has 100000 taps"):
         layers.time_convolution(net, net.input("x", [1, "n", 1]), w, 0, (1, 1, None))
 
@@ -100,13 +101,6 @@ def test_attend() -> None:
     bias = np.where(visible, 0, layers.MASKED).astype(np.float32)
     wanted = reference.attend(scores, values, visible)
     check(layers.attend, wanted, scores, bias, values)
-
-
-def test_embedding() -> None:
-    w, _ = module(weight=random(9, 4))
-    ids = np.array([[8, 0, 0, 3]])
-    wanted = w["weight"].load()[ids]
-    check(lambda net, x: layers.embedding(net, x, w["weight"]), wanted, ids, tolerance=0)
 
 
 @pytest.mark.parametrize(

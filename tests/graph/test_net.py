@@ -7,13 +7,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 from evaluation import module, one_layer, random, run
-from support import RECORDED, Checkpoints
+from support import COSYVOICE3, RECORDED, Checkpoints
 
-from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.family import recognise
 from edgepack.graph import layers
 from edgepack.graph.net import IR_VERSION, OPSET, Graph, Net, Value
 from edgepack.graph.weights import Weights
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.family import recognise
 
 X = random(3, 40)
 
@@ -98,7 +98,7 @@ def test_a_tap_names_an_inner_value() -> None:
     assert "encoders.0" in names
 
 
-@pytest.mark.parametrize("model", [*RECORDED, "tiny"])
+@pytest.mark.parametrize("model", [*RECORDED, COSYVOICE3[0], "tiny"])
 def test_every_network_is_a_valid_model(
     model: str, checkpoints: Checkpoints, tmp_path: Path
 ) -> None:

@@ -92,14 +92,14 @@ ROWS: dict[str, Sequence[Callable[[House], None]] | str] = {
     "choose a device": [does("targets")],
     "store weights in half the space": [builds("--precision", "fp16")],
     "make it smaller and faster": [builds("--precision", "int8", "--format", "ort")],
-    "speak exactly as the original solves": [speaks("--solver", "reference")],
-    "cut it to one language, or two": [builds("--language", "zh"), builds("--language", "zh,en")],
+    "use the original's solver": [speaks("--solver", "reference")],
+    "trim it to one language, or two": [builds("--language", "zh"), builds("--language", "zh,en")],
     "build for a phone or a Raspberry Pi": ELSEWHERE,
     "build for an NVIDIA GPU or a Jetson": ELSEWHERE,
     "build for one runtime only": [builds("--format", name) for name in ("openvino", "tflite")],
     "take other weights of the language model": "tests/cli/test_build.py",
     "speak with a voice of your own": [speaks("--voice", "anna")],
-    "have it speak where none is asked for, or remove it": "tests/cli/test_voice.py",
+    "make it the default voice, or remove it": "tests/cli/test_voice.py",
     "write flac, ogg, opus or mp3": [
         does("run", "BUNDLE", "今天天气很好。", "-o", f"out.{name}", leaves=f"out.{name}")
         for name in ("flac", "ogg", "opus", "mp3")
@@ -113,15 +113,16 @@ ROWS: dict[str, Sequence[Callable[[House], None]] | str] = {
              leaves="other.wav"),
     ],
     "hear it while it is made": [speaks("--stream")],
+    "serve it over HTTP, for OpenAI's clients": "tests/serve/test_command.py",
     "measure speed, latency, memory and joules": [
         does("bench", "BUNDLE", "--rounds", "1", "--report", "page.html", leaves="page.html"),
     ],
     "choose cores and threads": [does("tune", "BUNDLE"), speaks("--threads", "1")],
-    "know what a machine can do": [does("doctor")],
-    "look inside a checkpoint or bundle": [
+    "see what a machine can do": [does("doctor")],
+    "look inside a checkpoint or bundle, see which release it is": [
         does("inspect", "BUNDLE"), does("inspect", str(VECTORS / "checkpoints" / "cosyvoice2-s1")),
     ],
-    "prove a bundle on the device": [does("verify", "BUNDLE")],
+    "verify a bundle on the device": [does("verify", "BUNDLE")],
     "compare with recordings of the original": [compared],
 }  # fmt: skip
 

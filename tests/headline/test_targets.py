@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack import target
+from edgepack.profiles import target
 from headline import edgepack
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.verification.selftest import Calls
 
 STOCK = Path(__file__).parent / "stock"

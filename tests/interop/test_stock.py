@@ -9,7 +9,7 @@ import pytest
 from linked import linked
 from support import Build
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.runtime.loading import Host, open_stage
 from edgepack.verification import selftest
 from interop import SECONDS, answers
@@ -41,7 +41,7 @@ def test_another_engine_answers_as_ours_and_as_the_hub(
     for stage, recorded in calls.items():
         session = open_stage(demo, stage, Host(runtime, 1))
         ours = selftest.execute(session, [call.feeds for call in recorded])
-        limit = selftest.limit(stage, "fp32")
+        limit = selftest.limit(demo.manifest.stages[stage].use, "fp32")
         for call, one, other in zip(recorded, found[stage], ours, strict=True):
             assert one.keys() == other.keys()
             for name, value in one.items():

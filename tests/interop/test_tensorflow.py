@@ -126,7 +126,7 @@ def test_a_file_that_the_analyzer_crashes_over_is_one_line(bundle: Build, tmp_pa
     """Listed with its hash, so that only its content is wrong."""
     import msgspec
 
-    from edgepack import bundle as bundles
+    from edgepack.bundle import bundle as bundles
 
     demo = linked(bundle(*DEMO), tmp_path)
     name = "tflite/flow_time.tflite"

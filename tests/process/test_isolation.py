@@ -12,7 +12,7 @@ import pytest
 
 from edgepack.cli import main
 from edgepack.errors import ResourceError, UnsupportedError
-from edgepack.isolation import isolated
+from edgepack.process.isolation import isolated
 from edgepack.report import Step, silent
 
 
@@ -72,7 +72,7 @@ def test_an_error_that_cannot_be_sent_is_told(capfd: pytest.CaptureFixture[str])
 def test_the_command_line_shows_it_when_asked_to(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("edgepack.target.names", lambda: isolated(refuses, step=silent))
+    monkeypatch.setattr("edgepack.profiles.target.names", lambda: isolated(refuses, step=silent))
     monkeypatch.delenv("EDGEPACK_DEBUG", raising=False)
     assert main(["targets"]) == 3
     assert capsys.readouterr().err == "edgepack: a: does not work\n"
@@ -104,8 +104,9 @@ def lingers(step: Step) -> None:
 
 def test_where_no_kernel_ends_it_a_thread_does() -> None:
     child = (
-        "import sys, time, edgepack.interrupts as i; i.system.die_with_parent = lambda: False; "
-        "i.end_with(int(sys.argv[1])); print(i.os.getpid(), flush=True); time.sleep(60)"
+        "import sys, time, edgepack.process.interrupts as i; "
+        "i.system.die_with_parent = lambda: False; i.end_with(int(sys.argv[1])); "
+        "print(i.os.getpid(), flush=True); time.sleep(60)"
     )
     script = (
         "import os, subprocess, sys; "
@@ -121,7 +122,8 @@ def test_where_no_kernel_ends_it_a_thread_does() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
 def test_it_ends_with_a_parent_that_is_killed() -> None:
     script = (
-        f"import sys; sys.path[:] = {sys.path!r}; import test_isolation, edgepack.isolation as i; "
+        f"import sys; sys.path[:] = {sys.path!r}; import test_isolation; "
+        "import edgepack.process.isolation as i; "
         "i.isolated(test_isolation.lingers, step=lambda said: print(said, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:

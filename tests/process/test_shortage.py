@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from edgepack import shortage
+from edgepack.process import shortage
 
 MEMORY = [
     MemoryError(),

@@ -14,13 +14,13 @@ ROOT = Path(edgepack.__file__).parent.parent
 ENTRIES = {
     "command": "from edgepack.cli import main; main(['doctor', '--quiet'])",
     "library": """
-from edgepack.runtime.session import engine
+from edgepack.runtime.engines.session import engine
 from edgepack.runtime.synthesizer import Synthesizer
 print(engine("ort").version(), engine("openvino").version())
 """,
     "child": """
 import importlib
-from edgepack.isolation import isolated
+from edgepack.process.isolation import isolated
 from edgepack.report import silent
 from importing import everything
 if __name__ == "__main__":

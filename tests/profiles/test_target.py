@@ -1,10 +1,16 @@
 """Target profiles: what a file may say, and a line for what it may not."""
 
-import pytest
+import re
+from pathlib import Path
+from typing import get_args
 
-from edgepack import target
+import pytest
+import yaml
+
+from edgepack.bundle.goals import Goals
+from edgepack.energy.meter import Scope
 from edgepack.errors import UsageError
-from edgepack.goals import Goals
+from edgepack.profiles import target
 
 PROFILE = """\
 summary: a box
@@ -14,7 +20,7 @@ runtimes:
   openvino: {container: xml, platform: avx2}
 precision:
   default: fp32
-  hift: fp16
+  vocoder: fp16
 """
 
 
@@ -25,9 +31,9 @@ def test_a_profile_keeps_the_order_of_its_runtimes() -> None:
     assert profile.enrolment
 
 
-def test_a_stage_has_its_own_precision_or_the_default() -> None:
+def test_a_role_has_its_own_precision_or_the_default() -> None:
     profile = target.parse("box", PROFILE)
-    assert (profile.stage_precision("hift"), profile.stage_precision("other")) == ("fp16", "fp32")
+    assert (profile.precision_of("vocoder"), profile.precision_of("other")) == ("fp16", "fp32")
 
 
 def test_goals_are_those_of_any_device_unless_a_profile_has_others() -> None:
@@ -83,3 +89,13 @@ def test_a_mistake_is_one_line(old: str, new: str, reason: str) -> None:
         target.parse("box", PROFILE.replace(old, new, 1))
     assert str(caught.value).startswith("target box: ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_profile_in_the_documents_is_one() -> None:
+    """Every key of a profile that docs/adding.md explains, with values that are taken."""
+    page = Path(__file__).parents[2].joinpath("docs", "adding.md").read_text("utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    profile = target.parse("documented", text)
+    assert set(yaml.safe_load(text)) == set(target.TargetProfile.__struct_fields__)
+    assert profile.energy is not None
+    assert profile.energy.scope in get_args(Scope)

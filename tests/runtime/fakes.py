@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.manifest import Flow
-from edgepack.manifest import Vocoder as VocoderSettings
-from edgepack.runtime.flow import FlowDecoder
-from edgepack.runtime.session import Feeds, Session
-from edgepack.runtime.vocoder import Vocoder
-from edgepack.runtime.wrapper import Wrapper
+from edgepack.runtime.engines.session import Feeds, Session
+from edgepack.runtime.engines.wrapper import Wrapper
+from edgepack.runtime.strategies.flow import causal_chunks
+from edgepack.runtime.strategies.flow.causal_chunks import CausalChunks
+from edgepack.runtime.strategies.vocoder import hift
+from edgepack.runtime.strategies.vocoder.hift import HiFT
 
 Arrays = dict[str, np.ndarray]
 Answer = Callable[[Feeds], Arrays]
 
 FRAME = 480
-FLOW = Flow(
+FLOW = causal_chunks.Record(
     steps=4, schedule="cosine", guidance=0.7, look_ahead=3, chunk=25, ratio=2, mels=4, noise_seed=0,
-    noise_frames=3200,
+    noise_frames=3200, heads=8,
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def at_once(feeds: Feeds) -> Arrays:
     return {"next": feeds["mu"][:1], "velocity": feeds["mu"]}
 
 
-def flow_decoder(estimate: Answer = at_once) -> FlowDecoder:
+def flow_decoder(estimate: Answer = at_once) -> CausalChunks:
     """A flow decoder whose `mu` is the tokens themselves, and so is its mel by default.
 
     A time is embedded as itself.
@@ -123,10 +123,10 @@ def flow_decoder(estimate: Answer = at_once) -> FlowDecoder:
         return {"mu": mu, "spk": feeds["speaker"]}
 
     time = Fake(lambda feeds: {"shift": feeds["t"][:, None]})
-    return FlowDecoder(FLOW, Fake(encode), time, Fake(estimate))
+    return CausalChunks(FLOW, Fake(encode), time, Fake(estimate))
 
 
-def vocoder() -> Vocoder:
+def vocoder() -> HiFT:
     """A vocoder of 480 samples a frame, each of the value of the mel's first band.
 
     The excitation is the number of the call.
@@ -141,4 +141,6 @@ def vocoder() -> Vocoder:
         return {"audio": np.repeat(feeds["mel"][:, 0], FRAME, 1)}
 
     excitation = Fake(excite)
-    return Vocoder(VocoderSettings(frame=FRAME, partials=9, context=16), excitation, Fake(generate))
+    return HiFT(
+        hift.Record(frame=FRAME, partials=9, context=16), Fake(generate), excitation=excitation
+    )

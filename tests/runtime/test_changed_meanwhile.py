@@ -10,18 +10,18 @@ import pytest
 from linked import linked
 from support import Build
 
-from edgepack import voices
-from edgepack.bundle import Bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle
 from edgepack.errors import UsageError
-from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
 
 QUIET = Settings(voice="random", seed=1, strict=False)
 CHANGING = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgepack import voices
-from edgepack.bundle import open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import open_bundle
 bundle = open_bundle(Path(sys.argv[1]))
 other = voices.Voice(-voices.read(bundle, "random")[1].speaker)
 for name in sys.argv[2:]:
@@ -36,7 +36,7 @@ def tiny(bundle: Build, tmp_path: Path) -> Bundle:
 
 @pytest.mark.parametrize("memory", ["all", "low"])
 def test_voices_are_replaced_and_added_by_another_process(tiny: Bundle, memory: str) -> None:
-    synthesizer = Synthesizer.load(tiny.folder, "ort", 1, memory=memory)
+    synthesizer = Synthesizer.load(tiny.folder, "ort", 1, options=LoadOptions(memory=memory))
     before = synthesizer.speak("hello", QUIET).audio
     subprocess.run([sys.executable, "-c", CHANGING, str(tiny.folder), "random", "new"], check=True)
     assert np.array_equal(synthesizer.speak("hello", QUIET).audio, before)
@@ -63,7 +63,9 @@ def test_the_process_goes_to_another_folder(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: str
 ) -> None:
     monkeypatch.chdir(tiny.folder.parent)
-    synthesizer = Synthesizer.load(Path(tiny.folder.name), "ort", 1, memory=memory)
+    synthesizer = Synthesizer.load(
+        Path(tiny.folder.name), "ort", 1, options=LoadOptions(memory=memory)
+    )
     os.chdir("/")
     assert synthesizer.speak("hello", QUIET).audio_seconds > 0
 
@@ -71,6 +73,6 @@ def test_the_process_goes_to_another_folder(
 def test_a_link_to_the_bundle_leads_elsewhere(tiny: Bundle, tmp_path: Path) -> None:
     current = tmp_path / "current"
     current.symlink_to(tiny.folder)
-    synthesizer = Synthesizer.load(current, "ort", 1, memory="low")
+    synthesizer = Synthesizer.load(current, "ort", 1, options=LoadOptions(memory="low"))
     current.unlink()
     assert synthesizer.speak("hello", QUIET).audio_seconds > 0

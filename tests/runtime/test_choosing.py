@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from edgepack.runtime import installed
-from edgepack.runtime.session import engine
+from edgepack.runtime.engines import installed
+from edgepack.runtime.engines.session import engine
 
 
 def test_litert_comes_before_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:

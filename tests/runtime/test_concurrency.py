@@ -9,10 +9,10 @@ import pytest
 from fakes import failing, noting
 from support import RUNTIMES
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.runtime.loading import session_of, with_session
-from edgepack.runtime.normalization import Normalization
-from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
+from edgepack.runtime.text.normalization import Normalization
 
 TEXTS = ["今天天气很好。", "我们一起去公园散步吧。", "明天早上还要去上班。", "你好，世界。"]
 LONG = "今天天气很好，我们一起去公园散步。" * 6
@@ -21,13 +21,13 @@ PLAIN = Settings(seed=4)
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def subject(request: pytest.FixtureRequest, small: Bundle) -> Synthesizer:
-    return Synthesizer.load(small.folder, request.param, 2)
+def subject(request: pytest.FixtureRequest, int8_demo: Bundle) -> Synthesizer:
+    return Synthesizer.load(int8_demo.folder, request.param, 2)
 
 
 @pytest.fixture(scope="module")
-def ort(small: Bundle) -> Synthesizer:
-    return Synthesizer.load(small.folder, "ort", 2)
+def ort(int8_demo: Bundle) -> Synthesizer:
+    return Synthesizer.load(int8_demo.folder, "ort", 2)
 
 
 def test_utterances_at_once_have_the_samples_of_those_in_turn(subject: Synthesizer) -> None:
@@ -78,7 +78,7 @@ def test_one_text_is_read_while_another_is(ort: Synthesizer) -> None:
         assert long.result().pieces == ["很长的话。"]
 
 
-def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_loaded_once(int8_demo: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgepack.runtime import loading
 
     opened: list[str] = []
@@ -89,14 +89,14 @@ def test_weights_are_loaded_once(small: Bundle, monkeypatch: pytest.MonkeyPatch)
         return real(bundle, name, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loading, "open_stage", counted)
-    synthesizer = Synthesizer.load(small.folder, "ort", 1)
+    synthesizer = Synthesizer.load(int8_demo.folder, "ort", 1)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(synthesizer.speak, TEXTS[:3]))
-    assert sorted(opened) == sorted(small.manifest.stages)
+    assert sorted(opened) == sorted(int8_demo.manifest.stages)
 
 
-def test_with_low_memory_utterances_take_turns(small: Bundle) -> None:
-    low = Synthesizer.load(small.folder, "ort", 1, memory="low")
+def test_with_low_memory_utterances_take_turns(int8_demo: Bundle) -> None:
+    low = Synthesizer.load(int8_demo.folder, "ort", 1, options=LoadOptions(memory="low"))
     wanted = [low.speak(text, PLAIN).audio for text in TEXTS[:2]]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda text: low.speak(text, PLAIN).audio, TEXTS[:2]))

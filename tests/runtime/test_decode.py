@@ -12,29 +12,30 @@ from hypothesis import strategies as st
 from repeatable import repeatable
 from support import GOLDEN, RECORDED
 
+from edgepack.bundle.host import Sampling
 from edgepack.errors import GateError
-from edgepack.manifest import LanguageModel, Sampling
-from edgepack.runtime.decode import SpeechDecoder
-from edgepack.runtime.sampling import Sampler, greedy
+from edgepack.runtime.stages.decode import Context
+from edgepack.runtime.stages.sampling import Sampler, greedy
+from edgepack.runtime.strategies.language_model.text_then_speech import Record, TextThenSpeech
 
 END, UNUSED, FILL, START, TASK = 20, 21, 22, 23, 24
 TEXT = 100  # ids from here on are text, in these tests
-SETTINGS = LanguageModel(
+SETTINGS = Record(
     speech_tokens=20, start=START, task=TASK, end=END, fill=FILL, masked_before_min=END,
     min_ratio=2.0, max_ratio=4.0, mix=(2, 3),
     sampling=Sampling(top_p=0.8, top_k=25, window=10, repetition=0.1),
 )  # fmt: skip
 
 
-def decoder(*preferences: Sequence[int], settings: LanguageModel = SETTINGS) -> SpeechDecoder:
+def decoder(*preferences: Sequence[int], settings: Record = SETTINGS) -> TextThenSpeech:
     """A decoder whose network prefers these ids, one call after the other."""
     logits = [prefer(settings.fill + 1, *ids) for ids in preferences or [()]]
-    return SpeechDecoder(settings, table(), table(), language_model(logits))
+    return TextThenSpeech(settings, table(), table(), language_model(logits))
 
 
-def blocks(subject: SpeechDecoder) -> list[list[int]]:
+def blocks(subject: TextThenSpeech) -> list[list[int]]:
     """The ids whose embeddings were fed, call by call."""
-    return [block[0, :, 0].tolist() for block in fed(subject.decoder, "embeddings")]
+    return [block[0, :, 0].tolist() for block in fed(subject.language_model, "embeddings")]
 
 
 def scripted(ids: Iterable[int]) -> Sampler:
@@ -43,14 +44,14 @@ def scripted(ids: Iterable[int]) -> Sampler:
 
 
 def test_prefix_holds_all_parts_in_order() -> None:
-    prefix = decoder().prefix([TEXT + 2], [TEXT, TEXT + 1], [5, 6])
+    prefix = decoder().prefix([TEXT + 2], Context([TEXT, TEXT + 1], [5, 6]))
     assert prefix[0, :, 0].tolist() == [START, TEXT, TEXT + 1, TEXT + 2, TASK, 5, 6]
 
 
 @pytest.mark.parametrize("stop", [END, UNUSED, FILL])
 def test_tokens_are_fed_back_until_a_stop_id(stop: int) -> None:
     subject = decoder([3], [5], [3], [stop])
-    tokens = subject.generate([TEXT], greedy, [TEXT + 1], [9])
+    tokens = subject.generate([TEXT], greedy, Context([TEXT + 1], [9]))
     assert subject.collect(tokens) == ([3, 5, 3], True)
     assert blocks(subject) == [[START, TEXT + 1, TEXT, TASK, 9], [3], [5], [3]]
 
@@ -59,13 +60,13 @@ def test_tokens_are_fed_back_until_a_stop_id(stop: int) -> None:
 def test_limit_counts_the_text_without_the_prompt(longest: int | None, count: int) -> None:
     subject = decoder([7])
     text, prompt_text = [TEXT, TEXT], [TEXT] * 5
-    found = subject.collect(subject.generate(text, greedy, prompt_text, longest=longest))
+    found = subject.collect(subject.generate(text, greedy, Context(prompt_text), longest))
     assert found == ([7] * count, False)
 
 
 def test_end_is_masked_until_the_least_length() -> None:
     subject = decoder([END, 7])
-    tokens = subject.generate([TEXT, TEXT], greedy, [TEXT] * 5)
+    tokens = subject.generate([TEXT, TEXT], greedy, Context([TEXT] * 5))
     assert subject.collect(tokens) == ([7] * 4, True)
 
 
@@ -85,9 +86,9 @@ def test_history_holds_this_utterance_without_the_prompt() -> None:
     subject = decoder()
     for _ in range(2):
         seen.clear()
-        subject.collect(subject.generate([TEXT], sampler, prompt=[8, 9], longest=3))
+        subject.collect(subject.generate([TEXT], sampler, Context((), [8, 9]), 3))
         assert seen == [[], [1], [1, 2]]
-    assert vars(subject.decoder)["resets"] == 2
+    assert vars(subject.language_model)["resets"] == 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -95,10 +96,10 @@ def test_history_holds_this_utterance_without_the_prompt() -> None:
 def test_values_that_are_not_finite_are_refused(bad: float, streaming: bool) -> None:
     logits = prefer(FILL + 1, 3)
     logits[11] = bad
-    subject = replace(decoder(), decoder=language_model([logits]))
+    subject = replace(decoder(), language_model=language_model([logits]))
     whole = subject.generate([TEXT], greedy)
     tokens = subject.generate_streaming([[TEXT] * 5], greedy) if streaming else whole
-    with pytest.raises(GateError, match="speech_lm gave NaN or infinite"):
+    with pytest.raises(GateError, match="the language model gave NaN or infinite"):
         next(tokens)
 
 
@@ -125,7 +126,7 @@ def test_streamed_text_alternates_with_the_prompt_first() -> None:
     subject = decoder()
     pieces = [[TEXT + 1], [TEXT + 2, TEXT + 3, TEXT + 4]]
     sampler = scripted([10, 11, 12, END])
-    tokens = subject.generate_streaming(pieces, sampler, [TEXT], [1, 2, 3, 4])
+    tokens = subject.generate_streaming(pieces, sampler, Context([TEXT], [1, 2, 3, 4]))
     assert list(tokens) == [10, 11, 12]
     assert blocks(subject) == [
         [START, TEXT, TEXT + 1, 1, 2, 3, TEXT + 2, TEXT + 3, 4],
@@ -134,6 +135,35 @@ def test_streamed_text_alternates_with_the_prompt_first() -> None:
         [11, TEXT + 4, TASK],
         [12],
     ]
+
+
+def test_an_opening_is_given_at_once_and_speech_does_not_wait_for_text_after_it() -> None:
+    subject = decoder()
+    pieces = [[TEXT, TEXT + 1], [TEXT + 2, TEXT + 3]]
+    sampler = scripted([10, 11, 12, 13, 14, 15, 16, END])
+    context = Context(opening=[TEXT + 7, TEXT + 8])
+    tokens = subject.generate_streaming(pieces, sampler, context)
+    assert list(tokens) == [10, 11, 12, 13, 14, 15, 16]
+    assert blocks(subject) == [
+        [START, TEXT + 7, TEXT + 8],
+        [10],
+        [11],
+        [12],  # a fill comes after three tokens
+        [TEXT, TEXT + 1],
+        [13],
+        [14],
+        [15],
+        [15, TEXT + 2, TEXT + 3, TASK],
+        [16],
+    ]
+
+
+def test_an_opening_comes_before_the_blocks_of_a_prompt() -> None:
+    subject = decoder()
+    sampler = scripted([10, END])
+    context = Context([TEXT], [1, 2], opening=[TEXT + 8])
+    assert list(subject.generate_streaming([[TEXT + 1]], sampler, context)) == [10]
+    assert blocks(subject)[0] == [START, TEXT + 8, TEXT, TEXT + 1, 1, 2]
 
 
 def test_a_fill_may_come_early_and_moves_the_next_one() -> None:
@@ -185,7 +215,7 @@ def test_every_piece_of_text_is_fed_once_and_in_order(
         return END if np.isfinite(log_probabilities[END]) else 1
 
     subject = decoder()
-    list(subject.generate_streaming(pieces, sampler, before, spoken))
+    list(subject.generate_streaming(pieces, sampler, Context(before, spoken)))
     ids = [i for block in blocks(subject) for i in block]
     assert [i for i in ids if i > TASK] == [*before, *text]
     assert ids.count(START) == ids.count(TASK) == 1
@@ -206,5 +236,5 @@ def test_streamed_blocks_are_those_of_the_original(model: str, run: str) -> None
         v[f"{run}_{name}"].tolist() for name in ("prompt_text_ids", "prompt_speech_token")
     )
     sampler = scripted([*tokens, settings.end])
-    assert list(subject.generate_streaming(pieces, sampler, prompt_text, prompt)) == tokens
+    assert list(subject.generate_streaming(pieces, sampler, Context(prompt_text, prompt))) == tokens
     assert [len(block) for block in blocks(subject)] == v[f"{run}_step_input_len"].tolist()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from support import GOLDEN, RUNTIMES, Build
 
-from edgepack import voices
-from edgepack.runtime.flow import Condition
+from edgepack.bundle import voices
 from edgepack.runtime.loading import Loaded, load
-from edgepack.runtime.sampling import inverse_cdf, repetition_aware
+from edgepack.runtime.stages.flow import Condition
+from edgepack.runtime.stages.sampling import inverse_cdf, repetition_aware
 from edgepack.verification.quality import mel_cepstral_distortion
 from edgepack.verification.selftest import relative_error
 

@@ -7,13 +7,14 @@ import pytest
 from fakes import Answer, Fake
 from support import DATA, GOLDEN, RECORDED, RUNTIMES, Build
 
-from edgepack.bundle import open_bundle
-from edgepack.carried import carry
+from edgepack.builder.carried import carry
+from edgepack.bundle.bundle import open_bundle
+from edgepack.bundle.host import HostLoops
+from edgepack.bundle.manifest import Carried, Manifest
 from edgepack.errors import GateError, UsageError
-from edgepack.manifest import Carried, Manifest, MelSpectrogram
-from edgepack.runtime.audio import Recording
-from edgepack.runtime.enrol import Enroller, Model
-from edgepack.runtime.session import Options, engine
+from edgepack.runtime.audio.enrol import Enroller, EnrolmentModel
+from edgepack.runtime.audio.waveform import Recording
+from edgepack.runtime.engines.session import Options, engine
 from edgepack.verification.selftest import relative_error
 
 FILES = {"speech_tokenizer": "speech_tokenizer_v2.onnx", "speaker_encoder": "campplus.onnx"}
@@ -25,8 +26,8 @@ def manifest(bundle: Build) -> Manifest:
     return open_bundle(bundle("demo")).manifest
 
 
-def sizes(manifest: Manifest) -> tuple[int, int, MelSpectrogram]:
-    return manifest.sample_rate, manifest.flow.ratio, manifest.prompt_mel
+def sizes(manifest: Manifest) -> tuple[int, HostLoops]:
+    return manifest.sample_rate, manifest.host
 
 
 def recording(seconds: float, rate: int = 24000) -> Recording:
@@ -34,8 +35,8 @@ def recording(seconds: float, rate: int = 24000) -> Recording:
     return Recording("a.wav", samples.astype(np.float32), rate)
 
 
-def fake(answer: Answer, *inputs: str) -> Model:
-    return Model(Carried(file="", inputs=inputs, outputs=("out", "other")), Fake(answer))
+def fake(answer: Answer, *inputs: str) -> EnrolmentModel:
+    return EnrolmentModel(Carried(file="", inputs=inputs, outputs=("out", "other")), Fake(answer))
 
 
 def enroller(manifest: Manifest, tokens: int = 1000, embedding: float = 1.0) -> Enroller:
@@ -56,9 +57,11 @@ def test_prompt_of_the_original_comes_out_again(
     v = np.load(GOLDEN / model / "tts.npz")
     (tmp_path / "bundle").mkdir()
 
-    def network(role: str) -> Model:
+    def network(role: str) -> EnrolmentModel:
         carried = carry(DATA / "checkpoints" / model / FILES[role], tmp_path, f"bundle/{role}.onnx")
-        return Model(carried, engine(runtime).open(tmp_path / carried.file, (), Options(1)))
+        return EnrolmentModel(
+            carried, engine(runtime).open(tmp_path / carried.file, (), Options(1))
+        )
 
     subject = Enroller(*sizes(manifest), *(network(role) for role in FILES))
     prompt_wav = Recording("prompt", v["api_prompt_wav"].astype(np.float32), 24000)

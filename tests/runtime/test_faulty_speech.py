@@ -13,11 +13,11 @@ from support import Build
 
 from edgepack.cli import main
 from edgepack.errors import GateError
-from edgepack.runtime.decode import SpeechDecoder
+from edgepack.runtime.engines.session import Feeds
+from edgepack.runtime.engines.watch import Clock
 from edgepack.runtime.loading import Loaded, load
-from edgepack.runtime.session import Feeds
+from edgepack.runtime.stages.decode import SpeechDecoder
 from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
-from edgepack.runtime.watch import Clock
 
 TEXT = "Good morning."
 TWO_SENTENCES = (
@@ -38,7 +38,7 @@ def saying(demo: Loaded, *texts: Sequence[int], stop: int = STOP, min_ratio: flo
     choices = [token for spoken in texts for token in (*spoken, stop)]
     logits = [prefer(SPEECH_TOKENS + 3, token) for token in choices]
     settings = msgspec.structs.replace(demo.decoder.settings, min_ratio=min_ratio)
-    decoder = replace(demo.decoder, decoder=language_model(logits), settings=settings)
+    decoder = replace(demo.decoder, language_model=language_model(logits), settings=settings)
     return replace(demo, decoder=decoder)
 
 
@@ -48,7 +48,7 @@ def sounding(demo: Loaded, sample: float) -> Loaded:
     def generate(feeds: Feeds) -> dict[str, np.ndarray]:
         return {"audio": np.full((1, FRAME * feeds["mel"].shape[2]), sample, np.float32)}
 
-    return replace(saying(demo, [1, 2]), vocoder=replace(demo.vocoder, generator=Fake(generate)))
+    return replace(saying(demo, [1, 2]), vocoder=replace(demo.vocoder, vocoder=Fake(generate)))
 
 
 def speak(loaded: Loaded, text: str = TEXT, *, strict: bool = False, seed: int = 0) -> Speech:
@@ -165,7 +165,7 @@ def test_each_piece_has_draws_of_its_own(demo: Loaded) -> None:
     logits = [*[np.zeros(size, np.float32)] * 8, prefer(size, STOP)] * 2
 
     def spoken(seed: int) -> list[list[int]]:
-        decoder = replace(demo.decoder, decoder=language_model(logits))
+        decoder = replace(demo.decoder, language_model=language_model(logits))
         return tokens(speak(replace(demo, decoder=decoder), TWO_SENTENCES, seed=seed))
 
     first, second = spoken(0)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from support import GOLDEN
 
-from edgepack.manifest import MelSpectrogram
-from edgepack.runtime.features import kaldi_fbank, mel_basis, prompt_mel, whisper_log_mel
-from edgepack.runtime.noise import standard_normal
+from edgepack.runtime.audio.features import kaldi_fbank, mel_basis, whisper_log_mel
+from edgepack.runtime.stages.noise import standard_normal
+from edgepack.runtime.strategies.prompt.log_mel import Record, log_mel
 
 
-def settings(fft: int, hop: int, high: float) -> MelSpectrogram:
-    return MelSpectrogram(fft=fft, hop=hop, window=fft, mels=80, low=0.0, high=high)
+def settings(rate: int, fft: int, hop: int, high: float) -> Record:
+    return Record(
+        rate=rate, read_at=24000, fft=fft, hop=hop, window=fft, mels=80, low=0.0, high=high
+    )
 
 
 def close(actual: np.ndarray, wanted: np.ndarray | float, tolerance: float) -> None:
@@ -35,7 +37,7 @@ def recorded() -> Mapping[str, np.ndarray]:
 def test_prompt_mel(
     recorded: Mapping[str, np.ndarray], name: str, rate: int, fft: int, hop: int, high: float
 ) -> None:
-    mel = prompt_mel(recorded["wav_24k"][0], rate, settings(fft, hop, high))
+    mel = log_mel(recorded["wav_24k"][0], settings(rate, fft, hop, high))
     assert mel.dtype == np.float32
     close(mel.T[None], recorded[name], 2e-5)
 
@@ -78,7 +80,7 @@ def test_mel_filters_keep_to_their_band() -> None:
 
 def test_silence_is_the_floor_of_each_feature() -> None:
     silence = np.zeros(16000, np.float32)
-    close(prompt_mel(silence, 24000, settings(1920, 480, 8000.0)), np.log(1e-5), 1e-5)
+    close(log_mel(silence, settings(24000, 1920, 480, 8000.0)), np.log(1e-5), 1e-5)
     close(whisper_log_mel(silence), (-10 + 4) / 4, 1e-6)
     close(kaldi_fbank(silence), np.log(np.finfo(np.float32).eps), 1e-5)
 
@@ -86,7 +88,7 @@ def test_silence_is_the_floor_of_each_feature() -> None:
 @pytest.mark.parametrize("samples", [8000, 8159, 8160])
 def test_frames_are_those_that_fit_whole(samples: int) -> None:
     sound = np.zeros(samples, np.float32)
-    assert len(prompt_mel(sound, 24000, settings(1920, 480, 8000.0))) == samples // 480
+    assert len(log_mel(sound, settings(24000, 1920, 480, 8000.0))) == samples // 480
     assert whisper_log_mel(sound).shape == (1, 128, samples // 160)
     assert len(kaldi_fbank(sound)) == (samples - 400) // 160 + 1
 

@@ -9,13 +9,13 @@ from fakes import FLOW, Arrays, Fake, fed, flow_decoder
 from hypothesis import given
 from hypothesis import strategies as st
 from repeatable import repeatable
-from support import GOLDEN, RECORDED
+from support import COSYVOICE3, GOLDEN, RECORDED
 
 from edgepack.errors import GateError, ResourceError, UsageError
-from edgepack.runtime.flow import Condition, change_speed
-from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Feeds
-from edgepack.runtime.solver import euler, time_steps
+from edgepack.runtime.engines.session import Feeds
+from edgepack.runtime.stages.flow import Condition, change_speed
+from edgepack.runtime.stages.noise import standard_normal
+from edgepack.runtime.stages.solver import euler, time_steps
 
 SPEAKER = np.array([3.0, 4.0], np.float32)
 FRAMES = 9
@@ -32,7 +32,7 @@ def constant_velocity(feeds: Feeds) -> Arrays:
 
 
 @pytest.mark.parametrize("steps", [5, 10])
-@pytest.mark.parametrize("model", RECORDED)
+@pytest.mark.parametrize("model", [*RECORDED, *COSYVOICE3])
 def test_time_steps_are_those_of_the_original(model: str, steps: int) -> None:
     starts = [start for start, _ in time_steps(steps, "cosine")]
     recorded = np.load(GOLDEN / model / "flow.npz")[f"cfm_t_n{steps}"]
@@ -98,7 +98,7 @@ def test_solver_integrates_from_the_fixed_noise(
         given = fed(decoder.estimator, name)
         assert len(given) == count
         assert all(np.array_equal(a, np.concatenate([value, 0 * value])) for a in given)
-    assert fed(decoder.time, "t")[0].tolist() == times
+    assert fed(decoder.time_embedding, "t")[0].tolist() == times
     assert [shift.tolist() for shift in fed(decoder.estimator, "shift")] == [[[t]] for t in times]
     assert fed(decoder.estimator, "chunk")[0].tolist() == [50 if chunked else FRAMES]
 
@@ -124,7 +124,9 @@ def test_another_network_of_times_is_asked() -> None:
         lambda feeds: {"next": feeds["x"] * feeds["shift"], "velocity": feeds["mu"]}
     )
     decoder.mel([4, 5], Condition(SPEAKER))
-    broken = replace(decoder, time=Fake(lambda feeds: {"shift": feeds["t"][:, None] * np.nan}))
+    broken = replace(
+        decoder, time_embedding=Fake(lambda feeds: {"shift": feeds["t"][:, None] * np.nan})
+    )
     with pytest.raises(GateError, match="NaN or infinite mel"):
         broken.mel([4, 5], Condition(SPEAKER))
 

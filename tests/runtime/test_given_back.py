@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from fakes import Changed
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.errors import GateError
+from edgepack.runtime.engines.session import Feeds
 from edgepack.runtime.loading import session_of, with_session
-from edgepack.runtime.session import Feeds
 from edgepack.runtime.streaming import SpeechStream
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
@@ -31,13 +31,13 @@ class TakingTurns(Synthesizer):
 
 
 @pytest.fixture(scope="module", params=["ort", "tflite"])
-def subject(request: pytest.FixtureRequest, small: Bundle) -> Synthesizer:
-    return Synthesizer.load(small.folder, request.param, 2)
+def subject(request: pytest.FixtureRequest, int8_demo: Bundle) -> Synthesizer:
+    return Synthesizer.load(int8_demo.folder, request.param, 2)
 
 
 @pytest.fixture(scope="module")
-def ort(small: Bundle) -> Synthesizer:
-    return Synthesizer.load(small.folder, "ort", 2)
+def ort(int8_demo: Bundle) -> Synthesizer:
+    return Synthesizer.load(int8_demo.folder, "ort", 2)
 
 
 def failing_once(subject: Synthesizer) -> Synthesizer:
@@ -179,7 +179,7 @@ def test_text_that_never_comes_keeps_nobody(ort: Synthesizer) -> None:
     with subject.stream(pieces(), PLAIN):
         pass
     wanted = ort.speak(SPOKEN, PLAIN).audio
-    decoder = subject.loaded.decoder.decoder
+    decoder = subject.loaded.decoder.language_model
     before = decoder.caches()
     comes.set()
     for thread in threading.enumerate():

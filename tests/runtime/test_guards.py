@@ -10,10 +10,10 @@ import pytest
 from fakes import Fake
 
 from edgepack.errors import ResourceError
-from edgepack.runtime import memory
+from edgepack.machine import memory
+from edgepack.runtime.engines.session import Feeds
+from edgepack.runtime.engines.watch import Clock, Recorder, Watched
 from edgepack.runtime.guards import faults, least
-from edgepack.runtime.session import Feeds
-from edgepack.runtime.watch import Clock, Recorder, Watched
 
 SPEECH = np.array([0.3, -0.5, 0.0011], np.float32)
 
@@ -110,7 +110,7 @@ def measured(script: str, *arguments: str) -> list[int]:
 def test_peak_memory_stays_after_a_block_is_freed() -> None:
     before, block, after, resident = measured("""
 import psutil
-from edgepack.runtime.memory import peak_rss_bytes
+from edgepack.machine.memory import peak_rss_bytes
 
 print(peak_rss_bytes())
 block = b"x" * (100 << 20)
@@ -129,7 +129,7 @@ def test_freed_blocks_go_back_to_the_system() -> None:
 import ctypes
 import sys
 import psutil
-from edgepack.runtime.memory import return_large_blocks
+from edgepack.machine.memory import return_large_blocks
 
 if sys.argv[1] == "returned":
     return_large_blocks()

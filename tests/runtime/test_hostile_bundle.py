@@ -16,15 +16,24 @@ from safetensors.numpy import save
 from support import RUNTIMES, Build
 from tokenizers import AddedToken, Tokenizer
 
-from edgepack.bundle import Bundle, open_bundle, stored
+from edgepack.bundle.bundle import Bundle, open_bundle, stored
+from edgepack.bundle.tokenizer_file import SPLIT
 from edgepack.errors import IntegrityError, ResourceError, UnsupportedError
 from edgepack.runtime import loading
-from edgepack.runtime.gpu.guard import Guarded, Reruns
+from edgepack.runtime.engines.session import (
+    Accelerator,
+    Options,
+    Placed,
+    Session,
+    engine,
+    translated,
+)
+from edgepack.runtime.gpu.reruns import Guarded, Reruns
 from edgepack.runtime.loading import Host, load, open_enroller, open_frontend, open_stage
-from edgepack.runtime.session import Accelerator, Options, Placed, Session, engine, translated
-from edgepack.runtime.synthesizer import Settings, Synthesizer
-from edgepack.runtime.text import Frontend
-from edgepack.tokenizer_file import SPLIT
+from edgepack.runtime.strategies.language_model import text_then_speech
+from edgepack.runtime.strategies.vocoder import hift
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
+from edgepack.runtime.text.front_end import Frontend
 
 CALM = Settings(strict=False)
 
@@ -42,7 +51,7 @@ def with_manifest(bundle: Bundle, **fields: object) -> Bundle:
 def test_weights_that_change_between_two_utterances_are_not_spoken(
     tiny: Bundle, runtime: str
 ) -> None:
-    synthesizer = Synthesizer.load(tiny.folder, runtime, 1, memory="low")
+    synthesizer = Synthesizer.load(tiny.folder, runtime, 1, options=LoadOptions(memory="low"))
     assert synthesizer.speak("Hi.", CALM).audio_seconds > 0
     name = tiny.manifest.stages["speech_lm"].variants[runtime].files[-1]
     changed(tiny, name, bytes((tiny.folder / name).stat().st_size))
@@ -189,7 +198,8 @@ def test_a_tokenizer_with_ids_beyond_the_table_is_found(tiny: Bundle) -> None:
 
 
 def test_a_tokenizer_that_does_not_know_the_end_of_a_prompt_is_found(tiny: Bundle) -> None:
-    other = with_manifest(tiny, end_of_prompt="<|nothing|>")
+    replace, host = msgspec.structs.replace, tiny.manifest.host
+    other = with_manifest(tiny, host=replace(host, text=replace(host.text, end_of_prompt="<|0|>")))
     with pytest.raises(IntegrityError, match="does not know the end-of-prompt token"):
         load(other.folder, "ort")
 
@@ -241,12 +251,16 @@ def test_a_network_of_other_widths_than_the_self_test_is_found(tiny: Bundle, run
 
 
 def test_a_manifest_of_other_networks_is_found(tiny: Bundle) -> None:
-    vocoder = msgspec.structs.replace(tiny.manifest.vocoder, partials=200)
+    host = tiny.manifest.host
+    assert isinstance(host.vocoder, hift.Record)
+    assert isinstance(host.language_model, text_then_speech.Record)
+    vocoder = msgspec.structs.replace(host.vocoder, partials=200)
+    other = with_manifest(tiny, host=msgspec.structs.replace(host, vocoder=vocoder))
     with pytest.raises(IntegrityError, match=r"hift_source: noise is .* expected f"):
-        load(with_manifest(tiny, vocoder=vocoder).folder, "ort")
-    lm = msgspec.structs.replace(tiny.manifest.language_model, start=10**6)
-    other = with_manifest(tiny, vocoder=tiny.manifest.vocoder, language_model=lm)
-    with pytest.raises(IntegrityError, match="no rows of speech_embedding"):
+        load(other.folder, "ort")
+    lm = msgspec.structs.replace(host.language_model, start=10**6)
+    other = with_manifest(tiny, host=msgspec.structs.replace(host, language_model=lm))
+    with pytest.raises(IntegrityError, match="no rows of the speech table"):
         load(other.folder, "ort")
 
 

@@ -10,11 +10,12 @@ import pytest
 from linked import changed, linked
 from support import RUNTIMES, Build
 
-from edgepack import voices
-from edgepack.bundle import Bundle, open_bundle
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.runtime.flow import Condition
-from edgepack.runtime.installed import engines
+from edgepack.runtime.engines.installed import engines
+from edgepack.runtime.engines.session import Feeds, engine
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import (
     Host,
     choose,
@@ -23,8 +24,9 @@ from edgepack.runtime.loading import (
     open_stage,
     with_session,
 )
-from edgepack.runtime.session import Feeds, engine
-from edgepack.runtime.solver import euler
+from edgepack.runtime.stages.flow import Condition
+from edgepack.runtime.stages.solver import euler
+from edgepack.runtime.strategies.flow.causal_chunks import CausalChunks
 
 
 @pytest.fixture
@@ -109,16 +111,17 @@ def test_watchers_see_every_network(demo: Bundle, runtime: str) -> None:
     def watch(stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]) -> None:
         seen.append(stage)
 
-    loaded = load(demo.folder, runtime, 1, [watch])
+    loaded = load(demo.folder, runtime, 1, LoadOptions(watchers=[watch]))
     decoder, flow, vocoder = loaded.decoder, loaded.flow, loaded.vocoder
     assert loaded.host == Host(runtime, 1)
-    decoder.decoder.run({"embeddings": decoder.prefix([5], [], [])})
+    decoder.language_model.run({"embeddings": decoder.prefix([5])})
+    assert isinstance(flow, CausalChunks)
     feeds = flow.encoder_feeds([1, 2], np.ones(192), final=True, chunked=False)
     encoded = flow.encoder.run(feeds)
     mel = flow.solve(encoded["mu"], encoded["spk"], encoded["mu"], solver=euler(flow.settings, 1))
     vocoder.synthesize(mel, vocoder.noise(mel.shape[2], None))
     assert set(seen) == set(loaded.bundle.manifest.stages)
-    assert loaded.stream.settings == loaded.bundle.manifest.stream
+    assert loaded.stream.settings == loaded.bundle.manifest.host.schedule
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

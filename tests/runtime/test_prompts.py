@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from support import RUNTIMES
 
-from edgepack import voices
-from edgepack.bundle import Bundle
-from edgepack.runtime import prompts
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import Bundle
+from edgepack.runtime.engines.session import Feeds
 from edgepack.runtime.loading import load
-from edgepack.runtime.prompts import Prompts
-from edgepack.runtime.session import Feeds
-from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.runtime.stages import prompts
+from edgepack.runtime.stages.decode import Context
+from edgepack.runtime.stages.prompts import Prompts
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
 
 SPOKEN = "明天见。"
 
@@ -31,7 +32,7 @@ def test_a_prompt_is_computed_once_and_mapped_from_a_file(voiced: Bundle, runtim
             if stage == "speech_lm":
                 lengths.append(feeds["embeddings"].shape[1])
 
-        synthesizer = Synthesizer.load(folder, runtime, 2, [watch])
+        synthesizer = Synthesizer.load(folder, runtime, 2, options=LoadOptions(watchers=[watch]))
         found = synthesizer.speak(SPOKEN, Settings(voice="cloned", seed=1)).audio
         return [n for n in lengths if n > 1], found
 
@@ -115,7 +116,7 @@ def test_what_was_used_longest_ago_goes(
     def begun(token: int) -> Path:
         kept = Prompts(loaded.bundle, "ort")
         time.sleep(0.01)
-        kept.begun(loaded.decoder, [token])
+        kept.begun(loaded.decoder, Context([token]))
         return folder / kept._name([token])
 
     first, second, third = (begun(token) for token in (1, 2, 3))
@@ -138,7 +139,7 @@ def test_memory_has_a_bound_too(voiced: Bundle, monkeypatch: pytest.MonkeyPatch)
     loaded = load(voiced.folder, "ort", 1)
     kept = Prompts(loaded.bundle, "ort")
     for token in (1, 2, 1, 3):
-        kept.begun(loaded.decoder, [token])
+        kept.begun(loaded.decoder, Context([token]))
     assert list(kept._known) == [(1,), (3,)]
 
 

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from repeatable import repeatable
 from support import GOLDEN, RECORDED
 
-from edgepack.manifest import Sampling
-from edgepack.runtime.sampling import greedy, inverse_cdf, log_softmax, nucleus, repetition_aware
+from edgepack.bundle.host import Sampling
+from edgepack.runtime.stages.sampling import (
+    greedy,
+    inverse_cdf,
+    log_softmax,
+    nucleus,
+    repetition_aware,
+)
 
 SETTINGS = Sampling(top_p=0.8, top_k=25, window=10, repetition=0.1)
 ALMOST_ONE = 1 - 2**-53

@@ -10,7 +10,7 @@ _COUNT, _WARM = 500, 10
 _SPEAKING = """
 import random, sys
 from pathlib import Path
-from edgepack.runtime.memory import rss_bytes
+from edgepack.machine.memory import rss_bytes
 from edgepack.runtime.synthesizer import Settings, Synthesizer
 
 synthesizer = Synthesizer.load(Path(sys.argv[1]), sys.argv[2], 1)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repeatable import repeatable
 
-from edgepack.manifest import Solver, SolverStep
-from edgepack.runtime.solver import euler, integrate, time_steps
+from edgepack.bundle.manifest import Solver, SolverStep
+from edgepack.runtime.stages.solver import euler, integrate, time_steps
 
 START = np.array([[[1.0, -2.0, 0.5]]], np.float32)
 

@@ -11,7 +11,7 @@ import soundfile
 from outputs import Pipe, device
 
 from edgepack.errors import UsageError
-from edgepack.runtime.sound_file import FORMATS, Writer, format_of, write
+from edgepack.runtime.audio.sound_file import FORMATS, Writer, format_of, write
 
 RATE = 24000
 TONE = (0.5 * np.sin(np.arange(2 * RATE) / 20)).astype(np.float32)

@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 from repeatable import repeatable
 from support import GOLDEN, RECORDED
 
-from edgepack.manifest import Stream
-from edgepack.runtime.flow import Condition
-from edgepack.runtime.stream import ChunkedSynthesis
+from edgepack.runtime.stages.flow import Condition
+from edgepack.runtime.strategies.schedule.growing_chunks import GrowingChunks, Record
 
-SETTINGS = Stream(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
+SETTINGS = Record(first_hop=25, max_hop=100, growth=2, mel_overlap=8)
 OVERLAP = SETTINGS.mel_overlap * FRAME
 TOKEN = FLOW.ratio * FRAME
 SPEAKER = np.ones(2, np.float32)
 
 
-def stream() -> ChunkedSynthesis:
-    return ChunkedSynthesis(SETTINGS, flow_decoder(), vocoder())
+def stream() -> GrowingChunks:
+    return GrowingChunks(SETTINGS, flow_decoder(), vocoder())
 
 
 def condition(prompt: int = 0) -> Condition:
@@ -89,7 +88,7 @@ def test_chunks_join_without_gap_or_repetition() -> None:
 def test_excitation_goes_on_from_the_chunk_before() -> None:
     subject = stream()
     list(subject.run([1] * 150, condition(), None))
-    sources = [source[0, 0] for source in fed(subject.vocoder.generator, "source")]
+    sources = [source[0, 0] for source in fed(subject.vocoder.vocoder, "source")]
     assert [source[0] for source in sources] == [1, 1, 2]
     for number, source in enumerate(sources[1:], 2):
         assert (source[:OVERLAP] == number - 1).all()
@@ -125,7 +124,7 @@ def test_known_excitation_replaces_the_first_samples() -> None:
     known = np.full((1, 1, FRAME), 7, np.float32)
     sound = subject.synthesize(mel, noise, known)
     assert np.array_equal(sound.source[0, 0], np.repeat([7, 1, 1, 1, 1], FRAME))
-    assert np.array_equal(fed(subject.generator, "source")[0], sound.source)
+    assert np.array_equal(fed(subject.vocoder, "source")[0], sound.source)
     assert np.array_equal(fed(subject.excitation, "noise")[0], noise)
     assert np.array_equal(sound.f0, mel[:, 1])
     assert sound.audio.shape == (1, 5 * FRAME)

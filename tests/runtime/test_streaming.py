@@ -12,9 +12,10 @@ from fakes import Changed, noting
 from support import RUNTIMES, Build
 
 from edgepack.errors import GateError, UsageError
+from edgepack.runtime.engines.session import Feeds
 from edgepack.runtime.loading import session_of, with_session
-from edgepack.runtime.session import Feeds
-from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
+from edgepack.runtime.strategies.schedule import growing_chunks
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Speech, Synthesizer
 
 SENTENCES = "今天天气很好。我们一起去公园散步。"
 TEN_SECONDS = "今天天气很好我们一起去公园散步吧然后回家吃饭晚上再看一场电影明天早上还要去上班"
@@ -67,6 +68,7 @@ def test_chunks_join_without_a_step(subject: Synthesizer) -> None:
     assert max(at_joints) <= largest_step(whole.audio)
 
 
+@pytest.mark.slow
 def test_sentences_join_without_a_step(ort: Synthesizer) -> None:
     text = f"{TEN_SECONDS}。" * 3
     whole = ort.speak(TEN_SECONDS)
@@ -186,7 +188,7 @@ def test_broken_audio_is_not_handed_out(ort: Synthesizer) -> None:
 def test_what_a_stream_cannot_do(ort: Synthesizer, bundle: Build) -> None:
     with pytest.raises(UsageError, match=f"{ADVICE} --speed or --stream"):
         ort.stream(SENTENCES, Settings(speed=1.5))
-    low = Synthesizer.load(bundle("demo"), "ort", 1, memory="low")
+    low = Synthesizer.load(bundle("demo"), "ort", 1, options=LoadOptions(memory="low"))
     with pytest.raises(UsageError, match=f"{ADVICE} --memory low or --stream"):
         low.stream(SENTENCES)
 
@@ -194,7 +196,7 @@ def test_what_a_stream_cannot_do(ort: Synthesizer, bundle: Build) -> None:
 def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
     bundle: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgepack.runtime import residency
+    from edgepack.runtime.engines import residency
 
     there: list[set[str]] = []
     run = residency.OnDemand.run_kept
@@ -205,11 +207,11 @@ def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
         return outputs
 
     monkeypatch.setattr(residency.OnDemand, "run_kept", watched)
-    low = Synthesizer.load(bundle("demo"), "ort", 2, memory="low")
+    low = Synthesizer.load(bundle("demo"), "ort", 2, options=LoadOptions(memory="low"))
     speech = low.speak(SENTENCES)
     assert all(len(groups) == 1 for groups in there)
     assert set.union(*there) == {
-        "speech_lm",
+        "decoding",  # the language model and its tables
         "flow_encoder",
         "flow_time",
         "flow_estimator",
@@ -223,7 +225,7 @@ def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
 
 def test_memory_is_all_or_low(bundle: Build) -> None:
     with pytest.raises(UsageError, match="unknown memory 'lo'"):
-        Synthesizer.load(bundle("demo"), memory="lo")
+        Synthesizer.load(bundle("demo"), options=LoadOptions(memory="lo"))
 
 
 def test_no_file_is_left_by_a_profile(
@@ -232,7 +234,7 @@ def test_no_file_is_left_by_a_profile(
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    subject = Synthesizer.load(bundle("demo"), "ort", 1, profile=True)
+    subject = Synthesizer.load(bundle("demo"), "ort", 1, options=LoadOptions(profile=True))
     subject.speak("好的。")
     for stage in subject.loaded.bundle.manifest.stages:
         seconds = session_of(subject.loaded, stage).operators()
@@ -258,7 +260,8 @@ def test_until_the_first_audio_decoding_is_few_tokens_ahead(ort: Synthesizer) ->
     for stage, change in (("speech_lm", decoding), ("flow_encoder", slow)):
         loaded = with_session(loaded, stage, Changed(session_of(loaded, stage), change))
     streamed(Synthesizer(loaded, ort.clock), TEN_SECONDS)
-    settings = ort.loaded.bundle.manifest
-    needed = settings.stream.first_hop + settings.flow.look_ahead
+    schedule = ort.loaded.bundle.manifest.host.schedule
+    assert isinstance(schedule, growing_chunks.Record)
+    needed = schedule.first_hop + ort.loaded.flow.look_ahead
     assert needed <= at_flow[0] <= needed + 6
-    assert at_flow[1] > needed + settings.stream.first_hop  # and then it is far ahead
+    assert at_flow[1] > needed + schedule.first_hop  # and then it is far ahead

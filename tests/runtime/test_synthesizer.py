@@ -9,14 +9,15 @@ import pytest
 from linked import linked
 from support import GOLDEN, RUNTIMES, Build
 
-from edgepack import voices
+from edgepack.bundle import voices
+from edgepack.bundle.voices import Prompt
 from edgepack.errors import UsageError
-from edgepack.runtime import audio, sound_file
-from edgepack.runtime.session import engine
-from edgepack.runtime.synthesizer import Settings, Speech, Synthesizer
-from edgepack.runtime.watch import Recorder
+from edgepack.runtime.audio import sound_file, waveform
+from edgepack.runtime.engines.session import engine
+from edgepack.runtime.engines.watch import Recorder
+from edgepack.runtime.stages.decode import Context
+from edgepack.runtime.synthesizer import LoadOptions, Settings, Speech, Synthesizer
 from edgepack.verification.quality import mel_cepstral_distortion
-from edgepack.voices import Prompt
 
 TEXT = "Good morning."
 PROMPT_TEXT = "妈妈正在厨房里做晚饭。"
@@ -47,7 +48,7 @@ def folder(bundle: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     demo = linked(bundle("demo"), tmp_path_factory.mktemp("voiced"))
     synthesizer = Synthesizer.load(demo.folder, "ort", 1)
     with np.load(GOLDEN / "demo-voice" / "sentences.npz") as recorded:
-        spoken = audio.Recording("prompt", recorded["zh02_wav"][0], 24000)
+        spoken = waveform.Recording("prompt", recorded["zh02_wav"][0], 24000)
     ids = synthesizer.loaded.frontend.ids(PROMPT_TEXT)
     return voices.add(demo, "cloned", synthesizer.enroller.voice(spoken, ids)).folder
 
@@ -57,7 +58,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
     found = {}
     for runtime in RUNTIMES:
         recorder = Recorder()
-        synthesizer = Synthesizer.load(folder, runtime, 2, [recorder])
+        synthesizer = Synthesizer.load(folder, runtime, 2, options=LoadOptions(watchers=[recorder]))
         prompt = voices.read(synthesizer.loaded.bundle, "cloned")[1].prompt
         assert prompt
         found[runtime] = Subject(synthesizer, recorder, prompt)
@@ -111,7 +112,8 @@ def test_each_mode_gives_the_networks_its_own_prompt(
     (utterance,) = speech.utterances
     before = frontend.instruction(PROMPT_TEXT) if mode == "instruct" else prompt.text.tolist()
     wanted = subject.synthesizer.loaded.decoder.prefix(
-        frontend.ids(TEXT), before * in_decoder[0], prompt.tokens.tolist() * in_decoder[1]
+        frontend.ids(TEXT),
+        Context(before * in_decoder[0], prompt.tokens.tolist() * in_decoder[1]),
     )
     calls = subject.recorder.calls["speech_lm"]
     blocks = [a for name, a in calls.items() if name.endswith("embeddings") and a.shape[1] > 1]

@@ -1,5 +1,6 @@
 """Vocoding in windows: what is asked of the network, and that the audio is the same."""
 
+import itertools
 from dataclasses import replace
 
 import msgspec
@@ -9,12 +10,19 @@ from fakes import Fake, fed, vocoder
 from support import RUNTIMES, Build
 
 from edgepack.runtime.loading import load
+from edgepack.runtime.strategies.vocoder.hift import HiFT
 
 FRAMES = 120
 
 
-@pytest.mark.parametrize("model", ["demo", "cosyvoice2-s1", "tiny"])
-@pytest.mark.parametrize("runtime", RUNTIMES)
+MODELS = ["demo", "cosyvoice1-s1", "cosyvoice2-s1", "cosyvoice3-s1", "tiny"]
+CASES = [
+    pytest.param(*case, marks=() if "ort" in case or "demo" in case else pytest.mark.slow)
+    for case in itertools.product(RUNTIMES, MODELS)
+]
+
+
+@pytest.mark.parametrize(("runtime", "model"), CASES)
 def test_windows_have_the_samples_of_the_whole(bundle: Build, model: str, runtime: str) -> None:
     whole = load(bundle(model), runtime, 2).vocoder
     rng = np.random.default_rng(0)
@@ -23,12 +31,15 @@ def test_windows_have_the_samples_of_the_whole(bundle: Build, model: str, runtim
     at_once = whole.synthesize(mel, noise)
     in_windows = replace(whole, window=50).synthesize(mel, noise)
     assert at_once.audio.shape == in_windows.audio.shape
-    np.testing.assert_allclose(in_windows.audio, at_once.audio, rtol=0, atol=2e-5)
+    # Sums of longer filters: the causal vocoder's windows differ by 3.3e-5 in OpenVINO.
+    atol = 5e-5 if model == "cosyvoice3-s1" else 2e-5
+    np.testing.assert_allclose(in_windows.audio, at_once.audio, rtol=0, atol=atol)
     np.testing.assert_array_equal(in_windows.source, at_once.source)
 
 
 def test_less_context_would_be_heard(bundle: Build) -> None:
     whole = load(bundle("cosyvoice2-s1"), "ort", 2).vocoder
+    assert isinstance(whole, HiFT)
     assert whole.settings.context == 16
     rng = np.random.default_rng(0)
     mel = rng.normal(-4, 2, (1, 80, FRAMES)).astype(np.float32)
@@ -42,10 +53,10 @@ def test_windows_are_equal_and_have_their_surroundings() -> None:
     subject = replace(vocoder(), window=50)
     mel = np.arange(4 * FRAMES, dtype=np.float32).reshape(1, 4, FRAMES)
     sound = subject.synthesize(mel, subject.noise(FRAMES, None))
-    assert isinstance(subject.generator, Fake)
-    ranges = [(int(m[0, 0, 0]), int(m[0, 0, -1]) + 1) for m in fed(subject.generator, "mel")]
+    assert isinstance(subject.vocoder, Fake)
+    ranges = [(int(m[0, 0, 0]), int(m[0, 0, -1]) + 1) for m in fed(subject.vocoder, "mel")]
     assert ranges == [(0, 72), (24, 96), (48, 120)]
-    assert [s.shape[2] for s in fed(subject.generator, "source")] == [
+    assert [s.shape[2] for s in fed(subject.vocoder, "source")] == [
         480 * (end - start) for start, end in ranges
     ]
     assert len(fed(subject.excitation, "mel")) == 1
@@ -56,4 +67,4 @@ def test_what_is_short_is_vocoded_at_once() -> None:
     subject = vocoder()
     mel = np.zeros((1, 4, subject.window), np.float32)
     subject.synthesize(mel, subject.noise(subject.window, None))
-    assert len(fed(subject.generator, "mel")) == 1
+    assert len(fed(subject.vocoder, "mel")) == 1

@@ -1,11 +1,15 @@
 """Limits are kept by the worse end of an interval, and by what was measured."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from edgepack.metrics import Limit, Measure
+from edgepack.bundle.metrics import Limit, Limits, Measure
+from edgepack.bundle.stages import Use
+from edgepack.model.families.cosyvoice2 import FAMILY
 from edgepack.verification import gates
 
 
@@ -45,26 +49,31 @@ def test_every_network_and_metric_has_a_part() -> None:
     metrics = [metric for part in gates.PARTS for metric in part.metrics]
     assert len(metrics) == len(set(metrics))
     assert gates.not_measured({}) == tuple(metrics)
-    for stage in gates.STAGES:
-        assert stage in gates.part_of(stage).stages
-        assert gates.part_of(stage) is not gates.PARTS[-1]
+    for use in FAMILY.stages.values():
+        assert use.judged is not None
+        assert gates.part_of(use).judged == use.judged
+    assert gates.part_of(Use(role="vocoder")).judged is None  # of speech alone
 
 
 def test_what_is_close_to_a_limit_is_asked_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two good sentences are no proof; a network that is far from its limits needs no more."""
 
-    def answers(of_later: float) -> Callable[..., gates.Answers]:
-        def answer(loaded: object, exam: object, number: int) -> gates.Answers:
-            good = round(20 * (1.0 if number < 2 else of_later))
-            return {"lm_agreement": [1.0] * good + [0.0] * (20 - good)}
+    def answers(of_later: float) -> Callable[..., Iterator[gates.Answers]]:
+        def each(loaded: object, exam: object, numbers: Sequence[int]) -> Iterator[gates.Answers]:
+            for number in numbers:
+                good = round(20 * (1.0 if number < 2 else of_later))
+                yield {"lm_agreement": [1.0] * good + [0.0] * (20 - good)}
 
-        return answer
+        return each
 
-    limit = {"lm_agreement": Limit(low=0.9)}
+    limit: Limits = {"lm_agreement": Limit(low=0.9)}
+    stage = SimpleNamespace(use=Use(role="encoder", judged="flow"))
+    manifest = SimpleNamespace(stages={"net": stage})
+    loaded: Any = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
     for of_later, asked, passes in ((0.9, 50, False), (1.0, 4, True)):
-        part = gates.Part(("net",), ("lm_agreement",), answers(of_later), lambda question: True)
+        part = gates.JudgedPart("flow", ("lm_agreement",), answers(of_later), lambda question: True)
         monkeypatch.setattr(gates, "PARTS", (part,))
-        values, failed = gates.judge(None, [None] * 50, "net", limit)  # type: ignore[arg-type,list-item]
+        values, failed = gates.judge(loaded, [None] * 50, "net", limit)  # type: ignore[list-item]
         assert bool(failed) != passes
         assert values["lm_agreement"].count <= 20 * asked
         assert (values["lm_agreement"].count == 1000) != passes

@@ -10,13 +10,14 @@ from linked import linked
 from safetensors.numpy import load, save
 from support import Build
 
-from edgepack.bundle import Bundle, stored
+from edgepack.bundle.bundle import Bundle, stored
+from edgepack.bundle.metrics import Quality
+from edgepack.bundle.voices import Voice
 from edgepack.errors import IntegrityError
-from edgepack.metrics import Quality
-from edgepack.verification import exam, trajectories
-from edgepack.verification.exam import Question, Spoken
+from edgepack.verification import evaluation, trajectories
+from edgepack.verification.evaluation import Question
+from edgepack.verification.speaking import SpokenSentence
 from edgepack.verification.trajectories import Trajectory
-from edgepack.voices import Voice
 
 Arrays = dict[str, np.ndarray]
 RNG = np.random.default_rng(0)
@@ -32,23 +33,23 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def put(bundle: Bundle, name: str, arrays: Arrays) -> Bundle:
-    """The bundle with one more file, and with an exam."""
+    """The bundle with one more file, and with an evaluation."""
     (bundle.folder / name).write_bytes(save(arrays))
     files = bundle.manifest.files | {name: stored(bundle.folder / name)}
-    quality = Quality(exam=exam.FILE, limits={}, values={}, not_measured={}, failed=())
-    quality_of = quality if name == exam.FILE else None
+    quality = Quality(exam=evaluation.FILE, limits={}, values={}, not_measured={}, failed=())
+    quality_of = quality if name == evaluation.FILE else None
     manifest = msgspec.structs.replace(bundle.manifest, files=files, quality=quality_of)
     return bundle.with_manifest(manifest)
 
 
 def asked() -> Arrays:
     logits = 732  # of the tiny network
-    spoken = Spoken(
+    spoken = SpokenSentence(
         Voice(floats(192)), np.arange(4), np.arange(6), floats(1, 80, 12), floats(12 * 480)
     )
     ids = np.zeros((7, 32), np.int32)
     question = Question(spoken, ids, floats(7, 32), np.arange(2), floats(2, logits), np.array([0]))
-    return load(exam.to_bytes([question, question]))
+    return load(evaluation.to_bytes([question, question]))
 
 
 def followed() -> Arrays:
@@ -58,9 +59,9 @@ def followed() -> Arrays:
 
 
 def test_what_fits_is_taken(tiny: Bundle) -> None:
-    assert len(exam.of(put(tiny, exam.FILE, asked()))) == 2
+    assert len(evaluation.of(put(tiny, evaluation.FILE, asked()))) == 2
     assert len(trajectories.of(put(tiny, trajectories.FILE, followed()))) == 1
-    assert exam.of(tiny) == []
+    assert evaluation.of(tiny) == []
 
 
 def other(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays], None]:
@@ -70,7 +71,7 @@ def other(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Ar
     return apply
 
 
-EXAMS: dict[str, Callable[[Arrays], object]] = {
+EVALUATIONS: dict[str, Callable[[Arrays], object]] = {
     "nothing": lambda a: a.clear(),
     "a part is missing": lambda a: a.pop("0/ids"),
     "a part more": lambda a: a.update({"0/other": floats(1)}),
@@ -90,12 +91,12 @@ EXAMS: dict[str, Callable[[Arrays], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMS)
-def test_an_exam_that_the_networks_cannot_take_is_refused(tiny: Bundle, name: str) -> None:
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_that_the_networks_cannot_take_is_refused(tiny: Bundle, name: str) -> None:
     arrays = asked()
-    EXAMS[name](arrays)
-    with pytest.raises(IntegrityError, match="exam"):
-        exam.of(put(tiny, exam.FILE, arrays))
+    EVALUATIONS[name](arrays)
+    with pytest.raises(IntegrityError, match="evaluation"):
+        evaluation.of(put(tiny, evaluation.FILE, arrays))
 
 
 TRAJECTORIES: dict[str, Callable[[Arrays], object]] = {

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgepack.verification import exam, intervals
+from edgepack.verification import evaluation, intervals
 
 
 def test_a_share_has_wilsons_interval() -> None:
@@ -21,8 +21,8 @@ def test_four_sentences_cannot_tell_96_from_95_and_an_exam_can() -> None:
     few = intervals.share([[1.0] * 288 + [0.0] * 12])
     assert few.low < 0.95 < few.value
     for share in (0.9, 0.96, 0.99):
-        hits = round(exam.POSITIONS * share)
-        many = intervals.share([[1.0] * hits + [0.0] * (exam.POSITIONS - hits)])
+        hits = round(evaluation.POSITIONS * share)
+        many = intervals.share([[1.0] * hits + [0.0] * (evaluation.POSITIONS - hits)])
         assert many.high - many.low <= 0.04
 
 

@@ -7,25 +7,28 @@ import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from support import RUNTIMES, Build
+from support import COSYVOICE1, COSYVOICE3, RECORDED, RUNTIMES, Build, Checkpoints
 
-from edgepack import target
-from edgepack.backend import Job, converted
-from edgepack.bundle import Bundle, open_bundle
-from edgepack.hub import HubStage, author
-from edgepack.plan import open_source
-from edgepack.recipe import load, named
+from edgepack import discovery
+from edgepack.builder.backend import Job, converted
+from edgepack.builder.hub import HubStage, author
+from edgepack.builder.planning import open_source
+from edgepack.bundle.bundle import Bundle, open_bundle
+from edgepack.model.families.cosyvoice2 import FAMILY
+from edgepack.model.family import PACKAGE, Family
+from edgepack.profiles import target
+from edgepack.profiles.recipe import load, named
 from edgepack.report import silent
+from edgepack.runtime.engines.session import Feeds, Options, Session, engine
+from edgepack.runtime.engines.wrapper import Wrapper
 from edgepack.runtime.loading import Host, open_stage
-from edgepack.runtime.session import Feeds, Session, engine
-from edgepack.runtime.wrapper import Wrapper
 from edgepack.verification import selftest
-from edgepack.verification.gates import STAGES
 from edgepack.verification.selftest import Calls
 
 LEAST = 256  # elements of a weight that is changed
@@ -49,6 +52,7 @@ def of_another_layer(weights: Arrays) -> Arrays:
     return changed
 
 
+STAGES = FAMILY.stages
 FAULTS: Mapping[str, Callable[[Arrays], Arrays]] = {
     "none": lambda weights: {},
     "shuffled": shuffled,
@@ -57,12 +61,14 @@ FAULTS: Mapping[str, Callable[[Arrays], Arrays]] = {
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, small: Bundle) -> tuple[list[HubStage], Calls]:
+def hub(
+    tmp_path_factory: pytest.TempPathFactory, int8_demo: Bundle
+) -> tuple[list[HubStage], Calls]:
     """Networks of the demo voice in fp32 with the self-test of a quantized bundle of it."""
     folder = tmp_path_factory.mktemp("hub")
     stages = author(open_source("demo").checkpoint, None, folder, silent)
-    calls = selftest.read(small)
-    # Ids of `small` are of fewer rows of text.
+    calls = selftest.read(int8_demo)
+    # Ids of `int8_demo` are of fewer rows of text.
     return [stage for stage in stages if stage.name != "text_embedding"], calls
 
 
@@ -118,10 +124,10 @@ def test_changed_weights_are_found(
     options = target.load("intel-cpu").runtimes[runtime]
     job = Job(stage, planted / whole.model.name, made, whole.states, recipe, options)
     files = converted(job, recipe)
-    host = Host(runtime, 2).options(stage, recipe.precision)
+    host = Host(runtime, 2).options(stage, whole.use, recipe.precision)
     session = engine(runtime).open(files[0], whole.states, host)
     error = selftest.error(session, calls[stage])
-    assert (error <= selftest.limit(stage, recipe.precision)) == (fault == "none"), error
+    assert (error <= selftest.limit(whole.use, recipe.precision)) == (fault == "none"), error
 
 
 @dataclass
@@ -143,17 +149,35 @@ class Zeros(Wrapper):
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_zeros_are_found(small: Bundle, bundle: Build, runtime: str, precision: str) -> None:
-    opened = small if precision == "int8" else open_bundle(bundle("demo"))
+def test_zeros_are_found(int8_demo: Bundle, bundle: Build, runtime: str, precision: str) -> None:
+    opened = int8_demo if precision == "int8" else open_bundle(bundle("demo"))
     calls = selftest.read(opened)
     for stage in STAGES:
         made = opened.manifest.stages[stage].variants[runtime].precision
         zeros = Zeros(open_stage(opened, stage, Host(runtime, 2)))
-        assert selftest.error(zeros, calls[stage]) > selftest.limit(stage, made), stage
+        assert selftest.error(zeros, calls[stage]) > selftest.limit(STAGES[stage], made), stage
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
 def test_no_limit_lets_zeros_pass(precision: str) -> None:
     wanted = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     nothing = selftest.relative_error(np.zeros_like(wanted), wanted)
-    assert all(nothing > 1.9 * selftest.limit(stage, precision) for stage in STAGES)
+    families = (discovery.load(PACKAGE, name, "FAMILY") for name in discovery.names(PACKAGE))
+    uses = [use for family in families for use in cast(Family, family).stages.values()]
+    assert len(uses) > 2 * len(STAGES)
+    assert all(nothing > 1.9 * selftest.limit(use, precision) for use in uses)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("model", [COSYVOICE1[0], *RECORDED, *COSYVOICE3])
+def test_changed_weights_of_the_excitation_are_found(
+    checkpoints: Checkpoints, tmp_path: Path, model: str, fault: str
+) -> None:
+    """Its limits are the widest, as rounding errors of the pitch add up."""
+    stages = author(open_source(checkpoints(model)).checkpoint, None, tmp_path, silent)
+    (whole,) = (one for one in stages if one.use.role == "excitation")
+    calls = selftest.answered(engine("ort").open(whole.model, (), Options(1)), whole.feeds)
+    plant(whole.model, FAULTS[fault], tmp_path / "planted.onnx")
+    error = selftest.error(engine("ort").open(tmp_path / "planted.onnx", (), Options(1)), calls)
+    assert (error <= selftest.limit(whole.use, "fp32")) == (fault == "none"), error
+    assert (error <= selftest.limit(whole.use, "fp16")) == (fault == "none"), error

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import GOLDEN
 
-from edgepack.runtime.features import mel_basis
+from edgepack.runtime.audio.features import mel_basis
 from edgepack.verification.quality import mel_cepstral_distortion
 
 RATE = 24000

@@ -3,26 +3,28 @@
 import msgspec
 import pytest
 
-from edgepack.bundle import Bundle
-from edgepack.metrics import Limit, Quality
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.metrics import Limit, Quality
 from edgepack.verification import gates
 
 
-def test_integer_weights_need_limits(small: Bundle) -> None:
-    quality = small.manifest.quality
+@pytest.mark.slow
+def test_integer_weights_need_limits(int8_demo: Bundle) -> None:
+    quality = int8_demo.manifest.quality
     assert quality
-    assert gates.unlimited(small.manifest, "ort") == []
-    none = msgspec.structs.replace(small.manifest, quality=None)
+    assert gates.unlimited(int8_demo.manifest, "ort") == []
+    none = msgspec.structs.replace(int8_demo.manifest, quality=None)
     assert len(gates.unlimited(none, "ort")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits", [{}, {"lm_kld": Limit(high=1.0, optional=True)}], ids=["none", "optional"]
 )
-def test_each_of_them_does(small: Bundle, limits: dict[str, Limit]) -> None:
-    quality = small.manifest.quality
+def test_each_of_them_does(int8_demo: Bundle, limits: dict[str, Limit]) -> None:
+    quality = int8_demo.manifest.quality
     assert quality
     held: Quality = msgspec.structs.replace(quality, limits={**quality.limits, "ort": limits})
-    manifest = msgspec.structs.replace(small.manifest, quality=held)
+    manifest = msgspec.structs.replace(int8_demo.manifest, quality=held)
     assert any(words.startswith("speech_lm at int8") for words in gates.unlimited(manifest, "ort"))
     assert gates.unlimited(manifest, "tflite") == []

@@ -1,6 +1,7 @@
 """Bundles against recordings of the original implementation: `edgepack verify --against`."""
 
 import io
+import itertools
 import json
 import pickle
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import GOLDEN, RECORDED, RUNTIMES, Build
+from support import COSYVOICE1, COSYVOICE3, GOLDEN, RECORDED, RUNTIMES, Build
 
 from edgepack.cli import main
 from edgepack.runtime.loading import load
@@ -55,11 +56,13 @@ def failed(rows: list[Row]) -> list[str]:
     return [f"{row.file}/{row.array}" for row in rows if row.failed]
 
 
-EVERYWHERE, ELSEWHERE = RECORDED
+# Values inside the networks that were recorded, and have to be compared.
+LEAST_INNER = {"cosyvoice1": 15, "cosyvoice2": 50, "cosyvoice3": 40}
+AT_ONCE = {(RECORDED[0], name) for name in RUNTIMES}
+AT_ONCE |= {(model, "ort") for model in (COSYVOICE1[0], COSYVOICE3[0])}
 CASES = [
-    *((EVERYWHERE, runtime) for runtime in RUNTIMES),
-    (ELSEWHERE, "ort"),
-    *(pytest.param(ELSEWHERE, name, marks=pytest.mark.slow) for name in RUNTIMES if name != "ort"),
+    pytest.param(*case, marks=() if case in AT_ONCE else pytest.mark.slow)
+    for case in itertools.product([*COSYVOICE1, *RECORDED, *COSYVOICE3], RUNTIMES)
 ]
 
 
@@ -76,9 +79,10 @@ def test_every_array_of_the_original_is_reproduced(bundle: Build, model: str, ru
             assert row.error is not None, row
             assert row.limit is not None, row
             assert not row.note, row
-    assert sum(row.role == "inner" for row in rows) > 50
+    assert sum(row.role == "inner" for row in rows) > LEAST_INNER[model.partition("-")[0]]
 
 
+@pytest.mark.slow
 def test_files_that_hide_inner_values_pass_on_what_they_show(bundle: Build) -> None:
     model = RECORDED[1]
     rows = compare(bundle(model, "linux-arm64"), GOLDEN / model)
@@ -87,7 +91,15 @@ def test_files_that_hide_inner_values_pass_on_what_they_show(bundle: Build) -> N
     assert all(row.error is not None for row in rows if row.role == "output")
 
 
-ALTERED = ["lm/greedy_tokens", "lm/prefill_k", "flow/mu_full", "hift/wav", "hift/tap.conv_pre"]
+ALTERED = {
+    RECORDED[0]: [
+        "lm/greedy_tokens", "lm/prefill_k", "flow/mu_full", "hift/wav", "hift/tap.conv_pre",
+    ],
+    COSYVOICE1[0]: [
+        "lm/prefill_att_cache", "lm/ras_rep_u_n", "flow/cache_2", "flow/est77_tap.mid_blocks.0.0",
+        "hift/sine_waves", "tts/stream_hift_frames",
+    ],
+}  # fmt: skip
 
 
 def alter(array: np.ndarray) -> np.ndarray:
@@ -97,15 +109,17 @@ def alter(array: np.ndarray) -> np.ndarray:
     return changed
 
 
-@pytest.mark.parametrize("name", ALTERED)
+@pytest.mark.parametrize(
+    ("model", "name"), [(model, name) for model, names in ALTERED.items() for name in names]
+)
 def test_one_altered_value_fails_its_row_and_no_other(
-    bundle: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    bundle: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, name: str
 ) -> None:
     file, array = name.split("/")
-    arrays = recorded(RECORDED[0], file)
+    arrays = recorded(model, file)
     arrays[file, array] = alter(arrays[file, array])
     folder = write(tmp_path / "vectors", arrays)
-    code, message, told = verify(bundle(RECORDED[0]), folder, capsys)
+    code, message, told = verify(bundle(model), folder, capsys)
     assert code == 1
     assert f"1 checks failed, first ort {name}" in message
     assert (told["passed"], told["error"]["kind"]) == (False, "gate")
@@ -216,6 +230,7 @@ def test_a_folder_without_vectors_is_a_usage_error(
     assert "none of flow.npz, hift.npz, lm.npz, tts.npz is there" in message
 
 
+@pytest.mark.slow
 def test_vectors_of_another_network_are_no_success(
     bundle: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,3 +239,26 @@ def test_vectors_of_another_network_are_no_success(
     code, message, _ = verify(bundle(RECORDED[1]), GOLDEN / RECORDED[0], capsys)
     assert code == 2  # it has fewer speech tokens than were recorded
     assert "does not fit this bundle" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "vectors"), [(RECORDED[0], COSYVOICE3[0]), (COSYVOICE3[0], RECORDED[0])]
+)
+def test_vectors_of_another_family_are_a_usage_error(
+    bundle: Build, capsys: pytest.CaptureFixture[str], model: str, vectors: str
+) -> None:
+    code, message, told = verify(bundle(model), GOLDEN / vectors, capsys)
+    assert (code, told["error"]["kind"]) == (2, "usage")
+    assert str(GOLDEN / vectors) in message
+
+
+@pytest.mark.parametrize("said", ["cosyvoice2", "cosyvoice3"])
+def test_the_family_that_a_list_beside_vectors_says_counts(
+    bundle: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: str
+) -> None:
+    folder = write(tmp_path / "vectors", recorded(RECORDED[0], "hift"))
+    listed = {"sets": {"vectors": {"family": said}, "others": {}}}
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(listed), "utf-8")
+    code, message, _ = verify(bundle(RECORDED[0]), folder, capsys)
+    assert code == (0 if said == "cosyvoice2" else 2)
+    assert ("vectors of cosyvoice3; " in message) == (said == "cosyvoice3")

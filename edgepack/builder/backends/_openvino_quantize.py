@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgepack.backend import Job, quietly, require_quantized
-from edgepack.calibration.samples import read_calls
+from edgepack.builder.backend import Job, quietly, require_quantized
+from edgepack.builder.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgepack.backend import Job, require_half
-from edgepack.calibration.islands import Policy, decide
-from edgepack.calibration.ranges import largest
-from edgepack.calibration.samples import read_calls
+from edgepack.builder.backend import Job, require_half
+from edgepack.builder.calibration.activations import largest
+from edgepack.builder.calibration.islands import Policy, decide
+from edgepack.builder.calibration.samples import read_calls
 from edgepack.errors import UsageError
 from edgepack.graph.half import (
     compute_in_float16,

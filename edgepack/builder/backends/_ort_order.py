@@ -1,4 +1,4 @@
-"""Gives an `.ort` file the same bytes every time it is converted.
+"""Making conversion to `.ort` reproducible: the same bytes every time.
 
 ONNX Runtime's converter writes one table, of the argument types of kernels, in the order of a hash
 map that is seeded with a memory address. The table is the last thing it writes and flatbuffers
@@ -70,7 +70,7 @@ def _read(data: mmap.mmap) -> tuple[list[_Entry], int, int, int]:
 
 
 def _front(entries: list[_Entry]) -> tuple[bytearray, int, int]:
-    """Root and kernel type table; the fields of version and model still point nowhere."""
+    """Root and kernel type table; the offsets of version and model are not filled in yet."""
     import flatbuffers
 
     argument, kind = _schema("ArgTypeAndIndex"), _schema("KernelTypeStrArgsEntry")

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from edgepack.backend import Job, quietly, require_quantized
-from edgepack.calibration.samples import read_calls
+from edgepack.builder.backend import Job, quietly, require_quantized
+from edgepack.builder.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 from edgepack.graph.net import save_model
 from edgepack.graph.rows import has_tables, quantize_rows

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgepack.backend import Job
-from edgepack.backends._openvino_quantize import quantize
+from edgepack.builder.backend import Job
+from edgepack.builder.backends._openvino_quantize import quantize
 from edgepack.errors import UnsupportedError
 from edgepack.graph.rows import quantize_rows
 from edgepack.graph.storage import unlinked
@@ -55,7 +55,7 @@ class _OpenVino:
         return [path, path.with_suffix(".bin")]
 
     def complete(self, folder: Path) -> None:
-        """There is nothing that the files do not say themselves."""
+        """Nothing to write: the files are complete by themselves."""
 
 
 def _rows(model: Path, folder: Path) -> Path:

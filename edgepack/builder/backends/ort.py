@@ -13,19 +13,21 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgepack import shortage
-from edgepack.backend import Job, quietly
-from edgepack.backends._ort_attention import fuse_attention
-from edgepack.backends._ort_half import compute_in_half
-from edgepack.backends._ort_order import sort_kernel_types
-from edgepack.backends._ort_quantize import quantize
+from edgepack.builder.backend import Job, quietly
+from edgepack.builder.backends._ort_attention import fuse_attention
+from edgepack.builder.backends._ort_half import compute_in_half
+from edgepack.builder.backends._ort_order import sort_kernel_types
+from edgepack.builder.backends._ort_quantize import quantize
 from edgepack.errors import ResourceError, UnsupportedError
-from edgepack.graph.net import save_model
+from edgepack.graph.net import batched_of, save_model
 from edgepack.graph.opset import lowered
 from edgepack.graph.storage import parts, store_as_float16, unlinked
+from edgepack.process import shortage
 
 REQUIRED_OPERATORS = "required_operators_and_types.config"
 _FLATBUFFER_LIMIT = 2**31 - 2**20
+# Activations that are quantized by one scale for all rows, so that each depends on the others.
+_MIXING = frozenset({"dynamic"})
 _FATAL_SEVERITY = 4  # what is less is an exception too
 
 
@@ -34,6 +36,14 @@ class _Ort:
     caches = "grown"
 
     def convert(self, job: Job) -> list[Path]:
+        if job.options.batched and job.recipe.method not in _MIXING:
+            several = batched_of(job.model)
+            if several.exists():
+                with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+                    return self._lowered(replace(job, model=_named(several, job.model, folder)))
+        return self._lowered(job)
+
+    def _lowered(self, job: Job) -> list[Path]:
         _require_support(job)
         if job.options.opset:
             with tempfile.TemporaryDirectory(dir=job.folder) as folder:
@@ -88,6 +98,15 @@ class _Ort:
             lines = config.read_text("utf-8").splitlines()  # comments name paths of this machine
             kept = sorted(line for line in lines if line and not line.startswith("#"))
             config.write_text("\n".join([*kept, ""]), "utf-8")
+
+
+def _named(graph: Path, model: Path, folder: str) -> Path:
+    """Another graph over a model's weights, in a folder under the model's name."""
+    whole = parts(model)
+    shutil.copyfile(graph, Path(folder, model.name))
+    for weights in whole[1:]:
+        _place(weights, Path(folder))
+    return Path(folder, model.name)
 
 
 def _runs_every_token(job: Job, model: Path) -> bool:

@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgepack.backend import Job, quietly, require_quantized
+from edgepack.builder.backend import Job, quietly, require_quantized
+from edgepack.builder.lowering.lower import lower
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import slots_of
 from edgepack.graph.rows import quantize_rows
 from edgepack.graph.storage import unlinked
-from edgepack.lowering.lower import lower
 
 DECODER_SIGNATURES = ("prefill", "decode")
 SIGNATURES = ("serving_default",)
@@ -41,7 +41,7 @@ class _LiteRt:
         return [target]
 
     def complete(self, folder: Path) -> None:
-        """There is nothing that the files do not say themselves."""
+        """Nothing to write: the files are complete by themselves."""
 
 
 def _quantize(job: Job, model: Path, target: Path) -> None:
@@ -111,7 +111,7 @@ def _left(job: Job, model: Path) -> list[str]:
 
 
 def quantized_weights(model: Path) -> int:
-    """How many integer constants with a scale a file has."""
+    """The number of quantized weights in a file: integer constants with a scale."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 

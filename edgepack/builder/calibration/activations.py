@@ -1,4 +1,4 @@
-"""How large the values inside a network get on recorded calls."""
+"""The largest magnitudes of values inside a network on recorded calls."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgepack.bundle.manifest import State
 from edgepack.graph.half import FLOAT
-from edgepack.graph.storage import constant
-from edgepack.manifest import State
-from edgepack.runtime.session import Feeds
+from edgepack.graph.rewrite import constant
+from edgepack.runtime.engines.session import Feeds
 
 _OUTPUT = "edgepack.largest"
 

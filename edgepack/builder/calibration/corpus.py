@@ -1,32 +1,33 @@
-"""What is spoken for calibration, and what is held out for the exam."""
+"""What is spoken for calibration, and what is held out for the evaluation."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack import charset, language
-from edgepack.bundle import stored
+from edgepack.bundle.bundle import stored
 from edgepack.errors import UsageError
+from edgepack.files import charset
+from edgepack.profiles import language
 
 _HELD_OUT = 8  # every eighth sentence is never used for calibration
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences to calibrate with, others for the exam, and recordings to speak like.
+    """Sentences to calibrate with, others for the evaluation, and recordings to speak like.
 
     `prompts` are (name, recording, transcript).
     """
 
     calibration: Sequence[str]
-    exam: Sequence[str]
+    evaluation: Sequence[str]
     prompts: Sequence[tuple[str, Path, str]] = ()
 
     @property
     def sha256(self) -> str:
         """Hash of all of it."""
-        digest = hashlib.sha256("\n".join([*self.calibration, "", *self.exam]).encode())
+        digest = hashlib.sha256("\n".join([*self.calibration, "", *self.evaluation]).encode())
         for name, path, text in self.prompts:
             digest.update(f"{name}\n{text}\n{stored(path).sha256}\n".encode())
         return digest.hexdigest()
@@ -35,7 +36,7 @@ class Corpus:
 def of_languages(codes: Sequence[str]) -> Corpus:
     """Sentences of the languages in turn, so that the first few are in all of them."""
     sets = [_split(language.sentences(code)) for code in codes]
-    return Corpus(_in_turn([s.calibration for s in sets]), _in_turn([s.exam for s in sets]))
+    return Corpus(_in_turn([s.calibration for s in sets]), _in_turn([s.evaluation for s in sets]))
 
 
 def of_folder(folder: Path) -> Corpus:
@@ -61,7 +62,7 @@ def of_folder(folder: Path) -> Corpus:
             f"{folder}: {len(sentences)} sentences in its text files; {_HELD_OUT} are the least"
         )
     made = _split(sentences)
-    return Corpus(made.calibration, made.exam, prompts)
+    return Corpus(made.calibration, made.evaluation, prompts)
 
 
 def _in_turn(sets: Sequence[Sequence[str]]) -> list[str]:

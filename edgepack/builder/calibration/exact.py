@@ -1,6 +1,6 @@
 """Exact trajectories of the fp32 networks, by the classical Runge-Kutta method.
 
-Its ten steps are closer to the truth than eighty of Euler's (docs/solver.md).
+Six of its steps are more exact than eighty of Euler's (docs/solver.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,33 +12,36 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from edgepack.calibration.cache import recorded
+from edgepack.builder.calibration.recordings import recorded
+from edgepack.builder.hub import REFEREE
 from edgepack.errors import GateError, IntegrityError
-from edgepack.hub import REFEREE
 from edgepack.report import Step
-from edgepack.runtime.flow import Condition, FlowDecoder
+from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import Loaded, load
-from edgepack.runtime.solver import euler
+from edgepack.runtime.stages.flow import Condition, FlowDecoder
+from edgepack.runtime.stages.solver import euler
 from edgepack.verification import trajectories
-from edgepack.verification.exam import Spoken, decode
+from edgepack.verification.speaking import SpokenSentence, decode
 from edgepack.verification.trajectories import Trajectory, decibel
 
-HELD_OUT, FITTED = 20, 4  # utterances to judge a solver by, and to fit it to
-TOKENS, FEWEST = 40, 8  # speech tokens of one at most, and at least
+HELD_OUT, FITTED = 9, 4  # utterances to judge a solver by, and to fit it to
+TOKENS, FEWEST = 32, 8  # speech tokens of one at most, with those of its prompt, and at least
 KINDS = ("plain", "chunked", "prompted")
-COURSES = "courses"
-_FINE, _COARSE = 20, 10  # Runge-Kutta steps of what is fitted to, and of what is judged
+REFERENCES = "references"
+_FINE, _COARSE = 20, 6  # Runge-Kutta steps of what is fitted to, and of what is judged
+_HALF = TOKENS // 2
 _KIND = "trajectories"
 _ATTEMPTS = 3  # times the utterances that are wanted
 
 
 @dataclass(frozen=True)
-class Course:
-    """An exact trajectory with what is on its way, and what the estimator is given for it.
+class ReferenceTrajectory:
+    """An exact trajectory of one utterance, and the estimator's inputs for it.
 
-    `times` [N] run from 0 to 1. At these, `states` [N, mels, T] and the velocities under the
-    utterance's conditions and under none, `velocities` [N, 2, mels, T]. `mu`, `cond` [1, mels, T],
-    `spk` [1, mels]; `mask` has whether attention is chunked, and the frames of the prompt.
+    `times` [N] run from 0 to 1. `states` [N, mels, T] are those of the ODE at these times, and
+    `velocities` [N, 2, mels, T] are there those with the utterance's conditions and without any.
+    `mu` and `cond` [1, mels, T] and `spk` [1, mels] are the conditions. `mask` [2] is whether
+    attention is chunked, and the number of frames of the prompt.
     """
 
     mu: np.ndarray
@@ -62,7 +65,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Given:
-    """Conditions of an utterance."""
+    """Conditions of an utterance: `known` frames of the prompt are given, and not judged."""
 
     mu: np.ndarray
     spk: np.ndarray
@@ -77,18 +80,20 @@ def record(
     """Follow the fp32 networks of the bundle `reference` exactly; runs in its own process.
 
     `fitted` and `held_out` are sentences; each becomes utterances in turn with a prompt, without
-    one, and in chunks. Returns a folder with `COURSES` and `trajectories.FILE`. Recordings of the
-    same key are used again. Raises GateError if the networks speak too little.
+    one, and in chunks. Returns a folder with `REFERENCES` and `trajectories.FILE`. Recordings of
+    the same key are used again. Raises GateError if the networks speak too little.
     """
 
     def write(folder: Path) -> None:
-        loaded = load(reference, REFEREE)
-        (folder / COURSES).mkdir()
+        loaded = load(reference, REFEREE, options=LoadOptions(repacked=True))
+        (folder / REFERENCES).mkdir()
         for number, given in enumerate(_utterances(loaded, fitted, FITTED)):
             step(f"following the exact trajectory of utterance {number + 1} of {FITTED}")
-            course = _course(loaded.flow, given, _FINE)
-            arrays = {f.name: np.ascontiguousarray(getattr(course, f.name)) for f in fields(course)}
-            save_file(arrays, folder / COURSES / f"{number:02d}.safetensors")
+            followed = _reference(loaded.flow, given, grid(_FINE))
+            arrays = {
+                f.name: np.ascontiguousarray(getattr(followed, f.name)) for f in fields(followed)
+            }
+            save_file(arrays, folder / REFERENCES / f"{number:02d}.safetensors")
         judged = []
         for number, given in enumerate(_utterances(loaded, held_out, HELD_OUT)):
             step(f"the same for the gate: utterance {number + 1} of {HELD_OUT}")
@@ -98,13 +103,13 @@ def record(
     return recorded(_KIND, key, write)
 
 
-def read_courses(folder: Path) -> list[Course]:
-    """Courses of a recording; raises IntegrityError for a damaged file."""
-    paths = sorted((folder / COURSES).glob("*.safetensors"))
+def read_references(folder: Path) -> list[ReferenceTrajectory]:
+    """Reference trajectories of a recording; raises IntegrityError for a damaged file."""
+    paths = sorted((folder / REFERENCES).glob("*.safetensors"))
     try:
-        return [Course(**load_file(path)) for path in paths]
+        return [ReferenceTrajectory(**load_file(path)) for path in paths]
     except (SafetensorError, TypeError) as error:
-        raise IntegrityError(f"{folder}: no recorded courses ({error}); delete it") from None
+        raise IntegrityError(f"{folder}: no recorded references ({error}); delete it") from None
 
 
 def _utterances(loaded: Loaded, sentences: Sequence[str], count: int) -> Iterator[Given]:
@@ -125,14 +130,14 @@ def _utterances(loaded: Loaded, sentences: Sequence[str], count: int) -> Iterato
     )
 
 
-def _given(flow: FlowDecoder, spoken: Spoken, kind: str) -> Given:
+def _given(flow: FlowDecoder, spoken: SpokenSentence, kind: str) -> Given:
     """Conditions of an utterance; without a prompt of its voice it continues its own first half."""
     voice, tokens = spoken.voice, spoken.tokens.tolist()
     condition = Condition(voice.speaker)
     if kind == "prompted":
         if voice.prompt is not None:
-            before = voice.prompt.tokens.tolist()[:TOKENS]
-            mel = voice.prompt.mel[: len(before) * flow.settings.ratio]
+            before, tokens = voice.prompt.tokens.tolist()[:_HALF], tokens[:_HALF]
+            mel = voice.prompt.mel[: flow.settings.frames(len(before))]
         else:
             before, tokens = tokens[: len(tokens) // 2], tokens[len(tokens) // 2 :]
             mel = flow.mel(before, condition)[0].T
@@ -143,7 +148,7 @@ def _given(flow: FlowDecoder, spoken: Spoken, kind: str) -> Given:
 
 
 def _judged(flow: FlowDecoder, given: Given) -> Trajectory:
-    exact = _course(flow, given, _COARSE).states[None, -1]
+    exact = _reference(flow, given, _ends(_COARSE)).states[None, -1]
     own = flow.solve(
         given.mu, given.spk, given.cond, solver=euler(flow.settings), chunked=given.chunked
     )
@@ -159,14 +164,19 @@ def _judged(flow: FlowDecoder, given: Given) -> Trajectory:
 
 
 def grid(steps: int) -> np.ndarray:
-    """Times of a course: dense near 0, where trajectories bend."""
+    """Times of a reference trajectory: dense near 0, where trajectories bend."""
     return 1.0 - np.cos(np.linspace(0.0, 1.0, steps + 1) * np.pi / 2)
 
 
-def _course(flow: FlowDecoder, given: Given, steps: int) -> Course:
+def _ends(steps: int) -> np.ndarray:
+    """Times between which Runge-Kutta steps miss least: dense near both ends."""
+    found: np.ndarray = np.sin(np.linspace(0.0, 1.0, steps + 1) * np.pi / 2) ** 2
+    return found
+
+
+def _reference(flow: FlowDecoder, given: Given, times: np.ndarray) -> ReferenceTrajectory:
     """Integrate guided velocities by Runge-Kutta steps (Kutta, 1901), in float64."""
     field = flow.velocity_field(given.mu, given.spk, given.cond, chunked=given.chunked)
-    times = grid(steps)
     half = (times[:-1] + times[1:]) / 2
     shifts, between = flow.embed(times.tolist()), flow.embed(half.tolist())
     rate = flow.settings.guidance
@@ -188,7 +198,7 @@ def _course(flow: FlowDecoder, given: Given, steps: int) -> Course:
         x = x + width / 6 * (first + 2 * second + 2 * third + fourth)
         states.append(x[0])
         velocities.append(rows(x, shifts[k + 1]))
-    return Course(
+    return ReferenceTrajectory(
         given.mu,
         given.spk,
         given.cond,
@@ -200,5 +210,5 @@ def _course(flow: FlowDecoder, given: Given, steps: int) -> Course:
 
 
 def _guided(rows: np.ndarray, rate: float) -> np.ndarray:
-    """Velocity with classifier-free guidance, of both rows."""
+    """Velocity with classifier-free guidance, from the conditional and unconditional row."""
     return (1.0 + rate) * rows[:1] - rate * rows[1:]

@@ -1,9 +1,10 @@
 """Which nodes of a float16 network stay float32, and why.
 
-A value overflows above 65,504 and has eleven bits. Operators that blow values up (exponentials,
-squares in norms) stay in float32 with everything until their quotient, whatever was observed:
-calibration never shows the largest value there can be. Operators that need an absolute accuracy
-(angles, exponents) stay with what computes their input. For all others ranges decide.
+float16 overflows above 65,504 and has eleven bits of precision. Operators whose results grow fast
+(exponentials, squares in norms) stay float32, together with all nodes up to their quotient,
+whatever was observed, as calibration never shows the largest possible value. Operators that need an
+absolute accuracy (angles, exponents) stay float32 together with the nodes that compute their input.
+For all others the observed ranges decide.
 """
 
 from collections import Counter
@@ -22,10 +23,10 @@ _ENDS = _WEIGHTED - {"ConvTranspose"} | {"Div", "Softmax", "Sigmoid", "Tanh", "C
 class Policy:
     """When a node stays float32.
 
-    `growing` are operators that blow values up, `exact` those that need an absolute accuracy
-    whatever their input, `angles` those that need it for inputs above `largest_angle`. `alone`
-    are fp32 without what is around them. `margin` is how far from the largest float16 every
-    observed value has to stay.
+    `growing` are operators whose results grow fast, `exact` those that need an absolute accuracy
+    for any input, `angles` those that need it for inputs above `largest_angle`. Operators in
+    `alone` are fp32 without their neighbours. `margin` is the factor by which every observed value
+    has to stay below the largest float16.
     """
 
     alone: frozenset[str]
@@ -63,7 +64,7 @@ class Islands:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, node: ir.Node, reason: str) -> bool:
-        """Note a node; whether it is a new one."""
+        """Add a node with its reason; returns whether it was not there before."""
         new = node.name not in self.reasons
         if new:
             self.reasons[str(node.name)] = reason
@@ -82,7 +83,8 @@ def decide(
 ) -> Islands:
     """The islands of a network whose values were as large as `largest` says, by value name.
 
-    What computes its outputs stays float32 back to a weighted operator, unless they are `states`.
+    Nodes that compute its outputs stay float32, back to the nearest operator with weights; those
+    that compute only caches (`states`) need not.
     """
     found = Islands()
     limit = LARGEST / policy.margin
@@ -119,7 +121,7 @@ def _users(node: ir.Node) -> list[ir.Node]:
 
 
 def _grow(node: ir.Node, found: Islands, reason: str) -> None:
-    """A node, its sources, and its consumers up to the first that bounds values again."""
+    """Add a node, its sources, and its consumers up to the first one that bounds values again."""
     _with_sources(node, found, reason, weighted=False)
     waiting = [node]
     while waiting:
@@ -132,7 +134,7 @@ def _grow(node: ir.Node, found: Islands, reason: str) -> None:
 
 
 def _with_sources(node: ir.Node, found: Islands, reason: str, *, weighted: bool = True) -> None:
-    """A node and what computes its inputs, back to a weighted operator, with that if `weighted`."""
+    """Add a node and its sources back to an operator with weights, and that too if `weighted`."""
     waiting = [node]
     while waiting:
         at = waiting.pop()

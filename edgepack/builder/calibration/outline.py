@@ -1,11 +1,11 @@
-"""Which times a solver should stop at, and where it should look at the unconditional velocity.
+"""Searching the times of a solver's steps, and the steps that use the unconditional velocity.
 
-A search over tables that costs no evaluation of the estimator. Along exact trajectories all states
-and velocities are known, so what any table would do is a combination of them, as long as a
-solver's own state is close to the exact one; its error is a quadratic form of their inner products.
-A velocity that a solver sees is not the exact one: it is at its own state, and of a quantized
-estimator. That is a share `noise` of its power added to its product with itself, which keeps the
-search away from tables that take small differences of large numbers.
+The search does not evaluate the estimator. Along exact trajectories all states and velocities are
+known, so the result of any table is a linear combination of them (as long as the solver's own state
+is close to the exact one), and its error is a quadratic form of their inner products. A solver's
+velocities differ from the exact ones, as they are computed at its own state and by a quantized
+estimator. This is modelled as independent noise in proportion to each velocity, which keeps the
+search away from tables that use small differences of large numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from edgepack.calibration.exact import Course
+from edgepack.builder.calibration.exact import ReferenceTrajectory
 
 CONDITIONAL, FREE = 3, 2  # velocities that a step may come back to
 NOISES = (0.01, 0.02, 0.03)  # relative, root mean square
@@ -27,7 +27,7 @@ _DECIBEL = 20.0 / np.log(10.0)
 
 @dataclass(frozen=True)
 class Outline:
-    """A table without weights: places of its steps among the times of courses, and guided steps."""
+    """A table without weights: its steps by number among a trajectory's times, and guided steps."""
 
     places: tuple[int, ...]
     guided: frozenset[int]
@@ -40,7 +40,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class _Reached:
-    """A solver's state and the velocities that it may come back to, as combinations, [3N] each."""
+    """A solver's state and the velocities that later steps may use, as combinations [3N]."""
 
     x: np.ndarray
     conditional: tuple[np.ndarray, ...] = ()
@@ -55,19 +55,19 @@ class Products:
     matrix: np.ndarray
 
     @staticmethod
-    def of(courses: Sequence[Course]) -> "Products":
-        """Of frames that are judged; every utterance counts the same."""
-        count = len(courses[0].times)
+    def of(references: Sequence[ReferenceTrajectory]) -> "Products":
+        """Products over the frames that are judged; every utterance has the same weight."""
+        count = len(references[0].times)
         matrix = np.zeros((3 * count, 3 * count))
-        for course in courses:
-            parts = (course.states, course.velocities[:, 0], course.velocities[:, 1])
-            rows = [part[:, :, course.known :].reshape(count, -1) for part in parts]
+        for reference in references:
+            parts = (reference.states, reference.velocities[:, 0], reference.velocities[:, 1])
+            rows = [part[:, :, reference.known :].reshape(count, -1) for part in parts]
             joined = np.concatenate(rows).astype(np.float64)
-            matrix += joined @ joined.T / joined.shape[1] / len(courses)
+            matrix += joined @ joined.T / joined.shape[1] / len(references)
         return Products(count, matrix)
 
     def noisy(self, share: float) -> "Products":
-        """The same if velocities have independent errors of a relative size."""
+        """The products if velocities have independent errors of this relative size."""
         matrix = self.matrix.copy()
         of_velocities = np.arange(self.count, 3 * self.count)
         matrix[of_velocities, of_velocities] *= 1.0 + share**2
@@ -82,11 +82,11 @@ class Products:
 
     @cached_property
     def _reached(self) -> Callable[[tuple[int, ...], tuple[bool, ...]], _Reached]:
-        """`_after`; tables that the search compares begin alike."""
+        """`_after` with a cache, as tables that the search compares begin with the same steps."""
         return lru_cache(maxsize=_KEPT)(self._after)
 
     def _after(self, places: tuple[int, ...], guided: tuple[bool, ...]) -> _Reached:
-        """Where steps from all places but the last one lead to with their best weights."""
+        """The state after steps from all places but the last one, each with its best weights."""
         unit = np.eye(3 * self.count)
         if not guided:
             return _Reached(unit[0])
@@ -112,7 +112,7 @@ class Products:
         return min(found, key=lambda pair: pair[0])[1]
 
     def _climbed(self, outline: Outline) -> tuple[float, Outline]:
-        """The best outline that single moves lead to."""
+        """The best outline that hill climbing by single moves finds."""
         error = self.error(outline)
         while True:
             tried = [(self.error(other), other) for other in _neighbours(outline, self.count)]
@@ -123,7 +123,7 @@ class Products:
 
 
 def solved(products: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Least-squares weights from normal equations, slightly ridged: a basis may be dependent."""
+    """Least-squares weights by normal equations, with a small ridge for dependent bases."""
     scale = np.sqrt(np.diag(products)) + np.finfo(float).tiny
     normed = products / np.outer(scale, scale) + _RIDGE * np.eye(len(products))
     return np.linalg.solve(normed, targets / scale) / scale

@@ -1,4 +1,4 @@
-"""What was recorded with the fp32 networks, kept on this machine for the next build."""
+"""A cache of recordings made with the fp32 networks, for the next build on this machine."""
 
 import functools
 import hashlib
@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from edgepack import atomic, caches
+from edgepack.files import atomic, caches
 
 _DONE = "done"
 
@@ -21,8 +21,8 @@ def cache_folder(kind: str, key: str) -> Path:
 def recorded(kind: str, key: str, record: Callable[[Path], None]) -> Path:
     """The folder of a recording; `record` fills it if it is not there yet.
 
-    It appears whole or not at all. Recordings are of one version of the code as well: with other
-    constants it would record something else.
+    It appears whole or not at all. The key includes a hash of edgepack's code, as another version
+    might record something else.
     """
     target = cache_folder(kind, hashlib.sha256(f"{key} {_code()}".encode()).hexdigest())
     if (target / _DONE).is_file():

@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from edgepack.errors import IntegrityError
 
-Call = Mapping[str, np.ndarray]
+Sample = Mapping[str, np.ndarray]
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Reservoir:
         self._rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         (self.folder / self.stage).mkdir(parents=True, exist_ok=True)
 
-    def offer(self, call: Callable[[], Call]) -> None:
-        """Perhaps keep a call; it is only made if it is kept."""
+    def offer(self, call: Callable[[], Sample]) -> None:
+        """Keep a call or not; `call` is evaluated only if it is kept."""
         slot = self.offered
         self.offered += 1
         if slot >= self.limit:

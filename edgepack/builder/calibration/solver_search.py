@@ -7,12 +7,12 @@ is most of the time of a synthesis.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edgepack.calibration.exact import Course
-from edgepack.calibration.fit import fit
-from edgepack.calibration.outline import NOISES, Outline, Products
-from edgepack.manifest import Accuracy, Calibrated, Solver
+from edgepack.builder.calibration.exact import ReferenceTrajectory
+from edgepack.builder.calibration.outline import NOISES, Outline, Products
+from edgepack.builder.calibration.solver_fit import fit
+from edgepack.bundle.manifest import Accuracy, Calibrated, Solver
 from edgepack.report import Step
-from edgepack.runtime.flow import FlowDecoder
+from edgepack.runtime.stages.flow import FlowDecoder
 from edgepack.verification import trajectories
 from edgepack.verification.intervals import digits
 from edgepack.verification.trajectories import Trajectory
@@ -25,7 +25,7 @@ _BEYOND = (12, 14, 16, 20)  # evaluations to try if none within the budget are e
 
 @dataclass(frozen=True)
 class Bound:
-    """What a solver may cost, and how exact it has to be.
+    """The largest number of evaluations and the largest error of a solver.
 
     `evaluations` is the budget; `decibel` the largest error, None for that of the original's solver
     with the fp32 networks, which takes `original` evaluations.
@@ -44,14 +44,14 @@ class Bound:
 
 def calibrate(
     flow: FlowDecoder,
-    courses: Sequence[Course],
+    references: Sequence[ReferenceTrajectory],
     judged: Sequence[Trajectory],
     bound: Bound,
     step: Step,
     *,
     lenient: bool = False,
 ) -> Calibrated:
-    """A table for the estimator of `flow`: fitted to `courses`, measured on `judged`.
+    """A table for the estimator of `flow`: fitted to `references`, measured on `judged`.
 
     Of those within the budget the one of fewest evaluations that is exact enough; if none is, more
     evaluations are tried. If that fails too, the most exact table is returned, for the gate to
@@ -65,7 +65,7 @@ def calibrate(
         if evaluations > bound.evaluations and (chosen or lenient):
             break
         step(f"fitting a solver of {evaluations} evaluations")
-        solver, own = _fitted(flow, courses, evaluations)
+        solver, own = _fitted(flow, references, evaluations)
         error = trajectories.error(flow, solver, judged)
         curve.append((solver, error))
         if chosen is None and own <= MARGIN * limit and error <= limit:
@@ -86,13 +86,15 @@ def _tried(budget: int) -> Iterator[int]:
     yield from (n for n in _BEYOND if n > budget)
 
 
-def _fitted(flow: FlowDecoder, courses: Sequence[Course], evaluations: int) -> tuple[Solver, float]:
+def _fitted(
+    flow: FlowDecoder, references: Sequence[ReferenceTrajectory], evaluations: int
+) -> tuple[Solver, float]:
     """The best table of a number of evaluations: outlines for several noises are tried."""
-    products = Products.of(courses)
+    products = Products.of(references)
     outlines: dict[Outline, None] = {}
     for noise in NOISES:
         outlines[products.noisy(noise).best(evaluations)] = None
-    tables = [fit(flow, outline, courses) for outline in outlines]
+    tables = [fit(flow, outline, references) for outline in outlines]
     return min(tables, key=lambda pair: pair[1])
 
 

@@ -48,7 +48,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Weight:
+class StoredWeight:
     """A constant that is loaded when the file is written.
 
     `layout` is how it lies there, in one word: what `load` makes of the weight of that name.
@@ -73,7 +73,7 @@ class Model:
     _tensors: list[Any] = field(default_factory=list)
     _operators: list[Any] = field(default_factory=list)
     _codes: dict[str, int] = field(default_factory=dict)
-    _buffers: list[np.ndarray | Weight] = field(default_factory=list)
+    _buffers: list[np.ndarray | StoredWeight] = field(default_factory=list)
     _known: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
     def tensor(self, name: str, dims: Dims, dtype: Any = np.float32) -> Tensor:
@@ -94,7 +94,7 @@ class Model:
             self._known[key] = replace(made, value=value)
         return self._known[key]
 
-    def weight(self, weight: Weight) -> Tensor:
+    def weight(self, weight: StoredWeight) -> Tensor:
         """A constant that is loaded late; a name is stored once in each layout."""
         key = (weight.name, weight.layout, weight.shape)
         if key not in self._known:
@@ -165,19 +165,19 @@ class Model:
             file.write(head)
             for _, value in large:
                 file.write(bytes(_aligned(file.tell()) - file.tell()))
-                loaded = value.load() if isinstance(value, Weight) else value
+                loaded = value.load() if isinstance(value, StoredWeight) else value
                 np.ascontiguousarray(loaded).tofile(file)
             file.write(bytes(_aligned(file.tell()) - file.tell()))
 
 
-def _is_large(value: np.ndarray | Weight) -> bool:
-    return isinstance(value, Weight) or value.nbytes > _INLINE_BYTES
+def _is_large(value: np.ndarray | StoredWeight) -> bool:
+    return isinstance(value, StoredWeight) or value.nbytes > _INLINE_BYTES
 
 
-def _buffer(value: np.ndarray | Weight) -> Any:
+def _buffer(value: np.ndarray | StoredWeight) -> Any:
     """A buffer with its bytes, or with room for where in the file they are."""
     buffer = schema.BufferT()
-    if isinstance(value, Weight) or _is_large(value):
+    if isinstance(value, StoredWeight) or _is_large(value):
         buffer.offset = buffer.size = 1
     else:
         buffer.data = np.frombuffer(value.tobytes(), np.uint8)

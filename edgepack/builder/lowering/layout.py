@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgepack.lowering.lower import Lowering, integers
-from edgepack.lowering.model import Dims, Tensor
+from edgepack.builder.lowering.flatbuffer import Dims, Tensor
+from edgepack.builder.lowering.lower import Lowering, integers
 
 EXCHANGED = [0, 1, 3, 2]  # a transposition of matrices
 

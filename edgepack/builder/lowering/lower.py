@@ -11,15 +11,15 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgepack import discovery
+from edgepack.builder.lowering.flatbuffer import Dims, Model, StoredWeight, Tensor
 from edgepack.errors import UnsupportedError
 from edgepack.graph.net import BATCH
 from edgepack.graph.storage import values
-from edgepack.lowering.model import Dims, Model, Tensor, Weight
 
 Node = ir.Node
 Operator = Callable[["Lowering", Node], Tensor | Sequence[Tensor]]
 
-PACKAGE = "edgepack.lowering.operators"
+PACKAGE = "edgepack.builder.lowering.operators"
 OPERATORS: dict[str, Operator] = {}
 
 IMAGE = ":image"  # ends the name of a tensor that is one
@@ -132,7 +132,7 @@ class Lowering:
         narrowed = narrow(np.zeros(0, tensor.dtype.numpy())).dtype
         shape = tuple(int(n) for n in tensor.shape.numpy())
         name = str(value.name)
-        weight = Weight(name, "plain", shape, narrowed, lambda: narrow(values(tensor)))
+        weight = StoredWeight(name, "plain", shape, narrowed, lambda: narrow(values(tensor)))
         return self.model.weight(weight)
 
 

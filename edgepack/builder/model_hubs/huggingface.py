@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import __version__
+from edgepack.builder.model_hub import Listing, Told, UnreachableError
 from edgepack.errors import UsageError
-from edgepack.model_hub import Listing, Told, UnreachableError
 
 _LIBRARY = "edgepack"  # as the hub sees it
 
@@ -53,7 +53,7 @@ class _HuggingFace:
 
 @contextmanager
 def _translated(repository: str, revision: str | None) -> Iterator[None]:
-    """Errors of the library as ours."""
+    """Turn errors of the library into those of edgepack."""
     import httpx2  # what the library asks with
     from huggingface_hub import errors
 
@@ -104,7 +104,7 @@ def _unanswered(error: BaseException) -> str:
 
 
 def _bar(told: Told) -> Any:
-    """A class that the library takes for tqdm's; it passes on the bytes that were written."""
+    """A class with the interface of tqdm's progress bar, which reports the bytes written."""
 
     class Bar:
         total: int | None = None

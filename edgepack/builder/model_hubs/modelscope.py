@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack.builder.model_hub import Listing, Told, UnreachableError
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.model_hub import Listing, Told, UnreachableError
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi, HubConfig, ProgressCallback
@@ -59,9 +59,9 @@ class _ModelScope:
 
 
 def _config() -> "HubConfig":
-    """The user's configuration, without the id that the library would keep of this machine.
+    """The user's configuration, without the machine id that the library would otherwise make.
 
-    It would be in ~/.modelscope and in every request.
+    It would store that id in ~/.modelscope and send it with every request.
     """
     from modelscope_hub import HubConfig
 
@@ -82,7 +82,7 @@ def _api(repository: str) -> "HubApi":
 
 @contextmanager
 def _translated(repository: str, revision: str | None) -> Iterator[None]:
-    """Errors of the library as ours."""
+    """Turn errors of the library into those of edgepack."""
     import modelscope_hub as library
     import requests
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import regex
 
-from edgepack import language
+from edgepack.profiles import language
 
 # Marks of every language: what is not a letter in ASCII, and the punctuation, digits, currency,
 # mathematical signs and units that Unicode gives to no script.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.builder.trim.vocabulary import Units, token_bytes
 from edgepack.errors import UnsupportedError
-from edgepack.trim.vocabulary import Units, token_bytes
 
 _NEUTRAL_STEPS = {"ByteLevel", "Sequence"}  # post-processors that name no token ids
 

@@ -4,12 +4,12 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from edgepack.builder.trim.alphabet import alphabet
+from edgepack.builder.trim.bpe import Trimmed, trim
+from edgepack.builder.trim.proof import Proof, prove
+from edgepack.builder.trim.vocabulary import Units
 from edgepack.errors import GateError
-from edgepack.runtime.coverage import foreign_runs
-from edgepack.trim.alphabet import alphabet
-from edgepack.trim.proof import Proof, prove
-from edgepack.trim.tokenizer import Trimmed, trim
-from edgepack.trim.vocabulary import Units
+from edgepack.runtime.text.coverage import foreign_runs
 
 _LONGEST_WORD = 32
 

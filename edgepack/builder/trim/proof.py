@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgepack.builder.trim.bpe import Trimmed
 from edgepack.errors import GateError
-from edgepack.trim.tokenizer import Trimmed
 
 
 @dataclass(frozen=True)

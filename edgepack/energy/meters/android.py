@@ -6,8 +6,9 @@ Apps cannot read them. Counts are µW·s since boot. Source: captured outputs of
 import re
 from dataclasses import dataclass
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import CounterWindow, Instrument, Machine, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import CounterWindow, Instrument
+from edgepack.machine.probe import Machine, UnusableError
 
 _FILES = "/sys/bus/iio/devices/iio:device*/energy_value"
 _CHANNEL = re.compile(r"^CH\d+\(T=\d+\)\[(\S+)\],\s*(\d+)\s*$", re.MULTILINE)

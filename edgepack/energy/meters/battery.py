@@ -6,8 +6,9 @@ Source: Documentation/power/power_supply_class.rst in Linux.
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import Instrument, Machine, PowerWindow, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import Instrument, PowerWindow
+from edgepack.machine.probe import Machine, UnusableError
 
 _TREE = "/sys/class/power_supply"
 _UPDATE_SECONDS = 1.0

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from edgepack import charset
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import Instrument
 from edgepack.errors import UsageError
-from edgepack.manifest import Device
-from edgepack.runtime.meter import Instrument, Machine, UnusableError
+from edgepack.files import charset
+from edgepack.machine.probe import Machine, UnusableError
 
 _UPDATE_SECONDS = 1.0
-_EARLIEST, _LATEST = 1e9, 1e11  # the years 2001 and 5138: other times are not of a clock in seconds
+_EARLIEST, _LATEST = 1e9, 1e11  # years 2001 and 5138: others are not in s
 
 
 @dataclass
@@ -98,7 +99,7 @@ def _require_clock(path: Path, last: float) -> None:
 
 
 def energy(rows: list[tuple[float, float]], start: float, end: float) -> float:
-    """Joules from `start` to `end`, power between two lines on the straight line between them.
+    """Joules from `start` to `end`, with power interpolated linearly between lines.
 
     Raises UnusableError if the log does not reach that far.
     """

@@ -1,7 +1,7 @@
 """Energy and power sensors of boards, by the kernel's hwmon interface.
 
-Units are fixed there: µJ and µW. Numbers of folders change between boots, so a sensor is known by
-its chip and label; what it covers has to come from the target's profile. Source:
+Units are µJ and µW. Folder numbers change between boots, so a sensor is found by its chip and its
+label; the target's profile says which part of the board it measures. Source:
 Documentation/ABI/testing/sysfs-class-hwmon and hwmon/amd_energy.rst in Linux.
 """
 
@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import (
-    CounterWindow,
-    Instrument,
-    Machine,
-    PowerWindow,
-    Quality,
-    Scope,
-    UnusableError,
-)
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import CounterWindow, Instrument, MeterQuality, PowerWindow, Scope
+from edgepack.machine.probe import Machine, UnusableError
 
 _MICRO = 1e-6
 _COUNTER_SECONDS, _SENSOR_SECONDS = 0.01, 0.1
@@ -56,7 +49,7 @@ class _Hwmon:
         if named:
             scopes = {known[s.chip, s.label] for s in used}
             scope = cast(Scope, scopes.pop()) if len(scopes) == 1 else "sum_of_rails"
-        best: Quality = "measured" if named or sockets else "derived"
+        best: MeterQuality = "measured" if named or sockets else "derived"
         source = ", ".join(f"{s.chip} {s.label} ({s.path.name})" for s in used)
         if counters:
             return Instrument(
@@ -78,7 +71,7 @@ class _Hwmon:
 
 
 def _sensors(machine: Machine) -> Iterator[_Sensor]:
-    """Sensors that can be read; a chip gives its counters, its power if it has none."""
+    """Sensors that can be read: the energy counters of a chip, or its power sensors if none."""
     for folder in machine.paths("/sys/class/hwmon/hwmon*"):
         chip = machine.text(folder / "name") or ""
         if chip in _OTHERS:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import Instrument, Machine, PowerWindow, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import Instrument, PowerWindow
+from edgepack.machine.probe import Machine, UnusableError
 
 _IIO = "/sys/bus/i2c/drivers/ina3221x/*/iio:device*"
 _HWMON = ("/sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*", "/sys/bus/i2c/devices/*/hwmon/hwmon*")
@@ -77,7 +78,7 @@ def _hwmon(machine: Machine) -> Iterator[_Rail]:
 
 
 def _scaled(machine: Machine, unit: float, *files: str) -> float:
-    """The product of some files' numbers, in watts."""
+    """Power in watts: the product of the numbers in some files, scaled to their units."""
     return unit * prod(_read(machine, file) for file in files)
 
 

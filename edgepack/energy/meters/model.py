@@ -1,12 +1,13 @@
-"""An estimate from CPU time and the target's watts; never chosen unless it is asked for."""
+"""An estimate from CPU time and the target's watts; used only when it is asked for by name."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgepack.manifest import Device, Watts
-from edgepack.runtime.cpu.plan import allowed
-from edgepack.runtime.meter import Instrument, Machine, UnusableError
+from edgepack.bundle.manifest import Device, Watts
+from edgepack.energy.meter import Instrument
+from edgepack.machine.cpu.plan import allowed
+from edgepack.machine.probe import Machine, UnusableError
 
 _UPDATE_SECONDS = 0.1
 
@@ -19,7 +20,7 @@ def cpu_seconds() -> float:
 
 @dataclass
 class _ModelWindow:
-    """Idle power for the time, and power of a core for each second of CPU time."""
+    """Idle watts times the window's seconds, plus the watts of a core times its CPU seconds."""
 
     watts: Watts
     share: float

@@ -1,15 +1,16 @@
 """Energy of NVIDIA boards by the driver's counter, in mJ since it was loaded.
 
-The counter, not the power: that is a mean over a second and sampled in parts. On a Jetson the
-library is there and gives nothing. Source: the NVML API of nvidia-ml-py.
+The energy counter is read and not the power, which is a mean over a second of which only parts are
+sampled. On a Jetson the library exists but has no energy. Source: the NVML API of nvidia-ml-py.
 """
 
 import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import CounterWindow, Instrument, Machine, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import CounterWindow, Instrument
+from edgepack.machine.probe import Machine, UnusableError
 
 _MILLIJOULE = 1e-3
 _UPDATE_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""Package energy from the kernel's perf events; wraps are handled there.
+"""Package energy from the kernel's perf events; the kernel handles counters that wrap around.
 
 Source: arch/x86/events/rapl.c in Linux and perf_event_open(2).
 """
@@ -11,9 +11,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgepack.manifest import Device
-from edgepack.runtime.cpu import lists
-from edgepack.runtime.meter import CounterWindow, Instrument, Machine, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import CounterWindow, Instrument
+from edgepack.machine.cpu import lists
+from edgepack.machine.probe import Machine, UnusableError
 
 _PMU = "/sys/bus/event_source/devices/power"
 _EVENTS = {"package": ("energy-pkg",), "package+dram": ("energy-pkg", "energy-ram")}
@@ -84,7 +85,7 @@ class _Perf:
 
 
 def _config(text: str) -> int:
-    """The number of `event=0x02`."""
+    """The event number of a text such as `event=0x02`."""
     key, _, value = text.partition("=")
     if key != "event":
         raise UnusableError(f"{_PMU}/events: {text!r} is not understood")

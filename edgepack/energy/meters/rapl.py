@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import CounterWindow, Instrument, Machine, Scope, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import CounterWindow, Instrument, Scope
+from edgepack.machine.probe import Machine, UnusableError
 
 _TREE = "/sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl(-mmio)?:[0-9a-f]+(:[0-9a-f]+)?")  # numbers are hexadecimal
@@ -60,7 +61,7 @@ def _zones(machine: Machine) -> list[_Zone]:
 
 
 def _wanted(zones: Sequence[_Zone], wish: str) -> tuple[list[_Zone], Scope]:
-    """The zones to add up: never one that is part of another, never a mirrored tree."""
+    """The zones to add up: none that is part of another, and none that is shown twice."""
     zones = [z for z in zones if not z.mmio] or list(zones)
     if wish == "psys" and (found := [z for z in zones if z.name == "psys"]):
         return found, "psys"

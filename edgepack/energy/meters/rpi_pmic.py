@@ -1,20 +1,21 @@
 """Rails of the Raspberry Pi 5's power management chip, as `vcgencmd pmic_read_adc` prints them.
 
-It is the sum of what is sensed, not the board's input: losses of the chip, USB and fan are not in
-it. The `fit` argument applies a published linear fit to the board's input. Source: captured
-outputs; the fit is of the pi-top documentation.
+The sum of these rails is less than the board's input, as losses of the chip, USB and the fan are
+not measured. The argument `fit` estimates the input by a published linear fit (pi-top
+documentation). Source: captured outputs.
 """
 
 import re
 import shutil
 from dataclasses import dataclass
 
-from edgepack.manifest import Device
-from edgepack.runtime.meter import Instrument, Machine, PowerWindow, UnusableError
+from edgepack.bundle.manifest import Device
+from edgepack.energy.meter import Instrument, PowerWindow
+from edgepack.machine.probe import Machine, UnusableError
 
 _LINE = re.compile(r"^\s*(\S+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
 _SLOPE, _OFFSET = 1.1451, 0.5879
-_UPDATE_SECONDS = 0.1  # each value is a program to start
+_UPDATE_SECONDS = 0.1  # each reading starts a program
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _RpiPmic:
 
 
 def rails_watts(text: str) -> float:
-    """Sum of the rails that have both a current and a voltage; indices differ, names pair them."""
+    """Watts of all rails that have both a current and a voltage, which are paired by name."""
     values: dict[str, dict[str, float]] = {"A": {}, "V": {}}
     for rail, kind, value in _LINE.findall(text):
         values[kind][rail] = float(value)

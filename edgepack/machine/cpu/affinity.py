@@ -1,7 +1,7 @@
-"""Coming to run where a plan says, and reading back whether we do.
+"""Pinning this process to the CPUs of a plan, and reading back where its threads may run.
 
-A mask has to be there before the first import of numpy or an engine: OpenVINO reads it once and
-ignores later ones, and a thread keeps the mask it was made with.
+The mask has to be set before numpy or an engine is first imported: OpenVINO reads it once and
+ignores later ones, and a thread keeps the mask that it was created with.
 """
 
 import os
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import psutil
 
-from edgepack import system
 from edgepack.errors import UnsupportedError
-from edgepack.runtime.cpu import lists
-from edgepack.runtime.cpu.plan import CpuPlan
+from edgepack.machine.cpu import lists
+from edgepack.machine.cpu.plan import CpuPlan
+from edgepack.process import system
 
 _MASKS_AT_IMPORT = ("numpy", "onnxruntime", "openvino", "ai_edge_litert", "tensorflow")
 _PLACED = "EDGEPACK_PLACED"
 
 
 @dataclass(frozen=True)
-class Observed:
+class ThreadMasks:
     """Where the threads of this process may run, as the kernel says: mask → number of threads.
 
     `strays` are the masks that are not within the plan.
@@ -47,15 +47,15 @@ def environment(plan: CpuPlan) -> dict[str, str]:
 
 
 def too_late() -> list[str]:
-    """Packages already imported that would not follow a mask set now."""
+    """Packages that are already imported and would ignore a mask that is set now."""
     return [name for name in _MASKS_AT_IMPORT if name in sys.modules]
 
 
 def enter(plan: CpuPlan, *, program: bool = False) -> None:
     """Set environment and mask of this process for a plan.
 
-    A `program` of its own that has imported an engine already starts again in the new mask, once.
-    Otherwise threads that exist are moved too; `observe` tells what came of it.
+    If an engine is already imported, a `program` starts itself again with the new mask, once. In a
+    library existing threads are moved instead; `observe` tells where they are then.
     """
     os.environ.update(environment(plan))
     if not plan.pinned:
@@ -74,7 +74,7 @@ def enter(plan: CpuPlan, *, program: bool = False) -> None:
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (this very program)
 
 
-def observe(cpus: Iterable[int], process: Path = Path("/proc/self")) -> Observed:
+def observe(cpus: Iterable[int], process: Path = Path("/proc/self")) -> ThreadMasks:
     """The masks of all threads now, read from `/proc`.
 
     Windows has one for all threads of a process; empty where there are none (macOS).
@@ -94,4 +94,4 @@ def observe(cpus: Iterable[int], process: Path = Path("/proc/self")) -> Observed
             if line.startswith("Cpus_allowed_list:")
         )
     strays = tuple(mask for mask in masks if not set(lists.parse(mask)) <= wanted)
-    return Observed(dict(masks), strays)
+    return ThreadMasks(dict(masks), strays)

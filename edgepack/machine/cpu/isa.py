@@ -1,6 +1,6 @@
 """Instruction sets of this machine that matter for speech, by the names that profiles use.
 
-Flags are trusted, model names are not: a hypervisor hides what it does not give.
+Only CPU flags are used, not model names, as a hypervisor may hide instructions of a model.
 """
 
 import re
@@ -28,7 +28,7 @@ _ARM = {
 
 
 def read(root: Path = Path("/")) -> tuple[str, ...]:
-    """Instruction sets in our words, that every CPU listed has."""
+    """Instruction sets, by the names that profiles use, that all CPUs have."""
     try:
         text = (root / "proc/cpuinfo").read_text("utf-8")
     except (OSError, UnicodeError):

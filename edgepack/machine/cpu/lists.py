@@ -9,7 +9,7 @@ _MOST = 100_000  # numbers in a list, repetitions included
 
 
 def parse(text: str) -> tuple[int, ...]:
-    """Sorted numbers of a list; raises ValueError if it is none."""
+    """The numbers of a list, sorted; raises ValueError for any other text."""
     found: set[int] = set()
     named = 0
     for part in filter(None, text.strip().split(",")):
@@ -25,7 +25,7 @@ def parse(text: str) -> tuple[int, ...]:
 
 
 def show(cpus: Iterable[int]) -> str:
-    """The shortest list of these numbers."""
+    """CPU numbers in the kernel's notation, runs as ranges."""
     runs: list[list[int]] = []
     for cpu in sorted(cpus):
         if runs and cpu == runs[-1][1] + 1:

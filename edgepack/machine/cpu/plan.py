@@ -1,4 +1,4 @@
-"""Which CPUs we compute on, with how many threads: one plan that every engine is set up from."""
+"""Which CPUs to compute on, with how many threads: one plan, which every engine is set up by."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from math import floor
 
 import psutil
 
-from edgepack import system
+from edgepack.bundle.manifest import Device
 from edgepack.errors import UsageError
-from edgepack.manifest import Device
-from edgepack.runtime.cpu import lists, quota, topology
-from edgepack.runtime.cpu.topology import Topology
+from edgepack.machine.cpu import lists, quota, topology
+from edgepack.machine.cpu.topology import Topology
+from edgepack.process import system
 
 CLASSES = {"performance": ("P",), "efficiency": ("E", "LPE")}
 WORDS = ("all", *CLASSES, "prime")
@@ -19,12 +19,12 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for.
+    """What was asked for, from which a plan is made.
 
-    `cpus` is all, performance, efficiency, prime or a list such as 0,2-3; `threads` a number, or
-    None for one a core, `most` of them at the most. `spin` is whether idle threads wait busily,
-    which costs energy; `overlap` whether the language model goes on while sound is made, None for
-    where there is more than one thread and none that waits busily.
+    `cpus` is all, performance, efficiency, prime or a list such as 0,2-3. `threads` is a number, or
+    None for one a core but at most `most`. `spin` is whether idle threads wait busily, which costs
+    energy. `overlap` is whether the language model decodes the next sentence while one is made to
+    sound; None means yes if there are several threads and they do not spin.
     """
 
     cpus: str = "all"
@@ -56,7 +56,7 @@ class CpuPlan:
 def make(
     machine: Topology, mask: Collection[int], share: float | None, wish: Wish = Wish()
 ) -> CpuPlan:
-    """The plan for a wish; `mask` has the CPUs of the process, `share` its time in CPUs.
+    """The plan for a wish. `mask` are the CPUs that the process may use, `share` its quota in CPUs.
 
     Raises UsageError if the machine has no such CPUs, the process may not use them, or no engine
     could have so many threads.
@@ -132,7 +132,7 @@ def current(wish: Wish = Wish()) -> CpuPlan:
 
 
 def for_device(device: Device, machine: Topology | None = None) -> Wish:
-    """What a target wants, as far as this machine has it: a class of cores only if it has some."""
+    """What a target's profile asks for; its class of cores only if this machine has several."""
     kinds = (machine or topology.read()).kinds
     cpus = device.cpus if len(kinds) > 1 and device.cpus in CLASSES else "all"
     return Wish(cpus, most=device.threads)

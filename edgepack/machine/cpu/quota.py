@@ -1,9 +1,9 @@
-"""How much CPU time control groups leave us, version 1 and 2."""
+"""How much CPU time the control groups (version 1 and 2) allow this process."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from edgepack.runtime.cpu import lists
+from edgepack.machine.cpu import lists
 
 _V2, _V1 = "sys/fs/cgroup", "sys/fs/cgroup/cpu"
 _V1_ALSO = "sys/fs/cgroup/cpu,cpuacct"
@@ -12,7 +12,7 @@ _V1_ALSO = "sys/fs/cgroup/cpu,cpuacct"
 def cpus(root: Path = Path("/")) -> float | None:
     """CPUs' worth of time this process may use, 1.5 for instance; None if there is no limit.
 
-    The tightest limit of the group and all above it holds.
+    It is the lowest limit of the process' group and of all groups above it.
     """
     found = [*_version_2(root), *_version_1(root)]
     return min(found, default=None)

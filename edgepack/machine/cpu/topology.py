@@ -1,4 +1,4 @@
-"""CPUs by kind, core and cache, read from Linux's sysfs; elsewhere how many there are.
+"""CPUs by kind, core and cache, read from Linux's sysfs; elsewhere only their number is known.
 
 Kinds are P (performance), E (efficiency), LPE (efficiency in a low-power island) and U where all
 CPUs are alike. Sources, in this order: Intel's hybrid PMUs, `cpu_capacity` (arm64, and x86 since
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from edgepack.runtime.cpu import lists
+from edgepack.machine.cpu import lists
 
 _CPUS = "sys/devices/system/cpu"
 _PMUS = ("sys/bus/event_source/devices", "sys/devices")
@@ -58,7 +58,7 @@ class Topology:
         return tuple(c.number for c in found if (c.max_khz or 0) >= near)
 
     def one_per_core(self, numbers: Iterable[int]) -> tuple[int, ...]:
-        """Of CPUs that share a core, the first one."""
+        """The first of the CPUs that share a core."""
         kept: dict[tuple[int, ...], int] = {}
         siblings = {c.number: c.siblings for c in self.cpus}
         for number in sorted(numbers):
@@ -95,7 +95,7 @@ def read(root: Path = Path("/")) -> Topology:
 
 
 def counted(processors: int, cores: int | None) -> Topology:
-    """CPUs of which only numbers are known: all alike, none or some with two threads a core.
+    """A topology made of counts: all CPUs alike, two threads a core as far as the counts say so.
 
     Windows numbers threads of a core in a row, and cores that have two before those with one.
     """

@@ -1,4 +1,4 @@
-"""The best plan that was measured for a bundle on a machine, in a file about the bundle."""
+"""The plan that `edgepack tune` found best for a bundle on this machine, in a file beside it."""
 
 import hashlib
 import json
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import msgspec
 
-from edgepack import atomic, beside
+from edgepack.bundle import beside
+from edgepack.bundle.ranges import Line, Threads
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.ranges import Line, Threads
-from edgepack.runtime.cpu import isa, quota
-from edgepack.runtime.cpu.plan import Wish, allowed, make
-from edgepack.runtime.cpu.topology import Topology
+from edgepack.files import atomic
+from edgepack.machine.cpu import isa, quota
+from edgepack.machine.cpu.plan import Wish, allowed, make
+from edgepack.machine.cpu.topology import Topology
 
 _ENDING = "tuned.json"
 _MAX_BYTES = 1 << 20
 
 
-class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file: which machine and runtime it was measured on, and what was best."""
+class TunedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of the file: the machine and runtime it was measured on, and the best plan."""
 
     machine: Line
     runtime: Line
@@ -41,7 +42,7 @@ def require_writable(bundle: Path) -> None:
 
 
 def fingerprint(machine: Topology) -> str:
-    """What a plan depends on: CPUs, what of them we may use, instruction sets, quota."""
+    """A hash of all that a plan depends on: CPUs, the allowed ones, instruction sets, quota."""
     parts = [
         isa.model(),
         isa.read(),
@@ -55,7 +56,7 @@ def fingerprint(machine: Topology) -> str:
 def read(bundle: Path, machine: Topology, runtime: str) -> Wish | None:
     """What was measured to be best on this machine for a runtime; None if it was not measured.
 
-    Raises IntegrityError if the file is none, or no plan for this machine.
+    Raises IntegrityError if the file is invalid, or its plan impossible on this machine.
     """
     path = beside.found(bundle, _ENDING)
     if not path.is_file():
@@ -74,15 +75,15 @@ def read(bundle: Path, machine: Topology, runtime: str) -> Wish | None:
     return None
 
 
-def _plans(path: Path) -> list[Tuned]:
+def _plans(path: Path) -> list[TunedPlan]:
     """What is in a file; raises ValueError (which msgspec's errors are) or RecursionError."""
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB")
-    return msgspec.json.decode(path.read_bytes(), type=list[Tuned])
+    return msgspec.json.decode(path.read_bytes(), type=list[TunedPlan])
 
 
 def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: int) -> Path:
-    """Keep a plan, in place of an older one for this machine and runtime."""
+    """Write the best plan, replacing an older one for this machine and runtime."""
     path, before = place(bundle), beside.found(bundle, _ENDING)
     here = fingerprint(machine)
     kept = []
@@ -92,7 +93,7 @@ def write(bundle: Path, machine: Topology, runtime: str, best: Wish, threads: in
         except (ValueError, RecursionError):
             kept = []  # what cannot be read is replaced
     kept = [t for t in kept if (t.machine, t.runtime) != (here, runtime)]
-    kept.append(Tuned(here, runtime, best.cpus, threads, best.spin, best.overlap))
+    kept.append(TunedPlan(here, runtime, best.cpus, threads, best.spin, best.overlap))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=2))
     return path

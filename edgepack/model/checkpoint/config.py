@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from edgepack.checkpoint.yaml import Tagged
 from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.model.checkpoint.yaml import Tagged
 
 T = TypeVar("T", int, float, str, bool, list[Any], dict[str, Any])
 _MISSING: Any = object()
-# The most that is believed of a size, far above any release's: graphs are as large as they say.
+# The largest size that is accepted, far above that of any release: graphs get as large as it says.
 _MOST = 1 << 16
 _MOST_OF = {
     "vocab_size": 1 << 20,
@@ -65,7 +65,7 @@ class Config:
         return value
 
     def positive(self, key: str, default: int = _MISSING) -> int:
-        """A whole number above zero; one that no network has is an IntegrityError."""
+        """A whole number above zero; raises IntegrityError if no network has so large a size."""
         value = self.get(key, int, default)
         if value < 1:
             raise UsageError(

@@ -1,7 +1,7 @@
 """A checkpoint folder: its configuration, its tensors and the hashes of what was read.
 
-What is read or copied is in the folder itself, or, where the folder is a snapshot of a Hugging Face
-cache, among the blobs of the same repository (`links`). A link to anywhere else is refused.
+Files are read or copied from the folder itself or, if the folder is a snapshot of a Hugging Face
+cache, from the blobs of the same repository (`links`). Links to other places are refused.
 """
 
 import hashlib
@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from edgepack import links
-from edgepack.checkpoint import safetensors, torch_zip, yaml
-from edgepack.checkpoint.config import Config
-from edgepack.documents import read_json
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.files import links
+from edgepack.files.documents import read_json
+from edgepack.model.checkpoint import safetensors, torch_zip, yaml
+from edgepack.model.checkpoint.config import Config
 
-# The newest name first: what was downloaded over an older release may have both. The name says
-# nothing else, CosyVoice2 had the first one's until April 2025.
+# The newest name first: a folder that was downloaded over an older release may have both. The name
+# does not tell the family, as CosyVoice2 had that of CosyVoice 1 until April 2025.
 CONFIGS = ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml")
 _CONTAINERS = (".pt", ".safetensors")
 
@@ -29,8 +29,8 @@ _CONTAINERS = (".pt", ".safetensors")
 class Checkpoint:
     """A folder in the released CosyVoice layout; nothing is read before it is asked for.
 
-    `parts` names state dicts that are in another file than `<part>.pt`. `listed` are the files of a
-    repository that is not all here yet; it is those that the checkpoint has.
+    `parts` names state dicts that are in another file than `<part>.pt`. While a repository is only
+    partly downloaded, `listed` are all of its files, and `has` answers by these.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Checkpoint:
     def container(self, part: str) -> str:
         """The file of a state dict: the one it was given, `<part>.pt`, or `<part>.safetensors`.
 
-        The last only if there is no `<part>.pt`.
+        The last one is used only if there is no `<part>.pt`.
         """
         if part in self.parts:
             return self.parts[part]
@@ -112,7 +112,7 @@ class Checkpoint:
     def sha256(self, name: str) -> str:
         """Hash of one file of the folder, hexadecimal.
 
-        It reads all of a state dict, whose own checksums are compared on the way.
+        If the file is a state dict, the checksums inside it are verified as well.
         """
         path = self.file(name)
         if path.suffix == ".pt":

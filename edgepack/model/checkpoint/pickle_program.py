@@ -1,9 +1,9 @@
 """The pickle of a `.pt` file, read as a program over the two dozen opcodes that torch.save writes.
 
-Python's unpickler builds objects and calls them; this one has nothing to call. A global is a name
-that stands for nothing else, a storage is made by its persistent record and only there, and what
-comes out is plain: dicts, lists, tuples, text, numbers and numpy arrays. Any other opcode, global
-or argument is an IntegrityError that says what it is and at which byte.
+Python's unpickler imports objects and calls them; this one calls nothing. A global is only a name,
+a storage is made only by its persistent record, and the result is plain data: dicts, lists, tuples,
+text, numbers and numpy arrays. Any other opcode, global or argument is an IntegrityError that says
+what it is and at which byte.
 Source: Python's pickletools.py; torch/serialization.py and torch/_utils.py.
 """
 
@@ -68,7 +68,7 @@ def run(program: bytes, read: Read) -> Any:
 
 
 def _plain(value: Any, left: list[int], depth: int) -> Any:
-    """A copy in which no container is shared, of at most `left[0]` values."""
+    """A deep copy in which no container is shared; it may have `left[0]` values, counted down."""
     left[0] -= 1
     if left[0] < 0 or depth > _MAX_DEPTH:
         raise IntegrityError("unsafe: the pickle's values are nested or repeated without end")
@@ -260,7 +260,7 @@ class _Machine:
                 self.refuse(f"a call of {name or 'a value'} with other arguments than torch's")
 
     def build(self) -> None:
-        """State of an object: torch has some only for a state dict, and it is not needed."""
+        """Opcode BUILD, an object's state: torch writes one for a state dict, and it is ignored."""
         state = self._pop()
         target = self._stack[-1] if self._stack else None
         if type(target) is not dict or type(state) is not dict or not state.keys() <= _STATE:
@@ -321,9 +321,9 @@ def _whole(numbers: tuple[Any, ...]) -> bool:
 def _view(
     values: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> np.ndarray:
-    """A strided view of a storage (`torch._utils._rebuild_tensor_v2`), nowhere beyond it.
+    """A strided view of a storage (`torch._utils._rebuild_tensor_v2`), checked to lie within it.
 
-    Offset and strides count values; whole numbers of Python do not overflow.
+    Offset and strides count values. They are Python integers, which cannot overflow.
     """
     if len(size) != len(stride):
         raise IntegrityError(f"unsafe: a tensor has {len(size)} lengths and {len(stride)} strides")

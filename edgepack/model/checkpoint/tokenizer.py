@@ -1,6 +1,6 @@
 """The text tokenizer of a Qwen2 folder as one `tokenizer.json`, with a family's own tokens.
 
-Only a pipeline as Qwen2's own is taken (`tokenizer_file`).
+Only a pipeline like Qwen2's is accepted (`tokenizer_file`).
 Source: transformers `Qwen2TokenizerFast` and cosyvoice/tokenizer/tokenizer.py.
 """
 
@@ -12,10 +12,7 @@ import msgspec
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.documents import read_bytes
-from edgepack.errors import IntegrityError, UnsupportedError, UsageError
-from edgepack.tokenizer_file import (
+from edgepack.bundle.tokenizer_file import (
     MAX_ADDED,
     MAX_BYTES,
     MAX_COMMAS,
@@ -25,6 +22,9 @@ from edgepack.tokenizer_file import (
     require_size,
     require_tokens,
 )
+from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.files.documents import read_bytes
+from edgepack.model.checkpoint.folder import Checkpoint
 
 _BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 
@@ -75,7 +75,7 @@ def _from_vocabulary(checkpoint: Checkpoint, folder: str) -> Tokenizer:
     vocabulary = _vocabulary(path)
     _expect_bytes(path, vocabulary, ())
     pairs = _merges(merges)
-    require_tokens(merges, vocabulary, pairs)
+    require_tokens(merges, vocabulary, pairs, UsageError)
     try:
         tokenizer = Tokenizer(BPE(vocabulary, pairs))
     except Exception as error:  # the library raises bare Exception
@@ -140,7 +140,7 @@ def _token(entry: Any) -> str:
 
 
 def _expect_bytes(path: Path, vocabulary: Mapping[str, int], added: Iterable[int]) -> None:
-    """Every token is made of bytes, and has an id of its own."""
+    """Check that every token is written in byte-level BPE's alphabet and has an id of its own."""
     other = set(added)
     holders: dict[int, str] = {}
     for token, number in vocabulary.items():

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from edgepack.checkpoint import pickle_program
 from edgepack.errors import IntegrityError, UnsupportedError
+from edgepack.model.checkpoint import pickle_program
 
 _MAX_PICKLE_BYTES = 8 << 20
 _TOO_MUCH = (2 << 20) + 1  # bytes of a directory; 2 MiB are enough for 20,000 tensors
@@ -56,7 +56,7 @@ def load(path: Path) -> Any:
 
 
 def check(path: Path) -> None:
-    """Read all of a `.pt` file; raises IntegrityError if a checksum (CRC-32) is not its entry's."""
+    """Read all of a `.pt` file; raises IntegrityError if the CRC-32 of an entry does not match."""
     with _opened(path) as (entries, data):
         for entry in entries.values():
             _check(entry, _stored(data, entry))
@@ -84,7 +84,7 @@ def _opened(path: Path) -> Iterator[tuple[Mapping[str, zipfile.ZipInfo], mmap.mm
 
 
 class _Bounded:
-    """What zipfile reads a directory from: a file that gives no more than a directory at once."""
+    """A file for zipfile that refuses to read more at once than a sound zip directory needs."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
@@ -113,7 +113,7 @@ def _directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
 
 
 def _root(entries: Mapping[str, zipfile.ZipInfo]) -> str:
-    """The folder inside the archive that everything is in, with its slash."""
+    """The top folder of the archive, which holds all entries, with a slash at its end."""
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise IntegrityError("not one data.pkl inside")
@@ -121,7 +121,7 @@ def _root(entries: Mapping[str, zipfile.ZipInfo]) -> str:
 
 
 def _small(info: zipfile.ZipInfo, data: mmap.mmap) -> bytes:
-    """The content of an entry that is read at once, checked."""
+    """The whole content of a small entry, its checksum verified."""
     raw = _stored(data, info)
     if raw.size > _MAX_PICKLE_BYTES:
         name = PurePosixPath(info.filename).name
@@ -131,7 +131,7 @@ def _small(info: zipfile.ZipInfo, data: mmap.mmap) -> bytes:
 
 
 def _check(info: zipfile.ZipInfo, raw: np.ndarray) -> None:
-    """Compare the checksum of an entry, a piece at a time."""
+    """Verify the checksum of an entry, reading it piece by piece."""
     found = 0
     for start in range(0, raw.size, _CHECKED_AT_ONCE):
         found = zlib.crc32(raw[start : start + _CHECKED_AT_ONCE].data, found)

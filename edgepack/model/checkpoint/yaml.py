@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.documents import read_yaml
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.files.documents import read_yaml
 
 _KINDS = ("new", "name", "apply")
 _PACKAGES = frozenset({"cosyvoice", "matcha", "omegaconf", "torch", "torchaudio", "whisper"})
@@ -57,8 +57,8 @@ class _Reference:
 def load(path: Path) -> dict[str, Any]:
     """The top-level mapping of a hyperpyyaml file with every `!ref` resolved.
 
-    Raises IntegrityError for a tag outside CosyVoice's own vocabulary, or references that lead to
-    much more than they say, and UsageError for text that is not YAML.
+    Raises IntegrityError for a tag that CosyVoice does not use and for references that expand to
+    too many values, and UsageError for text that is not YAML.
     """
     tree = read_yaml(path, _explained)
     try:
@@ -135,7 +135,7 @@ class _Resolver:
         return self._resolve(node, (*busy, match[0]))
 
     def _written(self, match: re.Match[str], busy: tuple[str, ...]) -> str:
-        """What a reference inside a text points to, as text; only a scalar has one."""
+        """The value that a reference inside a text points to, as text; it has to be a scalar."""
         value = self._look_up(match, busy)
         if isinstance(value, Tagged | dict | list) or len(text := str(value)) > _MAX_TEXT:
             raise IntegrityError(f"unsafe: !ref {match[0]} is too much to be part of a text")

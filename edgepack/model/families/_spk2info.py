@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from edgepack import voices
-from edgepack.checkpoint.config import Config
+from edgepack.bundle import voices
+from edgepack.bundle.voices import Prompt, Voice
+from edgepack.model.checkpoint.config import Config
 from edgepack.report import Step
-from edgepack.voices import Prompt, Voice
 
 _FILE = "spk2info.pt"
 _SPEAKER = ("flow_embedding", "embedding", "llm_embedding")  # the flow decoder is given the first
@@ -68,10 +68,10 @@ def _voice(entry: Any, flow: Config, text_rows: int) -> tuple[Voice, str]:
 
 
 def _prompt(parts: Mapping[str, Any], flow: Config, text_rows: int) -> Prompt:
-    """A prompt of whole tokens; raises ValueError if its parts do not fit the networks.
+    """A prompt; raises ValueError if its parts do not fit the networks.
 
-    Mel and tokens of one recording may differ by the rest of a token, and what is longer is cut,
-    as the original does (`frontend_zero_shot`).
+    Where a token has a number of frames, mel and tokens of one recording may differ by the
+    rest of a token, and what is longer is cut, as the original does (`frontend_zero_shot`).
     """
     text = _ids(parts, _TEXT, text_rows)
     tokens = _ids(parts, _TOKENS, flow.positive("vocab_size"))
@@ -81,6 +81,10 @@ def _prompt(parts: Mapping[str, Any], flow: Config, text_rows: int) -> Prompt:
     mel = mel.reshape(-1, mels)
     if not np.isfinite(mel).all():
         raise ValueError(f"has numbers in {_MEL!r} that are not finite")
+    if "token_mel_ratio" not in flow.values:  # frames are no multiple of tokens
+        if not len(mel):
+            raise ValueError("has an empty prompt")
+        return Prompt(text, tokens, mel)
     ratio = flow.positive("token_mel_ratio")
     if abs(len(mel) - ratio * tokens.size) > ratio:
         raise ValueError(f"has {len(mel)} frames in {_MEL!r} for {tokens.size} speech tokens")

@@ -1,31 +1,45 @@
-"""The velocity of the flow-matching decoder: a causal U-Net, and the embedding of its time.
+"""The velocity of the flow-matching decoder: a U-Net, and the embedding of its time.
 
-Source: cosyvoice/flow/decoder.py (`CausalConditionalDecoder`) and
-cosyvoice/flow/flow_matching.py (`CausalConditionalCFM`).
+Source: cosyvoice/flow/decoder.py (`ConditionalDecoder`, `CausalConditionalDecoder`) and
+cosyvoice/flow/flow_matching.py (`ConditionalCFM`).
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from edgepack.graph import layers
-from edgepack.graph.net import BATCH, INT64, Graph, Net, Value
+from edgepack.graph.group_norm import group_norm
+from edgepack.graph.net import Graph, Net, Value
 from edgepack.graph.weights import Weights, numbered
+from edgepack.model.networks.flow_estimator import (
+    TIME_EMBEDDING,
+    EstimatorInputs,
+    affine,
+    estimator,
+    sinusoids,
+    sinusoids_of,
+    times_tried,
+)
 
 _EPSILON = 1e-5
-_TIME_SCALE = 1000.0
 _LEVELS = ("down_blocks", "mid_blocks", "up_blocks")
 
 
 @dataclass(frozen=True)
 class FlowUNetDims:
-    """Dimensions of the estimator: mel bands, attention heads and their width."""
+    """Dimensions of the estimator: mel bands, attention heads and their width.
+
+    With `groups`, convolutions look at both sides and are followed by a GroupNorm of as many; else
+    they are causal and followed by a LayerNorm over channels.
+    """
 
     mels: int
     heads: int
     head_width: int
+    groups: int = 0
 
 
 def flow_time(w: Weights, dims: FlowUNetDims) -> Graph:
@@ -34,20 +48,16 @@ def flow_time(w: Weights, dims: FlowUNetDims) -> Graph:
     Sinusoids of 1000·t through two Linears, then each block's own Mish and Linear. It depends on
     nothing else, so a solver's times are embedded once.
     """
-    net = Net("flow_time")
+    net = Net(*TIME_EMBEDDING)
     op = net.op
-    t = net.input("t", ["n"])
     width = 4 * dims.mels
-    frequency = net.constant("time_frequency", _frequency(dims))
-    angle = op.Mul(op.Mul(op.Unsqueeze(t, [1]), _TIME_SCALE), frequency)
-    e = op.Concat(op.Sin(angle), op.Cos(angle), axis=-1)
+    e = sinusoids(net, "time_frequency", 2 * dims.mels)
     perceptron = w / "time_mlp"
     e = layers.silu(net, layers.affine(net, e, perceptron / "linear_1", None, width))
     time = layers.mish(net, net.tap("time_mlp", layers.affine(net, e, perceptron / "linear_2")))
     shifts = [layers.affine(net, time, block / "mlp" / 1) for block in _residual_blocks(w)]
     net.output("shift", op.Concat(*shifts, axis=1), ["n", sum(_widths(w))])
-    times = (np.array([0.0, 0.125, 0.7]), np.array([1.0]))
-    return net.finish(tuple({"t": value.astype(np.float32)} for value in times))
+    return net.finish(times_tried())
 
 
 def _residual_blocks(w: Weights) -> Iterator[Weights]:
@@ -63,135 +73,88 @@ def _widths(w: Weights) -> list[int]:
 
 
 def flow_unet(w: Weights, dims: FlowUNetDims) -> Graph:
-    """`x` [1, mels, T], `mu`, `cond` [B, mels, T], `spk` [B, mels] → `velocity` [B, mels, T].
+    """The U-Net as `flow_estimator.estimator` has it; `shift` is `flow_time` of the time."""
 
-    Rows of the batch are different conditions for one state x: those of the utterance, and zeros
-    for classifier-free guidance (Ho and Salimans, 2022). `shift` [1, W] is `flow_time` of the
-    time. `next` [1, mels, T] is `x + Σ step_b · velocity_b`, with `step` [B]. `chunk` int64 [1] is
-    the attention chunk in frames, T or more for no mask.
-    """
-    net = Net("flow_estimator")
-    op = net.op
-    wide: list[int | str] = [BATCH, dims.mels, "T"]
-    x = net.input("x", [1, dims.mels, "T"])
-    mu, cond = (net.input(name, wide) for name in ("mu", "cond"))
-    spk, step = net.input("spk", [BATCH, dims.mels]), net.input("step", [BATCH])
-    shift = net.input("shift", [1, sum(_widths(w))])
-    chunk = net.input("chunk", [1], INT64)
+    def velocity(net: Net, given: EstimatorInputs) -> Value:
+        rows = net.op.Concat(given.x, given.mu, given.spk, given.cond, axis=1)
+        return _estimate(net, layers.channels_first(net, rows), given, w, dims)
 
-    velocity = _estimate(net, _rows(net, x, mu, spk, cond), shift, chunk, w, dims)
-    net.output("velocity", velocity, wide)
-    moved = op.ReduceSum(op.Mul(velocity, op.Unsqueeze(step, [1, 2])), [0], keepdims=1)
-    net.output("next", op.Add(x, moved), [1, dims.mels, "T"])
-    return net.finish(_calls(w, dims))
-
-
-def _calls(w: Weights, dims: FlowUNetDims) -> tuple[dict[str, np.ndarray], ...]:
-    rng = np.random.default_rng(0)
-
-    def draw(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32)
-
-    return tuple(
-        {
-            "x": draw(1, dims.mels, frames),
-            "mu": draw(1, dims.mels, frames),
-            "cond": draw(1, dims.mels, frames),
-            "spk": draw(1, dims.mels),
-            "shift": _embedded(w, dims, t),
-            "step": np.array([0.1], np.float32),
-            "chunk": np.array([chunk], np.int64),
-        }
-        for frames, chunk, t in ((40, 40, 0.0), (57, 14, 0.7))
-    )
+    return estimator(dims.mels, sum(_widths(w)), velocity, partial(_embedded, w, dims))
 
 
 def _embedded(w: Weights, dims: FlowUNetDims, t: float) -> np.ndarray:
     """What `flow_time` says of a time: quantized networks take no other numbers."""
-
-    def affine(x: np.ndarray, w: Weights) -> np.ndarray:
-        return w.get("weight", None, None).load() @ x + w.get("bias", None).load()
-
-    frequency = _frequency(dims)
-    angle = np.float32(_TIME_SCALE * t) * frequency
-    e = affine(np.concatenate([np.sin(angle), np.cos(angle)]), w / "time_mlp" / "linear_1")
+    e = affine(sinusoids_of(t, 2 * dims.mels), w / "time_mlp" / "linear_1")
     e = affine(e / (1 + np.exp(-e)), w / "time_mlp" / "linear_2")
     time = e * np.tanh(np.log1p(np.exp(e)))
     return np.concatenate([affine(time, block / "mlp" / 1) for block in _residual_blocks(w)])[None]
 
 
-def _frequency(dims: FlowUNetDims) -> np.ndarray:
-    """Of the sinusoids, [2 · mels]."""
-    half = 2 * dims.mels
-    return np.exp(np.arange(half, dtype=np.float32) * -(math.log(10000.0) / (half - 1)))
-
-
-def _rows(net: Net, x: Value, mu: Value, spk: Value, cond: Value) -> Value:
-    """The batch [B, T, 4·mels]: x, mu, spk and cond side by side."""
-    op = net.op
-    none = op.Mul(mu, 0.0)
-    rows = op.Concat(op.Add(none, x), mu, op.Add(none, op.Unsqueeze(spk, [2])), cond, axis=1)
-    return layers.channels_first(net, rows)
-
-
-def _estimate(
-    net: Net, x: Value, shift: Value, chunk: Value, w: Weights, dims: FlowUNetDims
-) -> Value:
+def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: FlowUNetDims) -> Value:
     """The U-Net over [B, T, 4·mels] → [B, mels, T].
 
     Levels below the first halve the frame rate; the released networks have one level.
     """
     op = net.op
-    shifts = iter(op.Split(shift, _widths(w), axis=1, _outputs=len(_widths(w))))
+    shifts = iter(op.Split(given.shift, _widths(w), axis=1, _outputs=len(_widths(w))))
     downs, mids, ups = (numbered(w, name) for name in _LEVELS)
     skips: list[Value] = []
 
     def block(name: str, x: Value, level: Weights, bias: Value) -> Value:
-        x = net.tap(f"{name}.0", _resnet(net, x, next(shifts), level / 0))
+        x = net.tap(f"{name}.0", _resnet(net, x, next(shifts), level / 0, dims))
         for j, transformer in enumerate(numbered(level, "1")):
             x = net.tap(f"{name}.1.{j}", _transformer(net, x, bias, transformer, dims))
         return x
 
     for i, level in enumerate(downs):
-        bias = layers.chunk_bias(net, layers.length(net, x, 1), chunk)
+        bias = layers.chunk_bias(net, layers.length(net, x, 1), given.chunk)
         x = block(f"down_blocks.{i}", x, level, bias)
         skips.append(x)
         last = i == len(downs) - 1
-        x = net.tap(f"down_blocks.{i}.2", (_causal if last else _halve)(net, x, level / 2))
+        x = _convolve(net, x, level / 2, dims) if last else _halve(net, x, level / 2)
+        x = net.tap(f"down_blocks.{i}.2", x)
     for i, level in enumerate(mids):
         x = block(f"mid_blocks.{i}", x, level, bias)
     for i, level in enumerate(ups):
         skip = skips.pop()
         if i > 0:  # doubling a halved odd length gives one frame more
             frames = layers.length(net, skip, 1)
-            bias = layers.chunk_bias(net, frames, chunk)
+            bias = layers.chunk_bias(net, frames, given.chunk)
             x = op.Slice(x, [0], frames, [1])
         x = op.Concat(x, skip, axis=-1)
         x = block(f"up_blocks.{i}", x, level, bias)
         last = i == len(ups) - 1
-        x = net.tap(f"up_blocks.{i}.2", (_causal if last else _double)(net, x, level / 2))
-    x = net.tap("final_block", _causal_block(net, x, w / "final_block"))
+        x = _convolve(net, x, level / 2, dims) if last else _double(net, x, level / 2)
+        x = net.tap(f"up_blocks.{i}.2", x)
+    x = net.tap("final_block", _block(net, x, w / "final_block", dims))
     x = layers.time_convolution(net, x, layers.biased(w / "final_proj"), 0, (dims.mels, None, 1))
     return layers.channels_first(net, x)
 
 
-def _causal(net: Net, x: Value, w: Weights) -> Value:
-    """Convolution over the present frame and the `k - 1` before it."""
+def _convolve(net: Net, x: Value, w: Weights, dims: FlowUNetDims) -> Value:
+    """Convolution over the present frame and the `k - 1` before it, or as many to both sides."""
     taps = w.get("weight", None, None, None).shape[2]
-    return layers.time_convolution(net, x, layers.biased(w), taps - 1, (None, None, taps))
+    left = taps - 1
+    if dims.groups:
+        x, left = net.op.Pad(x, [0, taps // 2, 0, 0, taps // 2, 0]), 0
+    return layers.time_convolution(net, x, layers.biased(w), left, (None, None, taps))
 
 
-def _causal_block(net: Net, x: Value, w: Weights) -> Value:
-    """Causal convolution, LayerNorm over channels, Mish."""
-    x = _causal(net, x, w / "block" / 0)
-    return layers.mish(net, layers.layer_norm(net, x, w / "block" / 2, _EPSILON))
+def _block(net: Net, x: Value, w: Weights, dims: FlowUNetDims) -> Value:
+    """Convolution, norm, Mish."""
+    x = _convolve(net, x, w / "block" / 0, dims)
+    if dims.groups:
+        x = group_norm(net, x, w / "block" / 1, dims.groups, _EPSILON)
+    else:
+        x = layers.layer_norm(net, x, w / "block" / 2, _EPSILON)
+    return layers.mish(net, x)
 
 
-def _resnet(net: Net, x: Value, shift: Value, w: Weights) -> Value:
-    """Two causal blocks with the time's shift added between them, and a 1×1 shortcut."""
+def _resnet(net: Net, x: Value, shift: Value, w: Weights, dims: FlowUNetDims) -> Value:
+    """Two blocks with the time's shift added between them, and a 1×1 shortcut."""
     op = net.op
-    h = _causal_block(net, x, w / "block1")
-    h = _causal_block(net, op.Add(h, shift), w / "block2")
+    h = _block(net, x, w / "block1", dims)
+    h = _block(net, op.Add(h, shift), w / "block2", dims)
     shortcut = layers.biased(w / "res_conv")
     return op.Add(h, layers.time_convolution(net, x, shortcut, 0, (None, None, 1)))
 

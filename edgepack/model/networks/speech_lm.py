@@ -1,21 +1,41 @@
 """The Qwen2 decoder that writes speech tokens, and the two embedding tables in front of it.
 
-Source: transformers `Qwen2Model` and cosyvoice/llm/llm.py (`Qwen2LM`).
+Source: transformers `Qwen2Model` and cosyvoice/llm/llm.py (`Qwen2LM`,
+`CosyVoice3LM`).
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from edgepack.errors import UsageError
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Declared, Role, Use
 from edgepack.graph import layers
-from edgepack.graph.net import END, INT64, Graph, Net, State, Value
+from edgepack.graph.net import BATCH, END, INT64, Graph, Net, Value
 from edgepack.graph.weights import Parameter, Weights, numbered, stack
+from edgepack.model.networks.cached_attention import attend_to_all, biases, biases_of_rows
+
+
+def decoding(role: Role) -> Use:
+    """Decoding reads each weight, or a row of a table, once a token: nothing is repacked for it."""
+    return Use(role=role, called="token", judged="language_model", samples=64, mapped=True)
+
+
+TEXT_TABLE: Declared = ("text_embedding", decoding("text_table"))
+SPEECH_TABLE: Declared = ("speech_embedding", decoding("speech_table"))
+LANGUAGE_MODEL: Declared = ("speech_lm", decoding("language_model"))
+
+# Where a decoder's caches are: see `speech_lm`.
+Form = Literal["grown", "slots", "batched"]
 
 
 @dataclass(frozen=True)
 class SpeechLMDims:
-    """Dimensions of the decoder: widths and counts, `rope_theta` and `epsilon` unitless."""
+    """Dimensions of the decoder: widths and counts, `rope_theta` and `epsilon` unitless.
+
+    `biased` is whether the projection to logits has a bias, which CosyVoice3's has not.
+    """
 
     hidden: int
     intermediate: int
@@ -26,11 +46,12 @@ class SpeechLMDims:
     rope_theta: float
     epsilon: float
     logits: int
+    biased: bool = True
 
 
-def embedding_table(name: str, table: Parameter) -> Graph:
+def embedding_table(stage: Declared, table: Parameter) -> Graph:
     """`ids` int64 [1, n] → `embeddings` [1, n, D]."""
-    net = Net(name)
+    net = Net(*stage)
     ids = net.input("ids", [1, "n"], INT64)
     rows = net.op.Gather(net.parameter(table), ids, axis=0)
     net.output("embeddings", rows, [1, "n", table.shape[1]])
@@ -45,33 +66,42 @@ def speech_lm(backbone: Weights, decoder: Weights, dims: SpeechLMDims) -> Graph:
     cache. It comes in as `past_key_i`, `past_value_i` [1, kv_heads, past, head_width] (empty at
     prefill) and leaves as `key_i`, `value_i` with n more positions. In `slots`, the first `used`
     int64 [1] of `past` are filled, and only the rows of the n new positions leave: the host writes
-    them into the slots that follow, so that nothing is copied.
+    them into the slots that follow, so that nothing is copied. `batched` is the same for B
+    utterances, each with a length of its own: `used` [B], and B in place of the 1 elsewhere.
     """
-    slots = _written(backbone, decoder, dims, slots=True).model
-    return replace(_written(backbone, decoder, dims, slots=False), slots=slots)
+    slots = _written(backbone, decoder, dims, "slots").model
+    batched = _written(backbone, decoder, dims, "batched").model
+    return replace(_written(backbone, decoder, dims, "grown"), slots=slots, batched=batched)
 
 
-def _written(backbone: Weights, decoder: Weights, dims: SpeechLMDims, *, slots: bool) -> Graph:
-    net = Net("speech_lm")
+def _written(backbone: Weights, decoder: Weights, dims: SpeechLMDims, form: Form) -> Graph:
+    net = Net(*LANGUAGE_MODEL)
     op = net.op
-    x = net.input("embeddings", [1, "n", dims.hidden])
-    used = net.input("used", [1], INT64) if slots else None
-    axes: list[int | str] = [1, dims.kv_heads, "past", dims.head_width]
+    several = form == "batched"
+    lead: int | str = BATCH if several else 1
+    x = net.input("embeddings", [lead, "n", dims.hidden])
+    used = net.input("used", [lead], INT64) if form != "grown" else None
+    axes: list[int | str] = [lead, dims.kv_heads, "past", dims.head_width]
     past = [
         (net.input(f"past_key_{i}", axes), net.input(f"past_value_{i}", axes))
         for i in range(dims.layers)
     ]
     before, count = layers.length(net, past[0][0], 2), layers.length(net, x, 1)
-    index = op.Add(layers.positions(net, count), before if used is None else used)  # [n]
-    rotation = _rotation(net, index, dims)
-    biases = _biases(net, index, before, count, used, dims.heads // dims.kv_heads)
+    new = layers.positions(net, count)
+    start = before if used is None else op.Unsqueeze(used, [1]) if several else used
+    index = op.Add(new, start)  # [n], or [B, n]
+    turned = [2, 3] if several else [1, 2]
+    rotation = _rotation(net, op.Unsqueeze(op.Cast(index, to=1), turned), dims)
+    group = dims.heads // dims.kv_heads
+    masks = (
+        biases_of_rows(net, new, before, used, group)
+        if several and used is not None
+        else biases(net, index, before, count, used, group)
+    )
+    same = 0 if several else 1  # in a Reshape: the rows of a batch, or the only one
 
     states = []
-    blocks = numbered(backbone, "layers")
-    if len(blocks) != dims.layers:
-        raise UsageError(
-            f"{backbone.source}: {len(blocks)} layers, its configuration says {dims.layers}"
-        )
+    blocks = numbered(backbone, "layers", dims.layers)
     for i, (w, (past_key, past_value)) in enumerate(zip(blocks, past, strict=True)):
         h = layers.rms_norm(net, x, w / "input_layernorm", dims.epsilon)
         q, k, v = _projections(net, h, w / "self_attn", dims, rotation)
@@ -79,24 +109,25 @@ def _written(backbone: Weights, decoder: Weights, dims: SpeechLMDims, *, slots: 
             k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
         for output, value, source in ((f"key_{i}", k, past_key), (f"value_{i}", v, past_value)):
             length = "past + n" if used is None else "n"
-            net.output(output, value, [1, dims.kv_heads, length, dims.head_width])
+            net.output(output, value, [lead, dims.kv_heads, length, dims.head_width])
             empty = (1, dims.kv_heads, 0, dims.head_width)
-            states.append(State(str(source.name), output, empty))
-        q = op.Reshape(op.Mul(q, dims.head_width**-0.5), [1, dims.kv_heads, -1, dims.head_width])
+            states.append(State(input=str(source.name), output=output, shape=empty))
+        q = op.Mul(q, dims.head_width**-0.5)
+        q = op.Reshape(q, [same, dims.kv_heads, -1, dims.head_width])
         if used is None:
-            y = _attention(net, q, k, v, biases[0])
+            y = _attention(net, q, k, v, masks[0])
         else:
-            y = _attention_to_slots(net, q, [(past_key, past_value), (k, v)], biases)
-        y = op.Reshape(y, [1, dims.heads, -1, dims.head_width])
+            y = _attention_to_slots(net, q, [(past_key, past_value), (k, v)], masks)
+        y = op.Reshape(y, [same, dims.heads, -1, dims.head_width])
         y = layers.merge_heads(net, y, dims.heads, dims.head_width)
         x = op.Add(x, layers.linear(net, y, w / "self_attn" / "o_proj"))
         h = layers.rms_norm(net, x, w / "post_attention_layernorm", dims.epsilon)
         x = op.Add(x, _gated(net, h, w / "mlp", dims))
     x = net.tap("hidden", layers.rms_norm(net, x, backbone / "norm", dims.epsilon))
-    last = op.Squeeze(op.Slice(x, [-1], [END], [1]), [1])  # [1, D]
-    net.output(
-        "logits", layers.affine(net, last, decoder, dims.logits, dims.hidden), [1, dims.logits]
-    )
+    last = op.Squeeze(op.Slice(x, [-1], [END], [1]), [1])  # [1, D] or [B, D]
+    project = layers.affine if dims.biased else layers.linear
+    logits = project(net, last, decoder, dims.logits, dims.hidden)
+    net.output("logits", logits, [lead, dims.logits])
 
     rng = np.random.default_rng(0)
     calls = tuple(
@@ -106,36 +137,15 @@ def _written(backbone: Weights, decoder: Weights, dims: SpeechLMDims, *, slots: 
     return net.finish(calls, tuple(states))
 
 
-def _biases(
-    net: Net, index: Value, before: Value, count: Value, used: Value | None, group: int
-) -> list[Value]:
-    """Masks to add to scores, with a row for every query of a group: [group · n, keys].
-
-    One for a whole cache with the new keys at its end; or one for slots, and one for new keys.
-    """
-    op = net.op
-
-    def of_each_query(bias: Value) -> Value:
-        return op.Concat(*[bias] * group, axis=0) if group > 1 else bias
-
-    if used is None:
-        every = layers.positions(net, op.Add(before, count))
-        late = op.Greater(op.Unsqueeze(every, [0]), op.Unsqueeze(index, [1]))
-        return [of_each_query(op.Where(late, layers.MASKED, 0.0))]
-    filled = op.Less(layers.positions(net, before), used)
-    late = op.Greater(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
-    slots = op.Unsqueeze(op.Where(filled, 0.0, layers.MASKED), [0])
-    return [slots, of_each_query(op.Where(late, layers.MASKED, 0.0))]
-
-
 def _rotation(net: Net, index: Value, dims: SpeechLMDims) -> tuple[Value, Value]:
-    """Cosine and sine of the rotary angles, each [n, 1, head_width / 2] (Su et al., 2021)."""
+    """Cosine and sine of the rotary angles (Su et al., 2021), each [(B,) n, 1, head_width / 2].
+
+    `index` [(B,) n, 1, 1] are the positions.
+    """
     op = net.op
     half = np.arange(0, dims.head_width, 2, dtype=np.float32) / np.float32(dims.head_width)
     frequency = (1.0 / dims.rope_theta**half).astype(np.float32)
-    angle = op.Mul(
-        op.Unsqueeze(op.Cast(index, to=1), [1, 2]), net.constant("rope_frequency", frequency)
-    )
+    angle = op.Mul(index, net.constant("rope_frequency", frequency))
     return op.Cos(angle), op.Sin(angle)
 
 
@@ -184,19 +194,15 @@ def _attention(net: Net, q: Value, k: Value, v: Value, bias: Value) -> Value:
 
 
 def _attention_to_slots(
-    net: Net, q: Value, parts: list[tuple[Value, Value]], biases: list[Value]
+    net: Net, q: Value, parts: list[tuple[Value, Value]], masks: list[Value]
 ) -> Value:
     """The same over keys and values in several places, which are not joined: one softmax."""
     op = net.op
     scores = [
         op.Add(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), bias)
-        for (k, _), bias in zip(parts, biases, strict=True)
+        for (k, _), bias in zip(parts, masks, strict=True)
     ]
-    largest = op.Max(*(op.ReduceMax(part, [-1], keepdims=1) for part in scores))
-    shares = [op.Exp(op.Sub(part, largest)) for part in scores]
-    total = op.Add(*(op.ReduceSum(part, [-1], keepdims=1) for part in shares))
-    values = op.Add(*(op.MatMul(s, v) for s, (_, v) in zip(shares, parts, strict=True)))
-    return op.Div(values, total)
+    return attend_to_all(net, scores, [v for _, v in parts])
 
 
 def _gated(net: Net, x: Value, w: Weights, dims: SpeechLMDims) -> Value:

@@ -8,25 +8,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgepack.bundle.host import HostLoops, strategy
+from edgepack.bundle.manifest import Carried
+from edgepack.bundle.voices import Prompt, Voice
 from edgepack.errors import GateError
-from edgepack.manifest import Carried, MelSpectrogram
-from edgepack.runtime import features
-from edgepack.runtime.audio import (
+from edgepack.runtime.audio import features
+from edgepack.runtime.audio.waveform import (
     LONGEST_SECONDS,
     SHORTEST_SECONDS,
     Recording,
     require_heard,
     wrong_length,
 )
-from edgepack.runtime.session import Session
-from edgepack.voices import Prompt, Voice
+from edgepack.runtime.engines.session import Session
 
 _RATE = 16000
 
 
 @dataclass(frozen=True)
-class Model:
-    """A carried-over network: its session, and the names it gives its inputs and outputs."""
+class EnrolmentModel:
+    """An ONNX network of the checkpoint: its session, and the names of its inputs and outputs."""
 
     names: Carried
     session: Session
@@ -41,14 +42,13 @@ class Model:
 class Enroller:
     """Makes voices and speech tokens out of recordings.
 
-    Prompts have `ratio` mel frames a token, of audio at `sample_rate`.
+    `host` says what their prompts are: the flow how many tokens and frames, the features the mel.
     """
 
     sample_rate: int
-    ratio: int
-    prompt_mel: MelSpectrogram
-    speech_tokenizer: Model
-    speaker_encoder: Model
+    host: HostLoops
+    speech_tokenizer: EnrolmentModel
+    speaker_encoder: EnrolmentModel
 
     def tokens(self, recording: Recording) -> np.ndarray:
         """Speech tokens [n] of a recording of at most 30 s."""
@@ -68,11 +68,11 @@ class Enroller:
 
     def prompt(self, recording: Recording, text: Sequence[int]) -> Prompt:
         """The recording as a prompt; `text` are the token ids of its transcript."""
-        audio = recording.at(self.sample_rate)
-        mel = features.prompt_mel(audio, self.sample_rate, self.prompt_mel)
+        settings = self.host.prompt
+        mel = strategy("prompt", settings)(recording.at(settings.read_at), settings)
         tokens = self.tokens(recording)
-        count = min(len(mel) // self.ratio, len(tokens))
-        return Prompt(np.asarray(text, np.int64), tokens[:count], mel[: self.ratio * count])
+        count, frames = self.host.flow.prompt_lengths(len(tokens), len(mel))
+        return Prompt(np.asarray(text, np.int64), tokens[:count], mel[:frames])
 
     def voice(self, recording: Recording, text: Sequence[int]) -> Voice:
         """A voice whose prompt is the recording."""

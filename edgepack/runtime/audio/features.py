@@ -1,14 +1,12 @@
-"""Spectral features of prompts: the flow's mel, the speech tokenizer's log-mel, fbank.
+"""Spectral features of prompts: the speech tokenizer's log-mel, fbank, and what they are made of.
 
-Sources: matcha/utils/audio.py (`mel_spectrogram`), openai/whisper audio.py
-(`log_mel_spectrogram`), torchaudio.compliance.kaldi (`fbank`), librosa.filters.mel (Slaney).
+Sources: openai/whisper audio.py (`log_mel_spectrogram`), torchaudio.compliance.kaldi (`fbank`),
+librosa.filters.mel (Slaney).
 """
 
 from functools import lru_cache
 
 import numpy as np
-
-from edgepack.manifest import MelSpectrogram
 
 _SLANEY_HZ, _SLANEY_MEL, _SLANEY_STEP = 1000.0, 15.0, 27.0 / np.log(6.4)
 _WHISPER_RATE, _WHISPER_FFT, _WHISPER_HOP, _WHISPER_MELS = 16000, 400, 160, 128
@@ -16,21 +14,11 @@ _KALDI_RATE, _KALDI_WINDOW, _KALDI_SHIFT, _KALDI_FFT = 16000, 400, 160, 512
 _KALDI_LOW, _KALDI_PREEMPHASIS, _KALDI_POVEY = 20.0, 0.97, 0.85
 
 
-def prompt_mel(samples: np.ndarray, rate: int, settings: MelSpectrogram) -> np.ndarray:
-    """Log magnitude mel spectrogram of [n], `[frames, mels]`, as the flow was trained on."""
-    pad = (settings.fft - settings.hop) // 2
-    frames = _frames(np.pad(samples, pad, mode="reflect"), settings.fft, settings.hop)
-    spectrum = np.fft.rfft(frames * _hann(settings.window), settings.fft)
-    magnitude = np.sqrt(np.square(np.abs(spectrum)) + 1e-9)
-    basis = mel_basis(rate, settings.fft, settings.mels, settings.low, settings.high)
-    return np.log(np.maximum(magnitude @ basis.T, 1e-5)).astype(np.float32)
-
-
 def whisper_log_mel(samples: np.ndarray) -> np.ndarray:
     """Log-mel of 16 kHz [n] in 128 bands, [1, 128, frames], scaled to about ±1."""
     padded = np.pad(samples, _WHISPER_FFT // 2, mode="reflect")
-    frames = _frames(padded, _WHISPER_FFT, _WHISPER_HOP)[:-1]
-    power = np.square(np.abs(np.fft.rfft(frames * _hann(_WHISPER_FFT))))
+    cut = framed(padded, _WHISPER_FFT, _WHISPER_HOP)[:-1]
+    power = np.square(np.abs(np.fft.rfft(cut * hann(_WHISPER_FFT))))
     basis = mel_basis(_WHISPER_RATE, _WHISPER_FFT, _WHISPER_MELS, 0.0, _WHISPER_RATE / 2)
     log = np.log10(np.maximum(power @ basis.T, 1e-10))
     return ((np.maximum(log, log.max() - 8.0) + 4.0) / 4.0).T[None].astype(np.float32)
@@ -38,11 +26,11 @@ def whisper_log_mel(samples: np.ndarray) -> np.ndarray:
 
 def kaldi_fbank(samples: np.ndarray, bands: int = 80) -> np.ndarray:
     """Log mel filter bank energies of 16 kHz [n], [frames, bands], without dither."""
-    frames = _frames(samples, _KALDI_WINDOW, _KALDI_SHIFT)
-    frames = frames - frames.mean(1, keepdims=True)
-    previous = np.concatenate([frames[:, :1], frames[:, :-1]], 1)
+    cut = framed(samples, _KALDI_WINDOW, _KALDI_SHIFT)
+    cut = cut - cut.mean(1, keepdims=True)
+    previous = np.concatenate([cut[:, :1], cut[:, :-1]], 1)
     povey = np.hanning(_KALDI_WINDOW) ** _KALDI_POVEY
-    emphasized = (frames - _KALDI_PREEMPHASIS * previous) * povey
+    emphasized = (cut - _KALDI_PREEMPHASIS * previous) * povey
     power = np.square(np.abs(np.fft.rfft(emphasized, _KALDI_FFT)))[:, : _KALDI_FFT // 2]
     energies = power @ _kaldi_triangles(bands).T
     return np.log(np.maximum(energies, np.finfo(np.float32).eps)).astype(np.float32)
@@ -69,13 +57,13 @@ def _kaldi_triangles(bands: int) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(bins - edges[1:-1, None]) / step)
 
 
-def _frames(samples: np.ndarray, size: int, hop: int) -> np.ndarray:
+def framed(samples: np.ndarray, size: int, hop: int) -> np.ndarray:
     """Overlapping frames that fit whole, [count, size], as float64."""
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), size)
     return windows[::hop]
 
 
-def _hann(size: int) -> np.ndarray:
+def hann(size: int) -> np.ndarray:
     """Periodic Hann window."""
     return np.hanning(size + 1)[:-1]
 

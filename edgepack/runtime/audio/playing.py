@@ -8,7 +8,7 @@ from edgepack.errors import UnsupportedError
 
 
 class Player:
-    """An output that is open; `write` waits until there is room, `close` until all was heard."""
+    """An open output. `write` waits until its buffer has room."""
 
     def __init__(self, rate: int) -> None:
         """Open it, mono; raises UnsupportedError where there is no PortAudio or no output."""
@@ -40,7 +40,7 @@ class Player:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Let all of it be heard, or stop at once after a fault or an interrupt."""
+        """Wait until all of it was played, or stop at once after an error or an interrupt."""
         if kind is None:
             self._stream.stop()
         else:

@@ -1,4 +1,4 @@
-"""Whether a recording and its words can make a voice: what is refused, and what is told."""
+"""Checks of a recording and its transcript before a voice is made of them."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgepack.errors import UsageError
-from edgepack.runtime.audio import SHORTEST_SECONDS, Recording, require_heard, wrong_length
+from edgepack.runtime.audio.waveform import SHORTEST_SECONDS, Recording, require_heard, wrong_length
 
 _HEARD = 0.05  # of the loudest frame's RMS: below are pauses
 _CLIPPED, _CLIPPED_SHARE = 0.999, 0.001  # samples at full scale, and how many are too many
 _SLOWEST, _FASTEST = 1.0, 11.0  # syllables a second of speech; people speak 3 to 8
-_LETTERS_A_SYLLABLE = 3.0  # of an alphabet
+_LETTERS_A_SYLLABLE = 3.0  # in alphabetic scripts
 
 
 def problems(recording: Recording, text: str) -> list[str]:
-    """What is doubtful about a recording in which `text` is said, in lines for people.
+    """Warnings about a recording in which `text` is said, one line each.
 
     Raises UsageError for a recording that is too short or silent, and a text without words.
     """

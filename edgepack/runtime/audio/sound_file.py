@@ -10,17 +10,18 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import soundfile
 
-from edgepack import places, shortage
-from edgepack.atomic import NewFile, naming
 from edgepack.errors import UnsupportedError, UsageError
+from edgepack.files import places
+from edgepack.files.atomic import NewFile, naming
+from edgepack.process import shortage
 
-_INT16 = 32767
-_ENDLESS = 0xFFFFFFFF  # the length in a header before it is known: readers go on to the end
-_BLOCK = 24_000  # samples at a time: encoders of libsndfile have what they are given on the stack
+_FULL = 1 << 31  # 1.0 in 32 bits, of which libsndfile takes the upper half
+_ENDLESS = 0xFFFFFFFF  # an unknown length in a header: readers read to the end
+BLOCK = 24_000  # samples at a time, since libsndfile's encoders copy them to the stack
 
 
 class Format(NamedTuple):
-    """Names of libsndfile."""
+    """A format and its subtype, by libsndfile's names."""
 
     format: str
     subtype: str
@@ -38,7 +39,8 @@ FORMATS = {
 def format_of(path: Path, *, live: bool = False) -> Format:
     """The format that a file's name asks for, wav for a device or a pipe whose name asks for none.
 
-    Raises UsageError for others, and for what a pipe cannot get `live`, while it is made.
+    Raises UsageError for an unknown format, and for one that cannot be written to a pipe `live`,
+    which means while the sound is made.
     """
     into = places.keeps_its_name(path)
     found = FORMATS.get(path.suffix.lower() or ".wav" * into)
@@ -54,32 +56,43 @@ def format_of(path: Path, *, live: bool = False) -> Format:
     return found
 
 
-def _header(rate: int) -> bytes:
-    """What a wav file of 16-bit mono begins with that nobody goes back in to say how long it is."""
+def wav_header(rate: int, samples: int | None = None) -> bytes:
+    """The header of a 16-bit mono wav file of so many samples; None if that is not known yet."""
+    data = _ENDLESS if samples is None else 2 * samples
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", _ENDLESS, b"WAVE") + form + b"data" + b"\xff" * 4
+    whole = min(len(b"WAVE") + len(form) + 8 + data, _ENDLESS)
+    return (
+        struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + form + struct.pack("<4sI", b"data", data)
+    )
+
+
+def sixteen_bits(samples: np.ndarray) -> np.ndarray:
+    """Samples float32 [n] as int16 [n], with the values that libsndfile writes to a wav file."""
+    whole = np.rint(np.clip(samples, -1.0, 1.0) * np.float64(_FULL))
+    return (np.minimum(whole, _FULL - 1).astype(np.int32) >> 16).astype("<i2")
 
 
 def write(path: Path, samples: np.ndarray, rate: int) -> None:
     """Write mono sound in the format of the name; the file appears whole or not at all."""
     with Writer(path, rate) as writer:
-        for start in range(0, len(samples), _BLOCK):
-            writer.write(samples[start : start + _BLOCK])
+        for start in range(0, len(samples), BLOCK):
+            writer.write(samples[start : start + BLOCK])
 
 
 class Writer:
-    """A sound file that grows; whatever was written when it is closed becomes the file, whole.
+    """A sound file that is written piece by piece, and gets its name when it is closed.
 
-    Until then it has a temporary name beside it, and if nothing was written when an interrupt came,
-    it becomes no file. A device or a pipe gets a file that is whole, or `live` a wav file whose
-    samples go there as they come. With `path` "-" raw 16-bit samples go to standard output so.
+    Until then it has a temporary name beside its place. An interrupt leaves a file with all samples
+    so far, or no file if there are none. To a device or a pipe a finished file is copied, or with
+    `live` a wav file is written sample by sample. With `path` "-" raw 16-bit samples go to standard
+    output.
 
-    Of sound that is spoken `live` what was heard is not lost if the disk is full: what is on it
-    becomes the file, if that is a WAV (encoders cannot end theirs), and `kept` has its seconds.
+    If the disk gets full while sound is written `live`, the part on it becomes the file if it is a
+    WAV (other formats cannot be finished then), and `kept` is its length in seconds.
     """
 
     def __init__(self, path: Path, rate: int, *, live: bool = False) -> None:
-        """Begin the file; raises UsageError for a format that is not written, or no folder."""
+        """Begin the file; raises UsageError for an unknown format or a missing folder."""
         self.kept = 0.0
         self._live = live
         self._written = False
@@ -93,7 +106,7 @@ class Writer:
         if live and places.keeps_its_name(path):
             with naming(path):
                 self._out = self._opened.enter_context(places.opened(path))
-                self._out.write(_header(rate))
+                self._out.write(wav_header(rate))
             return
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent}: no such folder to write {path.name} to")
@@ -111,18 +124,17 @@ class Writer:
     def write(self, samples: np.ndarray) -> None:
         """Add samples float32 [n]."""
         self._written = True
-        clipped = np.clip(samples, -1.0, 1.0)
         if self._out:
             with naming(self._path):
-                self._out.write((clipped * _INT16).astype("<i2").tobytes())
+                self._out.write(sixteen_bits(samples).tobytes())
                 self._out.flush()
             return
         with self._told():
-            self._file.write(clipped)
+            self._file.write(np.clip(samples, -1.0, 1.0))
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Errors of libsndfile as what they are: the disk's, or a rate that a format has not."""
+        """Turn an error of libsndfile into the disk's error, or into one about the sample rate."""
         try:
             yield
         except (soundfile.LibsndfileError, AssertionError) as error:
@@ -137,7 +149,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
-        """Close the file and give it its name, unless a fault (no interrupt) ended it."""
+        """Close the file and give it its name, unless an error (other than an interrupt) came."""
         if self._out:
             with naming(self._path):
                 self._opened.__exit__(kind, *rest)
@@ -159,7 +171,7 @@ class Writer:
             self._new.discard()
 
     def _keep(self) -> None:
-        """Let what is on a full disk become the file, if there is sound in it."""
+        """Make the part that is on a full disk the file, if there is sound in it."""
         self._new.file.seek(0)
         with suppress(soundfile.LibsndfileError), soundfile.SoundFile(self._new.file) as file:
             self.kept = file.frames / file.samplerate
@@ -168,10 +180,10 @@ class Writer:
 
 
 class _Disk:
-    """A file for libsndfile, which does not know errors of Python: the first is kept in `error`.
+    """A file object for libsndfile, which loses Python's exceptions: the first is kept in `error`.
 
-    After it the file grows no more, also when libsndfile closes it; its header can still be
-    written over.
+    After an error the file cannot grow, even when libsndfile closes it; its header can still be
+    overwritten.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -1,6 +1,7 @@
 """Which engines are installed, and which runtimes of a bundle can speak with them.
 
-Nothing here imports an engine or numpy by itself: commands ask before they have gone to their CPUs.
+Except for `imported`, nothing here imports an engine or numpy: commands ask before they are pinned
+to CPUs, which has to happen first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,11 +9,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from edgepack import discovery, shortage
-from edgepack.bundle import Bundle
-from edgepack.errors import EdgepackError, ResourceError, UnsupportedError
+from edgepack import discovery
+from edgepack.bundle.bundle import Bundle
+from edgepack.errors import EdgepackError, ResourceError, UnsupportedError, UsageError
+from edgepack.process import shortage
 
-SESSIONS = "edgepack.runtime.sessions"
+SESSIONS = "edgepack.runtime.engines.adapters"
 
 
 def engines() -> list[str]:
@@ -21,20 +23,20 @@ def engines() -> list[str]:
 
 
 def package(name: str) -> str:
-    """The package that an engine is imported from: of those it can be, the first that is here.
+    """The package that an engine is imported from: the first possible one that is installed.
 
-    The first of all if none is.
+    If none is installed, the first one.
     """
     return choose(discovery.strings(SESSIONS, name, "PACKAGES"))
 
 
 def choose(packages: Sequence[str]) -> str:
-    """The first of several packages that is here, or the first of all."""
+    """The first of several packages that is installed, or the first one if none is."""
     return next((name for name in packages if importable(name)), packages[0])
 
 
 def missing(bundle: Bundle, runtime: str) -> list[str]:
-    """Engines that a runtime of a bundle needs and that are not here."""
+    """Engines that a runtime of a bundle needs and that are not installed."""
     known = engines()
     return [n for n in bundle.engines(runtime) if n not in known or not importable(package(n))]
 
@@ -53,20 +55,35 @@ def usable(bundle: Bundle) -> list[str]:
     raise UnsupportedError(f"{bundle.folder}: nothing is installed that it speaks with; {ways}")
 
 
+def chosen(bundle: Bundle, runtime: str | None = None) -> str:
+    """The named runtime of a bundle, or the first of its own that can speak on this machine.
+
+    Raises UsageError if the bundle has none of that name, UnsupportedError if its engines are not
+    installed.
+    """
+    if runtime is None:
+        return usable(bundle)[0]
+    runtimes = bundle.runtimes()
+    if runtime not in runtimes:
+        raise UsageError(f"{bundle.folder}: {discovery.unknown('runtime', runtime, runtimes)}")
+    require(bundle, runtime)
+    return runtime
+
+
 def require(bundle: Bundle, runtime: str) -> None:
-    """Raise UnsupportedError with all that a runtime of a bundle needs and that is not here."""
+    """Raise UnsupportedError that names all engines a runtime needs and that are not installed."""
     absent = missing(bundle, runtime)
     if unknown := set(absent) - set(engines()):
         raise UnsupportedError(
             f"{bundle.folder}: needs the runtime {min(unknown)!r}, which this edgepack does not "
             "know; update it"
         )
-    if guests := [name for name in absent if name != runtime]:
-        stages = ", ".join(s for guest in guests for s in bundle.guested(runtime, guest))
+    if others := [name for name in absent if name != runtime]:
+        stages = ", ".join(s for other in others for s in bundle.delegated(runtime, other))
         raise UnsupportedError(
-            f"{bundle.folder}: its {runtime} files leave {stages} to {', '.join(guests)}, and "
+            f"{bundle.folder}: its {runtime} files leave {stages} to {', '.join(others)}, and "
             f"{_packages(absent)} not installed; {advice(absent)}, or build it with a --recipe "
-            f"that leaves nothing to {', '.join(guests)}"
+            f"that leaves nothing to {', '.join(others)}"
         )
     if absent:
         raise UnsupportedError(f"{_packages(absent)} not installed; {advice(absent)}")
@@ -84,7 +101,7 @@ def advice(names: Iterable[str]) -> str:
 
 
 def imported(name: str) -> ModuleType:
-    """A module of another package, whatever that does when it is imported.
+    """Import a module of another package; whatever goes wrong becomes one of our errors.
 
     Raises ModuleNotFoundError if it is not installed, UnsupportedError if it is broken,
     ResourceError if there is no memory for its libraries.
@@ -109,7 +126,7 @@ def _broken(name: str, error: Exception) -> EdgepackError:
 
 
 def importable(name: str) -> bool:
-    """Whether there is such a package."""
+    """Whether a package is installed; it is not imported."""
     try:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # a finder that blocks it

@@ -1,11 +1,11 @@
-"""Engines that keep quiet in a program whose stderr is for people; a library changes no process."""
+"""Quiet engines, for programs whose stderr is read by people; the library does not use this."""
 
-from edgepack.bundle import Bundle
-from edgepack.runtime.session import engine
+from edgepack.bundle.bundle import Bundle
+from edgepack.runtime.engines.session import engine
 
 
 def hush(bundle: Bundle, runtime: str) -> None:
-    """Quieten the engines that run a bundle in a runtime; before its networks are called."""
+    """Quieten the engines that run a bundle in a runtime, before its networks are called."""
     files: dict[str, list[str]] = {}
     for stage in bundle.manifest.stages.values():
         if variant := stage.variants.get(runtime):

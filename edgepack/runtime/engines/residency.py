@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgepack.runtime.session import Session
-from edgepack.runtime.wrapper import Wrapper
+from edgepack.bundle.stages import Use
+from edgepack.runtime.engines.session import Session
+from edgepack.runtime.engines.wrapper import Wrapper
 
-_TOGETHER = ("speech_lm", "text_embedding", "speech_embedding")
+_DECODING = "decoding"
 
 
-def group(stage: str) -> str:
+def group(stage: str, use: Use) -> str:
     """Stages of one group are called in turn and stay in memory together."""
-    return _TOGETHER[0] if stage in _TOGETHER else stage
+    return _DECODING if use.called == "token" else stage
 
 
 @dataclass
@@ -20,9 +21,9 @@ class Residency:
 
     sessions: list["OnDemand"] = field(default_factory=list)
 
-    def session(self, stage: str, opened: Callable[[], Session]) -> "OnDemand":
+    def session(self, group: str, opened: Callable[[], Session]) -> "OnDemand":
         """A network that `opened` loads when it is first called, and again after a release."""
-        made = OnDemand(group(stage), opened, self)
+        made = OnDemand(group, opened, self)
         self.sessions.append(made)
         return made
 

@@ -1,5 +1,6 @@
-"""What an inference engine offers the rest of the runtime; engines are modules in `sessions`."""
+"""The interface of inference engines, which are modules in `adapters`."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,12 +10,13 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from edgepack import discovery, shortage
+from edgepack import discovery
+from edgepack.bundle.arrays import Feeds as Feeds  # what a call is given
+from edgepack.bundle.manifest import State
 from edgepack.errors import EdgepackError, IntegrityError, ResourceError, UnsupportedError
-from edgepack.manifest import State
-from edgepack.runtime.installed import SESSIONS, imported
-
-Feeds = Mapping[str, np.ndarray]
+from edgepack.machine.memory import require_room
+from edgepack.process import shortage
+from edgepack.runtime.engines.installed import SESSIONS, imported
 
 _LONGEST = 600  # characters of an engine's message
 
@@ -28,13 +30,33 @@ class Placed:
 
 
 class RefusedError(UnsupportedError):
-    """A call that an engine's libraries have no way to make in the network's precision."""
+    """The engine's libraries have no kernel for a call in the network's precision."""
+
+
+class Rows(ABC):
+    """Rows of a batch over a network's weights, each with caches of its own.
+
+    They are in the order in which they joined, except that the last takes the place of one that
+    leaves. What is computed of a row is the same bits whatever the others are.
+    """
+
+    @abstractmethod
+    def join(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Add a row at the end, which goes on from the caches of a session."""
+
+    @abstractmethod
+    def leave(self, row: int) -> None:
+        """Remove a row."""
+
+    @abstractmethod
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Outputs of one more position of every row: feeds and outputs are [rows, …]."""
 
 
 class Session(ABC):
     """One loaded network. Caches stay inside it between calls.
 
-    What not every engine can do has an answer here that says so.
+    Methods that not every engine implements have a default that says so.
     """
 
     @property
@@ -44,7 +66,11 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name; caches are neither fed nor returned."""
+        """Outputs by name for inputs by name; caches are neither fed nor returned.
+
+        Raises CancelledError if the work of this thread was cancelled, as soon as the engine can
+        end a call (`runtime.cancellation.interruptible`). What is called next has to be right.
+        """
 
     @abstractmethod
     def reset(self) -> None:
@@ -64,21 +90,25 @@ class Session(ABC):
     def fork(self) -> "Session":
         """Another one over the same weights, with empty caches; both may be called at once.
 
-        The session itself where there is none: then callers have to take turns.
+        If the engine cannot fork, it is the session itself, and callers have to take turns.
         """
         return self
 
     def turn(self) -> AbstractContextManager[object]:
-        """For calls that belong together; while it is entered, no fork is called if that helps."""
+        """A context for calls that belong together: forks wait, if the engine gains by that."""
         return nullcontext()
+
+    def rows(self) -> Rows | None:
+        """Rows over its weights, none at first; None if its caches are those of one row only."""
+        return None
 
     @property
     def restorable(self) -> bool:
-        """Whether it can go on from caches that were taken elsewhere."""
+        """Whether it can continue from caches of another session (`restore`)."""
         return False
 
     def restore(self, caches: Mapping[str, np.ndarray]) -> None:
-        """Put caches, by the name of their output, in the place of its own.
+        """Replace its caches, given by the name of their output.
 
         Raises UnsupportedError unless it is `restorable`.
         """
@@ -104,7 +134,7 @@ class Session(ABC):
 
     @property
     def placed(self) -> Placed | None:
-        """Where it runs, if it knows."""
+        """Where it runs; None if the engine does not know."""
         return None
 
 
@@ -119,7 +149,7 @@ class Accelerator:
     repeated: bool = False
 
     def without(self, name: str) -> "Accelerator":
-        """The same without one provider, such as one that may compute in fp16 at will."""
+        """The same without one provider, such as TensorRT, which may choose to compute in fp16."""
         left = tuple(p for p in self.providers if p[0] != name)
         return Accelerator(left, self.repeated)
 
@@ -173,7 +203,7 @@ def translated(where: object, what: str) -> Iterator[None]:
 
 
 class Engine(Protocol):
-    """A module of `sessions`: `ENGINE = Engine(...)`."""
+    """What a module of `adapters` has as its `ENGINE`."""
 
     @property
     def distribution(self) -> str:
@@ -199,9 +229,9 @@ class Engine(Protocol):
         ...
 
     def hush(self, path: Path) -> None:
-        """Have the engine say no more on stderr than it has to; `path` is a file it can load.
+        """Have the engine write only errors to stderr; `path` is a file that it can load.
 
-        It changes the process: for programs, at their start (`runtime.quiet`).
+        It changes the process: for programs, at their start (`runtime.engines.quiet`).
         """
         ...
 
@@ -213,6 +243,8 @@ def engine(name: str) -> Engine:
     memory for its libraries.
     """
     found = cast(Engine, discovery.load(SESSIONS, name, "ENGINE"))
+    if found.distribution not in sys.modules:
+        require_room(found.distribution)  # a library that is loaded in part can crash, or hang
     try:
         imported(found.distribution)
     except ModuleNotFoundError:

@@ -1,16 +1,16 @@
-"""Looking at network calls from outside: who is called, with what, for how long."""
+"""Observing network calls: which network, with what inputs and outputs, for how long."""
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Session
-from edgepack.runtime.wrapper import Wrapper
+from edgepack.runtime.engines.session import Feeds, Rows, Session
+from edgepack.runtime.engines.wrapper import Wrapper
 
 Watcher = Callable[[str, float, Feeds, dict[str, np.ndarray]], None]
 
@@ -29,7 +29,7 @@ class Watched(Wrapper):
         return self.session
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        """Run the session and tell of it; watchers see outputs of `keep` as they are."""
+        """Run the session and tell the watchers; they get outputs of `keep` without a copy."""
         start = time.perf_counter()
         outputs = self.session.run_kept(feeds, keep)
         seconds = time.perf_counter() - start
@@ -40,6 +40,37 @@ class Watched(Wrapper):
     def fork(self) -> "Watched":
         """A fork of the session, with the same watchers."""
         return Watched(self.stage, self.session.fork(), list(self.watchers))
+
+    def rows(self) -> Rows | None:
+        """Rows of the session, whose calls the watchers are told of as well."""
+        rows = self.session.rows()
+        return None if rows is None else WatchedRows(self.stage, rows, self.watchers)
+
+
+@dataclass(frozen=True)
+class WatchedRows(Rows):
+    """Rows that tell watchers of every call, which is one for all of them."""
+
+    stage: str
+    inner: Rows
+    watchers: list[Watcher]
+
+    def join(self, caches: Mapping[str, np.ndarray]) -> None:
+        """Add a row."""
+        self.inner.join(caches)
+
+    def leave(self, row: int) -> None:
+        """Remove a row."""
+        self.inner.leave(row)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run all rows and tell the watchers."""
+        start = time.perf_counter()
+        outputs = self.inner.run(feeds)
+        seconds = time.perf_counter() - start
+        for watcher in self.watchers:
+            watcher(self.stage, seconds, feeds, outputs)
+        return outputs
 
 
 @dataclass
@@ -65,7 +96,7 @@ class Recorder:
     def __call__(
         self, stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]
     ) -> None:
-        """Keep one call as `<number>.<name>` arrays."""
+        """Keep the arrays of one call, which `save` names `<number>.<name>`."""
         number = self.counts[stage]
         self.counts[stage] += 1
         for name, value in {**feeds, **outputs}.items():

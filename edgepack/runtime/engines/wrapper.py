@@ -1,4 +1,4 @@
-"""Sessions around other sessions: one kind, so that none forwards less than another."""
+"""A base class for sessions around other sessions, so that every one forwards everything."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, Placed, Session
+from edgepack.runtime.engines.session import Feeds, Placed, Rows, Session
 
 
 class Wrapper(Session):
-    """Everything a session can do is done by the one inside; a wrapper says what it changes.
+    """Forwards every call to the session inside; a subclass overrides what it changes.
 
-    `run_kept` is the call to change: `run` goes through it.
+    Override `run_kept` to change calls: `run` uses it.
     """
 
     @property
@@ -49,6 +49,10 @@ class Wrapper(Session):
     def turn(self) -> AbstractContextManager[object]:
         """A turn of it."""
         return self.inner.turn()
+
+    def rows(self) -> Rows | None:
+        """None: their calls would pass by the wrapper, unless it has a way to see them."""
+        return None
 
     @property
     def restorable(self) -> bool:

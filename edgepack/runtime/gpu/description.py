@@ -1,9 +1,8 @@
 """`trt.json`: how the networks of a bundle run on a GPU, and on which releases of its software.
 
-Options are those of ONNX Runtime's execution providers, by their own names, of which it has some
-that load code or write anywhere: only those that speak of arithmetic and shapes are let through.
-There is no engine in a bundle: an engine is for one GPU and one TensorRT, and is built on the
-device.
+Options are those of ONNX Runtime's execution providers, by its names. Some of these could load code
+or write files, so only options about arithmetic and shapes are accepted. A bundle contains no
+TensorRT engine, as an engine works on one GPU with one TensorRT only; it is built on the device.
 """
 
 import hashlib
@@ -16,10 +15,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.manifest import Release
+from edgepack.bundle.ranges import Count, FileName, Line, Name, Precision, Sha256, Struct
 from edgepack.errors import IntegrityError
-from edgepack.manifest import Release
-from edgepack.ranges import Count, FileName, Line, Name, Precision, Sha256, Struct
 
 FILE = "trt.json"
 SCHEMA = "edgepack.trt/1"
@@ -57,8 +56,8 @@ _OPTIONS: Mapping[str, Mapping[str, str]] = {
 class StageOnGpu(Struct, frozen=True):
     """A network: the provider it is promised to run on, and each provider's options.
 
-    `model` stands for the bytes of its files. `fp16_nodes` and `fp32_nodes` count what computes
-    with floats; which ones stay fp32 and why is in the file `islands`, if there is one.
+    `model` is a hash of its files. `fp16_nodes` and `fp32_nodes` count nodes that compute with
+    floats; the file `islands`, if there is one, lists those that stay fp32, and why.
     """
 
     provider: Annotated[str, Meta(pattern=r"^(tensorrt|cuda|cpu)\Z")]
@@ -72,9 +71,9 @@ class StageOnGpu(Struct, frozen=True):
 
 
 class Description(Struct, frozen=True):
-    """A bundle's way on a GPU of one architecture, such as sm_87; none is any.
+    """How a bundle runs on GPUs of one architecture, such as sm_87; "" means any.
 
-    `releases` are those of JetPack that it is for, none for machines that are no Jetson.
+    `releases` are the releases of JetPack that it is for, empty for machines that are no Jetson.
     """
 
     schema: Line
@@ -84,7 +83,7 @@ class Description(Struct, frozen=True):
 
 
 def encode(description: Description) -> bytes:
-    """Its bytes in a bundle."""
+    """The content of the file for a description."""
     tree = msgspec.to_builtins(description)
     return (json.dumps(tree, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -124,7 +123,7 @@ def parse(data: bytes, path: Path) -> Description:
 
 
 def _refused(stage: str, on_gpu: StageOnGpu) -> Iterator[str]:
-    """Options that a bundle may not set."""
+    """Options of a stage that a bundle may not set, in words."""
     for provider, options in on_gpu.options.items():
         known = _OPTIONS.get(provider)
         if known is None:

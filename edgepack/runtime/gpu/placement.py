@@ -1,7 +1,7 @@
 """On which execution provider of ONNX Runtime each network runs: TensorRT, CUDA or the CPU.
 
-A bundle for a GPU promises a provider for each network. Another one than promised is an error
-unless it is allowed, and is always reported.
+A bundle for a GPU promises a provider for each network. If another one is used, that is an error
+unless it is allowed; it is reported in any case.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgepack import discovery
-from edgepack.bundle import Bundle
+from edgepack.bundle.bundle import Bundle
 from edgepack.errors import UnsupportedError, UsageError
+from edgepack.machine import gpu_stack as stacks
+from edgepack.machine.gpu_stack import Stack
+from edgepack.machine.probe import Machine
 from edgepack.report import Step, silent
-from edgepack.runtime.gpu import cache, description
-from edgepack.runtime.gpu import stack as stacks
+from edgepack.runtime.engines.session import Accelerator, Placed, engine
+from edgepack.runtime.gpu import description, engine_cache
 from edgepack.runtime.gpu.description import CACHE, Description
-from edgepack.runtime.gpu.guard import Reruns
-from edgepack.runtime.gpu.stack import Stack
-from edgepack.runtime.meter import Machine
-from edgepack.runtime.session import Accelerator, Placed, engine
+from edgepack.runtime.gpu.reruns import Reruns
 
 AUTO, CPU = "auto", "cpu"
 ORDER = ("tensorrt", "cuda", CPU)
@@ -29,9 +29,9 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: a provider, or auto for what the bundle promises.
+    """What the user asked for: a provider by name, or auto for those that the bundle promises.
 
-    `announce` is told of what takes long.
+    `announce` gets messages about steps that take long.
     """
 
     provider: str = AUTO
@@ -44,7 +44,7 @@ AS_PROMISED, ON_CPU = Wanted(), Wanted(CPU)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where networks are to run, and, once they are loaded, where they do."""
+    """Where networks should run and, once they are loaded, where they do run."""
 
     wanted: Wanted
     promises: Description | None
@@ -76,7 +76,7 @@ class Placement:
                 self._fell_back(problem)
 
     def accelerator(self, stage: str) -> Accelerator | None:
-        """How to load a network: the wanted provider, then those that may help out; None for CPU.
+        """The wanted provider of a network and those for operators it lacks; None for the CPU.
 
         Raises UnsupportedError if ONNX Runtime has no such provider and no other is allowed.
         """
@@ -96,7 +96,7 @@ class Placement:
         return Accelerator(tuple((name, self._options(stage, name)) for name in names))
 
     def settle(self, stage: str, placed: Placed) -> None:
-        """Note where a loaded network runs; raises UnsupportedError if it is not as promised."""
+        """Record where a loaded network runs; raises UnsupportedError if not where promised."""
         self.used[stage] = placed
         wanted = self.provider(stage)
         known = any(stage in stages for stages in self.fallbacks.values())
@@ -110,7 +110,7 @@ class Placement:
             )
 
     def record(self) -> dict[str, Any]:
-        """For the reports of commands."""
+        """The placement for the JSON documents of commands."""
         return {
             "stages": {
                 stage: {
@@ -150,7 +150,7 @@ class Placement:
         return on_gpu.provider if on_gpu else CPU
 
     def _fell_back(self, reason: str, stage: str = "") -> None:
-        """Note that something is not as promised, of a stage or of all; an error unless allowed."""
+        """Record that a stage, or all, are not as promised; an UnsupportedError unless allowed."""
         if not self.wanted.allow_fallback:
             where = f"{stage}: " if stage else ""
             raise UnsupportedError(f"{where}{reason}; or give --allow-fallback or --provider cpu")
@@ -164,7 +164,7 @@ class Placement:
         options = on_gpu.options.get(provider, {})
         if not any(CACHE in value for value in options.values()):
             return options
-        engines = cache.folder(on_gpu.model, options, self.stack)
+        engines = engine_cache.folder(on_gpu.model, options, self.stack)
         if not engines.is_dir() or not any(engines.iterdir()):
             self.wanted.announce(f"{stage}: building a TensorRT engine, minutes, but only once")
         engines.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def place(
 
 
 def available() -> list[str]:
-    """Our names of the providers that this ONNX Runtime was built with, in order."""
+    """The providers that this ONNX Runtime was built with, by edgepack's names, in order."""
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()

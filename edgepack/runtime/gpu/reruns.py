@@ -1,4 +1,4 @@
-"""Calls that float16 does not serve are repeated in float32, once, and counted."""
+"""Repeating calls in float32 that fail in float16, and counting them."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.runtime.session import Feeds, RefusedError, Session
-from edgepack.runtime.wrapper import Wrapper
+from edgepack.runtime.engines.session import Feeds, RefusedError, Session
+from edgepack.runtime.engines.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
 class Reruns:
-    """Calls that were repeated in float32, by stage.
+    """Counts of calls that were repeated in float32, by stage.
 
-    Outputs were `not_finite`, or the GPU `refused` the call, such as cuDNN does with some
-    convolutions of some lengths.
+    Either outputs were `not_finite`, or the GPU's libraries `refused` the call, as cuDNN does for
+    some convolutions at some lengths.
     """
 
     not_finite: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
     def total(self) -> int:
-        """All of them."""
+        """The number of all repeated calls."""
         return self.not_finite.total() + self.refused.total()
 
 
@@ -31,7 +31,7 @@ class Reruns:
 class Guarded(Wrapper):
     """A network in float16 with its float32 twin, which is loaded when it is first needed.
 
-    A network with caches goes on in the twin until its caches are emptied.
+    A network with caches stays in the twin until its caches are emptied.
     """
 
     stage: str
@@ -63,7 +63,7 @@ class Guarded(Wrapper):
     def _again(
         self, caches: Mapping[str, np.ndarray], feeds: Feeds, keep: Collection[str]
     ) -> dict[str, Any]:
-        """The call in the twin, from the caches that it began with."""
+        """Repeat the call in the twin, starting from the caches that the call began with."""
         self.twin = self.twin or self.opened()
         self.twin.reset()
         if caches:

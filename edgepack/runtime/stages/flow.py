@@ -1,9 +1,10 @@
-"""Speech tokens → mel spectrogram: one encoder pass, then the steps of the ODE.
+"""Speech tokens → mel spectrogram: conditions from tokens, then the steps of the ODE.
 
-Source: cosyvoice/flow/flow.py (`CausalMaskedDiffWithXvec.inference`) and flow_matching.py
-(`CausalConditionalCFM`); flow matching is from Lipman et al. (2023).
+How tokens become conditions is a strategy's (`strategies.flow`). Source: cosyvoice/flow/
+flow_matching.py (`CausalConditionalCFM`); flow matching is from Lipman et al. (2023).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.bundle.host import FlowPart
+from edgepack.bundle.manifest import Solver
 from edgepack.errors import GateError, UsageError
-from edgepack.manifest import Flow, Solver
-from edgepack.runtime.memory import require
-from edgepack.runtime.noise import standard_normal
-from edgepack.runtime.session import Feeds, Session
-from edgepack.runtime.solver import Observe, euler, integrate
+from edgepack.machine.memory import require
+from edgepack.runtime.engines.session import Feeds, Session
+from edgepack.runtime.stages.solver import Observe, euler, integrate
 
-# Of attention for each pair of frames: scores and their softmax in float32, 8 heads and 2 rows, as
-# the released estimators have.
-_ATTENTION_BYTES = 2 * 4 * 8 * 2
+# Of attention for each pair of frames and each head: scores and their softmax in float32, 2 rows.
+_ATTENTION_BYTES = 2 * 4 * 2
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Condition:
 class VelocityField:
     """The velocity field of one utterance: its conditions, alone and beside their absence.
 
-    Conditions are inputs of the estimator, each with one row. It is given both rows of a guided
-    step in one call if it takes several.
+    Conditions are inputs of the estimator, each with one row; `constants` are its other inputs,
+    the same for every row. It is given both rows of a guided step in one call if it takes several.
     """
 
     estimator: Session
     conditions: Feeds
-    chunk: np.ndarray
+    constants: Feeds
 
     @cached_property
     def _absent(self) -> Feeds:
@@ -74,29 +74,53 @@ class VelocityField:
     def _rows(
         self, conditions: Feeds, x: Any, shift: np.ndarray, weights: np.ndarray
     ) -> tuple[Any, Any]:
-        now = {"x": x, "shift": shift, "step": weights, "chunk": self.chunk}
-        found = self.estimator.run_kept({**conditions, **now}, ("next", "velocity"))
+        now = {"x": x, "shift": shift, "step": weights}
+        feeds = {**conditions, **self.constants, **now}
+        found = self.estimator.run_kept(feeds, ("next", "velocity"))
         return found["next"], found["velocity"]
 
 
 @dataclass(frozen=True)
-class FlowDecoder:
+class FlowDecoder(ABC):
     """The flow-matching decoder: an encoder, the embedding of times, and the estimator.
 
     `table` is how the ODE is solved unless something else is asked for, None for the original's
     solver. `memory` is the most that one utterance may take, in bytes.
     """
 
-    settings: Flow
+    settings: FlowPart
     encoder: Session
-    time: Session
+    time_embedding: Session
     estimator: Session
     table: Solver | None = None
     memory: int | None = None
-    # Of this `time` network: `replace` does not hand it on.
+    # Of this `time_embedding`: `replace` does not hand it on.
     _shifts: dict[Solver, np.ndarray] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
+
+    @property
+    @abstractmethod
+    def look_ahead(self) -> int:
+        """Tokens that are only looked at, unless they are the last."""
+
+    @abstractmethod
+    def conditions(
+        self, tokens: Sequence[int], condition: Condition, *, final: bool, chunked: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`mu` [1, mels, T], `spk` [1, mels] and `cond` [1, mels, T] of prompt and text tokens."""
+
+    @abstractmethod
+    def start(self, frames: int) -> np.ndarray:
+        """The state at time 0, [1, mels, frames]."""
+
+    def drawing(self, rng: np.random.Generator) -> "FlowDecoder":
+        """The same for one utterance, whose noise is of a generator if it is drawn at all."""
+        return self
+
+    def constants(self, frames: int, *, chunked: bool) -> Feeds:
+        """Inputs of the estimator that are no conditions, for so many frames."""
+        return {}
 
     @cached_property
     def solver(self) -> Solver:
@@ -111,33 +135,7 @@ class FlowDecoder:
 
     def embed(self, times: Sequence[float]) -> np.ndarray:
         """Embedded times, [n, W]."""
-        return self.time.run({"t": np.array(times, np.float32)})["shift"]
-
-    @cached_property
-    def noise(self) -> np.ndarray:
-        """The start noise of every frame, [1, mels, frames]; it is the same for each utterance."""
-        shape = (1, self.settings.mels, self.settings.noise_frames)
-        return standard_normal(self.settings.noise_seed, shape)
-
-    def encoder_feeds(
-        self, tokens: Sequence[int], speaker: np.ndarray, *, final: bool, chunked: bool
-    ) -> dict[str, np.ndarray]:
-        """Inputs of the encoder for prompt and text tokens.
-
-        Unless `final`, the last `look_ahead` tokens are only looked at.
-        """
-        ahead = self.settings.look_ahead
-        if not final and len(tokens) <= ahead:
-            raise UsageError(
-                f"{len(tokens)} speech tokens are too few; more than {ahead} are needed"
-            )
-        sequence = [*tokens, *[0] * ahead] if final else tokens
-        return {
-            "tokens": np.asarray([sequence], np.int64),
-            "look_ahead": np.array([not final], np.float32),
-            "chunk": np.array([self.settings.chunk if chunked else len(tokens)], np.int64),
-            "speaker": np.asarray(speaker, np.float32).reshape(1, -1),
-        }
+        return self.time_embedding.run({"t": np.array(times, np.float32)})["shift"]
 
     def solve(
         self,
@@ -149,33 +147,33 @@ class FlowDecoder:
         chunked: bool = False,
         observe: Observe | None = None,
     ) -> np.ndarray:
-        """Integrate from the fixed noise to the mel [1, mels, T]; `observe` sees each start."""
-        solver = solver or self.solver
-        shifts = self.shifts(solver)
+        """Integrate from the noise to the mel [1, mels, T]; `observe` sees each step's start."""
         velocity = self.velocity_field(mu, spk, cond, chunked=chunked)
+        return self.integrated(self.start(mu.shape[2]), velocity, solver or self.solver, observe)
+
+    def integrated(
+        self,
+        start: np.ndarray,
+        velocity: VelocityField,
+        solver: Solver,
+        observe: Observe | None = None,
+    ) -> np.ndarray:
+        """Follow a velocity field from `start` at time 0 to time 1, each [1, mels, T]."""
+        shifts = self.shifts(solver)
 
         def estimate(x: Any, number: int, weights: np.ndarray) -> tuple[Any, Any]:
             return velocity.step(x, shifts[number : number + 1], weights)
 
         with self.estimator.turn():
-            return np.asarray(integrate(solver, self.start(mu.shape[2]), estimate, observe))
-
-    def start(self, frames: int) -> np.ndarray:
-        """The state at time 0, [1, mels, frames]."""
-        if frames > self.noise.shape[2]:
-            raise UsageError(
-                f"{frames} mel frames are more than the {self.noise.shape[2]} of the noise table; "
-                "use a shorter text or prompt"
-            )
-        return np.ascontiguousarray(self.noise[:, :, :frames])
+            return np.asarray(integrate(solver, start, estimate, observe))
 
     def velocity_field(
         self, mu: np.ndarray, spk: np.ndarray, cond: np.ndarray, *, chunked: bool = False
     ) -> VelocityField:
         """The velocity field under these conditions: `mu`, `cond` [1, mels, T], `spk` [1, mels]."""
-        chunk = self.settings.chunk * self.settings.ratio if chunked else mu.shape[2]
         conditions = {"mu": mu, "spk": spk, "cond": cond}
-        return VelocityField(self.estimator, conditions, np.array([chunk], np.int64))
+        constants = self.constants(mu.shape[2], chunked=chunked)
+        return VelocityField(self.estimator, conditions, constants)
 
     def mel(
         self,
@@ -190,34 +188,42 @@ class FlowDecoder:
 
         Raises ResourceError if attention over so many frames would take more memory than allowed.
         """
-        count = self.settings.ratio * (len(condition.tokens) + len(tokens))
-        require(_ATTENTION_BYTES * count**2, self.memory, f"an utterance of {count} mel frames")
+        self.require_room(tokens, condition)
         mu, spk, cond = self.conditions(tokens, condition, final=final, chunked=chunked)
-        prompt = 0 if condition.mel is None else len(condition.mel)
-        mel = self.solve(mu, spk, cond, solver=solver, chunked=chunked)[:, :, prompt:]
-        if not np.isfinite(mel).all():
-            raise GateError("flow gave NaN or infinite mel values; the weights or the host are bad")
-        return np.ascontiguousarray(mel)
+        whole = self.solve(mu, spk, cond, solver=solver, chunked=chunked)
+        return after_prompt(whole, condition)
 
-    def conditions(
-        self, tokens: Sequence[int], condition: Condition, *, final: bool, chunked: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`mu`, `spk` and `cond` of prompt and text tokens, for `solve`."""
-        feeds = self.encoder_feeds(
-            [*condition.tokens, *tokens], condition.speaker, final=final, chunked=chunked
-        )
-        encoded = self.encoder.run(feeds)
-        mu = encoded["mu"]
-        cond = np.zeros(mu.shape, np.float32)
-        if condition.mel is not None:
-            prompt = len(condition.mel)
-            if prompt != self.settings.ratio * len(condition.tokens):
-                raise UsageError(
-                    f"prompt of {prompt} mel frames for {len(condition.tokens)} tokens; "
-                    f"expected {self.settings.ratio} frames a token"
-                )
-            cond[0, :, :prompt] = condition.mel.T
-        return mu, encoded["spk"], cond
+    def frames(self, tokens: Sequence[int], condition: Condition) -> int:
+        """Mel frames of prompt and text tokens."""
+        return self.settings.frames(len(condition.tokens) + len(tokens))
+
+    def require_room(self, tokens: Sequence[int], condition: Condition) -> None:
+        """Raise ResourceError if attention over their frames takes more memory than allowed.
+
+        Raises UsageError for more frames than there may be.
+        """
+        count = self.frames(tokens, condition)
+        self.require_few(count)
+        needed = _ATTENTION_BYTES * self.settings.heads * count**2
+        require(needed, self.memory, f"an utterance of {count} mel frames")
+
+    def require_few(self, frames: int) -> None:
+        """Raise UsageError for more frames than there is start noise for."""
+        most = self.settings.noise_frames
+        if frames > most:
+            raise UsageError(
+                f"{frames} mel frames are more than the {most} there can be; use a shorter text or "
+                "prompt"
+            )
+
+
+def after_prompt(mel: np.ndarray, condition: Condition) -> np.ndarray:
+    """A mel [1, mels, T] without the prompt's frames; raises GateError if it is not finite."""
+    prompt = 0 if condition.mel is None else len(condition.mel)
+    spoken = mel[:, :, prompt:]
+    if not np.isfinite(spoken).all():
+        raise GateError("flow gave NaN or infinite mel values; the weights or the host are bad")
+    return np.ascontiguousarray(spoken)
 
 
 def change_speed(mel: np.ndarray, speed: float) -> np.ndarray:

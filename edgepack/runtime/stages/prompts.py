@@ -1,7 +1,7 @@
 """What the language model keeps of a voice's prompt text: computed once, then mapped from a file.
 
-The decoder reads start, prompt text, text, task, prompt speech. Its cache for the first two is the
-same for every text; what comes after the text depends on it and cannot be kept.
+The cache after the beginning (`SpeechDecoder.beginning`) is the same for every text; what comes
+after the text depends on it and cannot be kept.
 """
 
 import hashlib
@@ -17,13 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack import beside
-from edgepack.bundle import Bundle
-from edgepack.runtime.cpu import isa
-from edgepack.runtime.decode import SpeechDecoder
-from edgepack.runtime.session import engine
+from edgepack.bundle import beside
+from edgepack.bundle.bundle import Bundle
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Role
+from edgepack.machine.cpu import isa
+from edgepack.runtime import cancellation
+from edgepack.runtime.engines.session import engine
+from edgepack.runtime.stages.decode import Context, SpeechDecoder
 
-_STAGES = ("speech_lm", "text_embedding", "speech_embedding")
+# Their files decide what the caches are.
+_ROLES: tuple[Role, ...] = ("language_model", "text_table", "speech_table")
 _MOST, _MOST_BYTES = 64, 256 << 20  # files, and prompts in memory
 _STALE_SECONDS = 3600  # after which nobody is still writing a temporary file
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -52,11 +56,16 @@ class Prompts:
     _known: dict[tuple[int, ...], Caches] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begun(self, decoder: SpeechDecoder, text: Sequence[int]) -> Caches:
-        """Caches by the name of their output; `decoder` computes them if nobody has before."""
-        ids = tuple(text)
-        with self._lock:
-            found = self._known.pop(ids, None) or self._read(ids) or self._computed(decoder, ids)
+    def begun(self, decoder: SpeechDecoder, context: Context) -> Caches | None:
+        """Caches by the name of their output; `decoder` computes them if nobody has before.
+
+        None if its first input has no part that is the same for every text.
+        """
+        ids = (*context.opening, *context.text)
+        with cancellation.holding(self._lock):
+            found = self._known.pop(ids, None) or self._made(decoder, context)
+            if found is None:
+                return None
             self._known[ids] = found  # at the end: the first was used longest ago
             if len(self._known) > _MOST:
                 del self._known[next(iter(self._known))]
@@ -66,18 +75,34 @@ class Prompts:
         """The file of a text: it changes with everything that decides what is in it."""
         manifest = self.bundle.manifest
         digest = hashlib.sha256(f"{self.runtime} {isa.model()} {list(ids)}".encode())
-        for stage in _STAGES:
-            variant = manifest.stages[stage].variants[self.runtime]
+        for role in _ROLES:
+            variant = manifest.stages[manifest.stage_of(role)].variants[self.runtime]
             digest.update(engine(variant.engine or self.runtime).version().encode())
             for file in variant.files:
                 digest.update(manifest.files[file].sha256.encode())
         return f"{digest.hexdigest()[:24]}{_SUFFIX}"
 
-    def _read(self, ids: Sequence[int]) -> Caches | None:
-        """Caches of a file, mapped and not read before they are needed; None if it is no use."""
-        states = self.bundle.manifest.stages["speech_lm"].states
+    def _made(self, decoder: SpeechDecoder, context: Context) -> Caches | None:
+        """The caches, of a file or computed."""
+        block = decoder.beginning(context)
+        if block is None:
+            return None
+        ids = (*context.opening, *context.text)
+        return self._read(ids, block.shape[1]) or self._computed(decoder, ids, block)
+
+    def _states(self) -> tuple[State, ...]:
+        """The caches of the language model."""
+        manifest = self.bundle.manifest
+        return manifest.stages[manifest.stage_of("language_model")].states
+
+    def _read(self, ids: Sequence[int], length: int) -> Caches | None:
+        """Caches of `length` positions, mapped from a file and not read before they are needed.
+
+        None if the file is not there or no use.
+        """
+        states = self._states()
         path = beside.found(self.bundle.folder, _ENDING, self._name(ids))
-        shape = (len(states), *(n or 1 + len(ids) for n in states[0].shape))
+        shape = (len(states), *(n or length for n in states[0].shape))
         size = prod(shape) * np.dtype(np.float32).itemsize
         try:
             if path.stat().st_size != size + _DIGEST_BYTES:
@@ -94,13 +119,12 @@ class Prompts:
             os.utime(path)  # used now
         return {state.output: row for state, row in zip(states, rows, strict=True)}
 
-    def _computed(self, decoder: SpeechDecoder, ids: Sequence[int]) -> Caches:
+    def _computed(self, decoder: SpeechDecoder, ids: Sequence[int], block: np.ndarray) -> Caches:
         """The caches, computed, and kept in a file where the folder of the bundle lets us."""
-        decoder.decoder.reset()
-        start, rest = decoder.embed_speech([decoder.settings.start]), decoder.embed_text(ids)
-        decoder.decoder.run({"embeddings": np.concatenate([start, rest], 1)})
-        found = decoder.decoder.caches()
-        states = self.bundle.manifest.stages["speech_lm"].states
+        decoder.language_model.reset()
+        decoder.language_model.run({"embeddings": block})
+        found = decoder.language_model.caches()
+        states = self._states()
         rows = np.stack([found[state.output] for state in states]).astype(np.float32)
         with suppress(OSError):  # a read-only disk: they are computed again by the next process
             _write(place(self.bundle.folder) / self._name(ids), rows)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edgepack.manifest import Sampling
+from edgepack.bundle.host import Sampling
 
 # Index drawn from unnormalised probabilities of candidates.
 Draw = Callable[[np.ndarray], int]

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.bundle.host import FlowPart
+from edgepack.bundle.manifest import Solver, SolverStep
 from edgepack.discovery import unknown
 from edgepack.errors import UsageError
-from edgepack.manifest import Flow, Solver, SolverStep
+from edgepack.runtime import cancellation
 
 AUTO, REFERENCE, CALIBRATED = "auto", "reference", "calibrated"
 NAMES = (AUTO, REFERENCE, CALIBRATED)
@@ -55,7 +57,7 @@ def time_steps(steps: int, schedule: str) -> list[tuple[np.float32, np.float32]]
     return pairs
 
 
-def euler(flow: Flow, steps: int | None = None) -> Solver:
+def euler(flow: FlowPart, steps: int | None = None) -> Solver:
     """The original's solver: `steps` Euler steps, the checkpoint's number by default, all guided.
 
     Source: cosyvoice/flow/flow_matching.py (`ConditionalCFM.solve_euler`).
@@ -88,6 +90,7 @@ def integrate(
     conditional: list[Any] = []
     free: list[Any] = []
     for number, step in enumerate(solver.steps):
+        cancellation.check()
         if observe:
             observe(np.asarray(x), step.time)
         own = (step.conditional[0], *step.free[:1]) if step.guided else step.conditional[:1]

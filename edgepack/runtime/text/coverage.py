@@ -1,4 +1,4 @@
-"""Which text a tokenizer that was trimmed to languages is exact for."""
+"""Which characters and words a trimmed tokenizer splits exactly as the whole one does."""
 
 import re
 import unicodedata
@@ -22,7 +22,7 @@ def ranges(characters: Iterable[str]) -> Ranges:
 
 
 def to_text(found: Ranges) -> str:
-    """Ranges as a manifest has them: "20-7e a0 4e00-9fff"."""
+    """Ranges in the notation of manifests, hexadecimal: "20-7e a0 4e00-9fff"."""
     return " ".join(f"{a:x}" if a == b else f"{a:x}-{b:x}" for a, b in found)
 
 
@@ -52,7 +52,7 @@ class Coverage:
         return at >= 0 and ord(character) <= self.alphabet[at][1]
 
     def foreign(self, text: str) -> list[str]:
-        """Runs of characters that the tokenizer spells byte by byte, other than before."""
+        """Runs of characters that only the trimmed tokenizer has to spell byte by byte."""
         runs = foreign_runs(self._plain(text), self.contains)
         return [run for run in runs if run not in self.words]
 

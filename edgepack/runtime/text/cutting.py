@@ -1,4 +1,4 @@
-"""An upper bound for utterances, where the original's rules find no place to end one.
+"""An upper bound on the length of utterances, where the original's rules find no place to cut.
 
 A language model that was trained on sentences ends early, or never, on a text far longer than
 those, and the memory of everything after it grows with the length.
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 LONGEST = 150  # in the units of `split`: the original's own utterances seldom reach 140
 _USUAL = 80
 
-Length = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 
 _WIDE = "\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff01-\uffdc"
-# Where to cut, the best places first; between characters that are words themselves comes last.
+# Where to cut, the best places first; last come places between ideographs, which are words.
 _PLACES: Sequence[re.Pattern[str]] = tuple(
     re.compile(pattern)
     for pattern in (
@@ -28,10 +28,10 @@ _PLACES: Sequence[re.Pattern[str]] = tuple(
 )
 
 
-def bounded(utterance: str, length: Length, comma: str) -> list[str]:
+def bounded(utterance: str, length: TokenCounter, comma: str) -> list[str]:
     """The utterance, in parts of at most about 80 units if it has more than LONGEST.
 
-    A part that ends without a mark gets a comma: it goes on.
+    A part that ends without a punctuation mark gets a comma, as its sentence goes on.
     """
     whole = length(utterance)
     if whole <= LONGEST:
@@ -42,7 +42,9 @@ def bounded(utterance: str, length: Length, comma: str) -> list[str]:
     return [part + comma if part[-1].isalnum() else part for part in spoken[:-1]] + spoken[-1:]
 
 
-def _cut(text: str, length: Length, most: int, places: Sequence[re.Pattern[str]]) -> list[str]:
+def _cut(
+    text: str, length: TokenCounter, most: int, places: Sequence[re.Pattern[str]]
+) -> list[str]:
     """Parts of at most `most` units, cut at the best places that are close enough."""
     if length(text) <= most:
         return [text]

@@ -1,31 +1,32 @@
 """Text front end: cleaning, splitting into utterances, token ids.
 
 Source: cosyvoice/cli/frontend.py (`text_normalize`) and utils/frontend_utils.py
-(`split_paragraph`). The rules are kept exact for a line of plain text, oddities included. Before
-them, a text is brought to its plain form and its lines to sentences, and a language's reader puts
-numbers, dates and units into words.
+(`split_paragraph`). A line of plain text is treated exactly as there, oddities included. Before
+that, a text is simplified (`plain`), its lines are joined to sentences (`lines`), and numbers,
+dates and units are put into words (`normalization`).
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from edgepack.bundle.tokenizer_file import guarded, parsed
 from edgepack.errors import UsageError
-from edgepack.runtime.cutting import bounded
-from edgepack.runtime.lexicon import Lexicon, is_holder, released
-from edgepack.runtime.lines import sentences, together
-from edgepack.runtime.normalization import Normalization, Refused
-from edgepack.runtime.plain import heard, plain
-from edgepack.tokenizer_file import guarded, parsed
+from edgepack.runtime.stages.decode import Context
+from edgepack.runtime.text.cutting import bounded
+from edgepack.runtime.text.lexicon import Lexicon, is_holder, released
+from edgepack.runtime.text.lines import sentences, together
+from edgepack.runtime.text.normalization import Normalization, Refused
+from edgepack.runtime.text.plain import heard, plain
 
 LONGEST_TEXT = 100_000  # characters: hours of speech, which are held in memory
 LONGEST_MARKED = 500  # tokens
 _LONGEST, _SHORTEST, _MERGED = 80, 60, 20
-_NAMED_DIGITS = 36  # of the longest numbers that inflect has names for
+_NAMED_DIGITS = 36  # the longest numbers that inflect can put into words
 _CHINESE_MARKS, _OTHER_MARKS = "。？！；：、.?!;", ".?!;:"
 _NO_LEXICON = Lexicon({})
 _CLOSING_QUOTES = '"”'
@@ -43,6 +44,15 @@ _CHINESE_REPLACEMENTS = {
 }
 
 
+def read_tokenizer(data: bytes, where: object) -> Any:
+    """The tokenizer of a `tokenizer.json`; `where` names it in messages."""
+    from tokenizers import Tokenizer
+
+    parsed(data, where)
+    with guarded(where):
+        return Tokenizer.from_str(data.decode())
+
+
 @dataclass(frozen=True)
 class Frontend:
     """Turns text into utterances and utterances into token ids."""
@@ -54,26 +64,19 @@ class Frontend:
     @staticmethod
     def open(path: Path, end_of_prompt: str, normalize: Normalization | None = None) -> "Frontend":
         """A front end over a `tokenizer.json`; raises IntegrityError if it is none."""
-        return Frontend.read(path.read_bytes(), path, end_of_prompt, normalize)
-
-    @staticmethod
-    def read(
-        data: bytes, where: object, end_of_prompt: str, normalize: Normalization | None = None
-    ) -> "Frontend":
-        """The same over the content of one; `where` is for the message."""
-        from tokenizers import Tokenizer
-
-        parsed(data, where)
-        with guarded(where):
-            tokenizer = Tokenizer.from_str(data.decode())
+        tokenizer = read_tokenizer(path.read_bytes(), path)
         return Frontend(tokenizer, end_of_prompt, normalize or Normalization({}))
 
+    def context(self, given: Context, text: Sequence[int] = ()) -> Context:
+        """What the language model continues for a text, of a prompt or an instruction."""
+        return given
+
     def ids(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens added; raises UsageError for no Unicode."""
+        """Token ids of a text, no special tokens added; raises UsageError for lone surrogates."""
         try:
             with guarded("tokenizer.json"):
                 return self.tokenizer.encode(text, add_special_tokens=False).ids
-        except TypeError:  # lone surrogates, which is what bytes that are not UTF-8 become
+        except TypeError:  # lone surrogates, to which Python decodes invalid UTF-8
             raise UsageError("the text is not valid Unicode") from None
 
     def instruction(self, text: str) -> list[int]:
@@ -103,10 +106,10 @@ class Frontend:
         refused: Refused = lambda words: None,
         lexicon: Lexicon = _NO_LEXICON,
     ) -> list[str]:
-        """Cleaned pieces to speak one after the other; `refused` is told of what was not read.
+        """Cleaned pieces to speak one after the other; `refused` gets words that were not read.
 
-        Words of the lexicon are spoken as it says, and are read by nothing else. Text with `<|…|>`
-        marks is the caller's own and is neither cleaned nor split. Raises UsageError if nothing is
+        Words of the lexicon are spoken as it says; no other rule reads them. Text with `<|…|>`
+        marks is taken as it is, neither cleaned nor split. Raises UsageError if nothing is
         left, or if the text is longer than LONGEST_TEXT or LONGEST_MARKED.
         """
         _check_length(text)
@@ -184,7 +187,7 @@ def split(text: str, chinese: bool, length: Callable[[str], int]) -> list[str]:
 
 
 def _sentences(text: str, marks: str) -> list[str]:
-    """Text up to each mark, with a closing quote that follows it; a mark after a mark is lost."""
+    """Text up to each mark, with a closing quote after it; of marks in a row the first is kept."""
     sentences: list[str] = []
     start = 0
     for i, character in enumerate(text):
@@ -208,11 +211,11 @@ def spell_out_numbers(text: str) -> str:
 
 
 def _words(run: str) -> str:
-    """ASCII digits as an English number, or one by one if that has no name."""
+    """ASCII digits as an English number, or digit by digit if the number is too large for words."""
     return _number(run) if len(run) <= _NAMED_DIGITS else " ".join(map(_number, run))
 
 
-@lru_cache(1024)  # digits of a long number come again and again
+@lru_cache(1024)  # the digits of long numbers repeat
 def _number(run: str) -> str:
     return str(_speller().number_to_words(run))
 
@@ -225,7 +228,7 @@ def _speller() -> Any:
 
 
 def _ascii_digit(character: str) -> str:
-    """Digits of other scripts, and superscripts, as 0 to 9."""
+    """The ASCII digit for a digit of another script or a superscript."""
     return str(unicodedata.digit(character)) if character.isdigit() else character
 
 

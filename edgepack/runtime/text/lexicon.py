@@ -1,4 +1,4 @@
-"""Readings that a user has given for words, which win over everything else that reads text."""
+"""Readings of words that the user gives; they take precedence over every other rule."""
 
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from edgepack import charset
 from edgepack.errors import UsageError
-from edgepack.runtime.plain import plain
+from edgepack.files import charset
+from edgepack.runtime.text.plain import plain
 
 _LONGEST_WORD, _LONGEST_READING = 64, 500  # characters
 _LARGEST_FILE = 16 << 20
-# A word is this many letters of a script that nothing has readings for until text is in words.
+# Placeholders of words are letters of a script for which no rule or grammar has readings.
 _HOLDER, _HOLDERS = 0x13000, 1000
 
 
 def parse(data: bytes, where: object) -> dict[str, str]:
-    """The words and readings of a file: a line for each, `word => reading` or with a tab between.
+    """Words and their readings, one pair a line: `word => reading`, or with a tab between them.
 
     Blank lines and lines that begin with # are left out. Raises UsageError with the number of the
     line for any other, and for a word with two readings.
@@ -38,7 +38,7 @@ def parse(data: bytes, where: object) -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The same of a file on disk."""
+    """The words and readings in a file."""
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise UsageError(f"{path}: larger than {_LARGEST_FILE >> 20} MiB; is it a lexicon?")
@@ -60,26 +60,26 @@ def _problem(word: str, reading: str) -> str:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Puts readings in place of words; a longer word before a shorter one.
+    """Replaces words by their readings, longer words first.
 
-    Letters beside a word make it another word, except in scripts that are written without blanks.
-    A word in small letters stands for itself in any case.
+    A word is found only where no letter is beside it, except in scripts that are written without
+    blanks. A word in lower case also matches in upper case.
     """
 
     entries: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what is no word or no reading."""
+        """Check the entries; raises UsageError for an impossible word or reading."""
         for word, reading in self.entries.items():
             if problem := _problem(word, reading):
                 raise UsageError(f"lexicon: {problem}")
 
     def __call__(self, text: str) -> str:
-        """The text with readings in place of words."""
+        """The text with all words replaced by their readings."""
         return "".join(reading or piece for piece, reading in self._pieces(text))
 
     def held(self, text: str) -> tuple[str, Mapping[str, str]]:
-        """The text with letters that nothing reads in place of words, and what they stand for."""
+        """The text with a placeholder for each word, which no rule changes, and their readings."""
         codes: dict[str, str] = {}
         pieces = []
         for piece, reading in self._pieces(text, reserved=True):
@@ -97,14 +97,14 @@ class Lexicon:
 
     @cached_property
     def _lengths(self) -> Mapping[str, list[int]]:
-        """Lengths of words, the longest first, by their first letter, small and as it is."""
+        """Lengths of the words that begin with a letter, longest first."""
         found: dict[str, set[int]] = {}
         for word in self._words:
             found.setdefault(word[0], set()).add(len(word))
         return {first: sorted(lengths, reverse=True) for first, lengths in found.items()}
 
     def _pieces(self, text: str, *, reserved: bool = False) -> Iterator[tuple[str, str | None]]:
-        """Words with their readings, and between them what has none."""
+        """The text in pieces: words with their readings, and between them text with None."""
         start = at = 0
         while at < len(text):
             end = self._end(text, at)
@@ -121,7 +121,7 @@ class Lexicon:
             yield text[start:], None
 
     def _end(self, text: str, at: int) -> int:
-        """Where the longest word that begins at a place ends; the place itself if none does."""
+        """Where the longest word that begins at `at` ends; `at` itself if no word begins there."""
         if at and _goes_on(text[at - 1], text[at]):
             return at
         small = text[at].lower()
@@ -141,12 +141,12 @@ class Lexicon:
 
 
 def is_holder(character: str) -> bool:
-    """Whether a letter may stand for a word."""
+    """Whether a character is one of the placeholders that stand for words (see `Lexicon.held`)."""
     return _HOLDER <= ord(character) < _HOLDER + _HOLDERS
 
 
 def released(text: str, codes: Mapping[str, str]) -> str:
-    """The text with the readings that `Lexicon.held` put letters for."""
+    """The text with each placeholder of `Lexicon.held` replaced by its reading."""
     if not codes:
         return text
     pieces = []
@@ -159,7 +159,7 @@ def released(text: str, codes: Mapping[str, str]) -> str:
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether two characters are of one word, in a script that has blanks between words."""
+    """Whether two neighbouring characters belong to one word, in a script with blanks."""
     return all(
         (c.isalnum() or unicodedata.category(c)[0] == "M")
         and unicodedata.east_asian_width(c) not in "WF"

@@ -1,4 +1,4 @@
-"""Lines of a text: those that are sentences, and those that go on in the next line."""
+"""Lines of a text: which of them are whole sentences, and which go on in the next line."""
 
 import re
 import unicodedata
@@ -8,7 +8,7 @@ _BULLET = re.compile(r"[-*+•‣▪◦·–—] +")
 _ITEM = re.compile(
     r"(?:[-*+•‣▪◦·–—] |\(?(?:\d{1,3}|[A-Za-z])[.)] |[（(]?[一二三四五六七八九十\d]{1,3}[）、])"
 )
-# A line that is no longer was not wrapped at its end: it is of a list, a verse, an address.
+# A line up to this length was not wrapped: it is one of a list, a verse or an address.
 _SHORT, _SHORT_CHINESE = 40, 20
 _CLOSING = ("Pe", "Pf", "Pi")
 _category = unicodedata.category
@@ -17,9 +17,9 @@ _category = unicodedata.category
 def sentences(text: str, chinese: bool) -> list[str]:
     """Lines of plain text that each begin and end a sentence, wrapped ones joined.
 
-    A blank line ends one, a list item is one, and so is a short line. The original runs lines of
-    Chinese together; there they are sentences only if all of a paragraph are short and without a
-    mark. Bullets, and lines of nothing but punctuation, are left out.
+    A blank line ends a sentence; a list item or a short line is one. The original joins lines of
+    Chinese, so these are sentences only if all lines of the paragraph are short and have no
+    punctuation. Bullets, and lines of nothing but punctuation, are left out.
     """
     if "\n" not in text:
         return [text]
@@ -31,7 +31,7 @@ def sentences(text: str, chinese: bool) -> list[str]:
 
 
 def together(spoken: Sequence[str], chinese: bool) -> str:
-    """Sentences as one text, with a mark after those that have none."""
+    """Sentences as one text, with a full stop after those that end without a mark."""
     last = len(spoken) - 1
     ended = (
         line if n == last or _marked(line) else line + ("。" if chinese else ".")
@@ -55,7 +55,7 @@ def _joined(lines: Sequence[str], chinese: bool) -> Iterator[str]:
 
 
 def _between(before: str, after: str) -> str:
-    """What stands for a line end inside a sentence: nothing beside a character of Chinese."""
+    """What replaces a line end inside a sentence: a blank, nothing beside a Chinese character."""
     beside = (before[-1:], after[:1])
     wide = any(
         unicodedata.east_asian_width(c) in "WF" and not "가" <= c <= "힣" for c in beside if c
@@ -64,7 +64,7 @@ def _between(before: str, after: str) -> str:
 
 
 def _marked(line: str) -> bool:
-    """Whether a line ends in a mark, quotes and brackets after it aside."""
+    """Whether a line ends in a punctuation mark, not counting quotes and brackets after it."""
     ends = (c for c in reversed(line) if c not in "\"'" and _category(c) not in _CLOSING)
     return _category(next(ends, " "))[0] == "P"
 

@@ -1,4 +1,4 @@
-"""Reading numbers, dates and units aloud: which language a text is in, and who normalises it."""
+"""Numbers, dates and units in words: which language a text is in, and its normaliser."""
 
 import threading
 import unicodedata
@@ -9,13 +9,13 @@ from typing import Protocol, cast
 
 from edgepack import discovery
 
-PACKAGE = "edgepack.runtime.normalizers"
+PACKAGE = "edgepack.runtime.text.normalizers"
 
 Refused = Callable[[str], None]  # is told of words that a grammar could not read
 
-_opening = threading.Lock()  # two threads that meet a language at once load it once
+_opening = threading.Lock()  # so that two threads do not load one language twice
 
-# The languages of this project that each script is written for, and how Unicode calls it.
+# Scripts by the first words of their characters' Unicode names, and the languages that use them.
 _SCRIPTS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}), frozenset({"ja"})),
     (frozenset({"CJK"}), frozenset({"zh", "yue", "ja"})),
@@ -31,18 +31,18 @@ def _ignore(words: str) -> None:
 
 
 class Normalize(Protocol):
-    """Reads a text: its numbers, dates and units as words. What it cannot read stays as it is."""
+    """Puts numbers, dates and units of a text into words; what it cannot read stays as it is."""
 
     def __call__(self, text: str, refused: Refused = _ignore) -> str:
         """The text as it is spoken; never raises for any text."""
         ...
 
 
-class Normalizer(Protocol):
-    """A module of `normalizers`: `NORMALIZER = Normalizer(...)`."""
+class NormalizerModule(Protocol):
+    """What a module of `normalizers` has as its `NORMALIZER`."""
 
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """What reads a locale's text.
+        """The function that reads text of a locale.
 
         Raises UnsupportedError for a missing library (with its package) or an unknown locale,
         and IntegrityError for a file that cannot be read.
@@ -55,18 +55,19 @@ def normalizers() -> list[str]:
     return discovery.names(PACKAGE)
 
 
-def normalizer(name: str) -> Normalizer:
+def normalizer(name: str) -> NormalizerModule:
     """The normaliser called `name`; raises UsageError for an unknown one."""
-    return cast(Normalizer, discovery.load(PACKAGE, name, "NORMALIZER"))
+    return cast(NormalizerModule, discovery.load(PACKAGE, name, "NORMALIZER"))
 
 
 def language_of(text: str, languages: Sequence[str]) -> str:
     """Which of `languages`, the preferred first, a text is in, by the scripts it is written in.
 
     A script that few languages use decides before one that many use: kana before Chinese
-    characters, these before hangul, Cyrillic and Latin. Text in no script of theirs is in the
-    first, but signs of ASCII between numbers, such as `$5` or `12:30`, are English before they are
-    Chinese or Japanese: as in the original, what has no character of Chinese is read as English.
+    characters, then hangul, Cyrillic and Latin. Text in none of these scripts, such as numbers, is
+    in the first language. But if that is Chinese or Japanese and the text has ASCII signs, as `$5`
+    and `12:30` have, it is English, as in the original, which reads text without a Chinese
+    character as English.
     """
     found = {_script(character) for character in set(text)}
     for names, users in _SCRIPTS:
@@ -85,7 +86,7 @@ def _has_wide(text: str) -> bool:
 
 
 def _script(character: str) -> str:
-    """The first word of a letter's name, the width aside: LATIN, HIRAGANA and so on."""
+    """The script of a letter, which is the first word of its Unicode name, such as LATIN."""
     if "\u4e00" <= character <= "\u9fff":
         return "CJK"
     words = unicodedata.name(character, "").split()
@@ -102,7 +103,7 @@ class Reader:
     check: Callable[[], None] = field(default=lambda: None, compare=False)
 
     def open(self) -> Normalize:
-        """Load libraries and files, checked before; raises as `check` and `Normalizer.open` do."""
+        """Check and load libraries and files; raises as `check` and `NormalizerModule.open` do."""
         self.check()
         return normalizer(self.normalizer).open(self.locale, self.files)
 

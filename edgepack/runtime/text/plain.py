@@ -1,8 +1,8 @@
-"""What of a text can be heard, in its plain form: one rule by Unicode property for every language.
+"""The parts of a text that can be heard, in a plain form, by Unicode properties in any language.
 
-Controls, default-ignorable characters, emoji and other pictures, private use and combining marks
-without a letter have no sound, but a tokenizer gives them tokens and the model speaks those.
-Blanks, quotes and full-width forms have many code points and one reading.
+Control and default-ignorable characters, emoji and other pictures, private-use characters and
+combining marks without a letter have no sound, but the tokenizer gives them tokens, which the model
+would speak. Blanks, quotes and full-width forms have many code points and one reading.
 """
 
 import re
@@ -16,18 +16,18 @@ _IGNORABLE = (
     (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2065, 0x2065),
     (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF),
 )  # fmt: skip
-# Blocks of pictures: arrows, shapes, emoji with those that a later Unicode puts there.
+# Unicode blocks of pictures: arrows, shapes, emoji, including code points not assigned yet.
 _PICTURE_BLOCKS = (
     (0x2190, 0x21FF), (0x25A0, 0x25FF), (0x27F0, 0x27FF), (0x2900, 0x297F), (0x2B00, 0x2BFF),
     (0x1F000, 0x1FFFF),
 )  # fmt: skip
-_READABLE_SYMBOLS = "°©®"  # of category So, as are those that are written for letters: ℃ № ™ ㎏
+_READABLE_SYMBOLS = "°©®"  # category So; others of it that are read, as ℃ № ™ ㎏, stand for letters
 _KEYCAP = "\u20e3"
 _QUOTES = {**dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("“”„‟", '"')}
 # Punctuation and the yen sign of Chinese and Japanese, which have no other form there.
 _WIDE = "！（），：；？￥"
 
-_PICTURE = "\x00"  # stands for one until it is known what is beside it
+_PICTURE = "\x00"  # placeholder of a picture until its neighbours are known
 _PICTURES = re.compile(f"{_PICTURE}+")
 
 
@@ -41,7 +41,7 @@ def _within(point: int, blocks: Iterable[tuple[int, int]]) -> bool:
 
 
 def heard(text: str) -> str:
-    """The text without characters that have no sound; two words stay two."""
+    """The text without characters that have no sound; a blank keeps words apart."""
     return _PICTURES.sub(_between_words, text.translate(_HEARD))
 
 
@@ -109,7 +109,7 @@ def _between_words(found: re.Match[str]) -> str:
 
 
 def _attached(text: str) -> Iterator[str]:
-    """The characters, without combining marks that no letter or number carries."""
+    """The characters, without combining marks that do not follow a letter or number."""
     before = ""
     for character in text:
         kind = "" if character.isascii() else unicodedata.category(character)[0]

@@ -1,1 +1,1 @@
-"""Meaning of the recorded files, one module each: `check` compares all arrays of a file."""
+"""What recorded files mean, one package a family and one module a file: `check` compares all."""

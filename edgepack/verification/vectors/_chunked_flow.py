@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 
-from edgepack.runtime.flow import Condition, FlowDecoder
-from edgepack.runtime.solver import euler
-from edgepack.verification.reference import Subject, Vectors
+from edgepack.runtime.stages.flow import Condition, FlowDecoder
+from edgepack.runtime.stages.solver import euler
+from edgepack.runtime.strategies.flow._chunked import ChunkedFlow
+from edgepack.verification.reference import BundleUnderTest, Vectors
 
 _MODES = {"full": False, "stream": True}
 # Modules of the estimator whose outputs were recorded channels-first: convolutions.
-_TIME = "time_mlp"  # the one module of it that is in `flow_time`
+_TIME = ("time_mlp", "time_embed")  # the modules of it that are in `flow_time`
 _CHANNELS_FIRST = re.compile(r"(down|mid|up)_blocks\.\d+\.[02]|final_block")
 
 
-def check(v: Vectors, subject: Subject) -> None:
+def check(v: Vectors, subject: BundleUnderTest) -> None:
     """Compare every array of the file."""
     flow = subject.loaded.flow
     for name in v:
@@ -30,12 +32,16 @@ def check(v: Vectors, subject: Subject) -> None:
         _mels(v, flow)
 
 
+def _flow(subject: BundleUnderTest) -> ChunkedFlow:
+    return cast(ChunkedFlow, subject.loaded.flow)
+
+
 def _time_major(value: np.ndarray) -> np.ndarray:
     return np.swapaxes(value, 1, 2)
 
 
-def _encoder(v: Vectors, subject: Subject) -> None:
-    flow, speaker = subject.loaded.flow, v["flow_embedding"]
+def _encoder(v: Vectors, subject: BundleUnderTest) -> None:
+    flow, speaker = _flow(subject), v["flow_embedding"]
     tokens = v.ids("flow_prompt_token") + v.ids("flow_token")
     for call, final, mode in (
         ("full", True, "full"),
@@ -55,9 +61,9 @@ def _encoder(v: Vectors, subject: Subject) -> None:
             v.inner(name, inner.get(tap))
 
 
-def _tables(v: Vectors, subject: Subject, name: str, numbers: list[int]) -> None:
+def _tables(v: Vectors, subject: BundleUnderTest, name: str, numbers: list[int]) -> None:
     """The position table and the attention mask for a number of positions."""
-    flow = subject.loaded.flow
+    flow = _flow(subject)
     feeds = flow.encoder_feeds([0] * numbers[0], v["flow_embedding"], final=True, chunked=True)
     if len(numbers) == 1:
         tap = "encoders.positions"
@@ -69,21 +75,20 @@ def _tables(v: Vectors, subject: Subject, name: str, numbers: list[int]) -> None
         v.inner(name, None if bias is None else (bias == 0)[None])
 
 
-def _estimator(v: Vectors, subject: Subject, call: str) -> None:
+def _estimator(v: Vectors, subject: BundleUnderTest, call: str) -> None:
     """A recorded batch of two; each row runs as the conditional row of a step of its own."""
     parts = {name: v[f"{call}_{name}"] for name in ("x", "mu", "cond", "spks", "t")}
-    flow, frames = subject.loaded.flow, parts["x"].shape[2]
+    flow, frames = _flow(subject), parts["x"].shape[2]
     for mode, chunked in _MODES.items():
         prefix = f"{call}_{mode[0]}_tap."
         taps = [name.removeprefix(prefix) for name in v if name.startswith(prefix)]
-        of_time = [tap for tap in taps if tap == _TIME]
-        of_estimator = [tap for tap in taps if tap != _TIME]
+        of_time = [tap for tap in taps if tap in _TIME]
+        of_estimator = [tap for tap in taps if tap not in _TIME]
         rows, inner = [], []
         for row in range(len(parts["x"])):
             time = {"t": parts["t"][row : row + 1]}
-            feeds = _step(parts, row, flow.time.run(time)["shift"])
-            chunk = flow.settings.chunk * flow.settings.ratio if chunked else frames
-            feeds["chunk"] = np.array([chunk], np.int64)
+            feeds = _step(parts, row, flow.time_embedding.run(time)["shift"])
+            feeds |= flow.constants(frames, chunked=chunked)
             rows.append(flow.estimator.run(feeds)["velocity"][0])
             found = subject.reveal("flow_estimator", feeds, of_estimator)
             inner.append(found | subject.reveal("flow_time", time, of_time))
@@ -94,7 +99,7 @@ def _estimator(v: Vectors, subject: Subject, call: str) -> None:
             v.inner(prefix + tap, view(np.stack(values)) if values else None)
 
 
-def _step(parts: Mapping[str, np.ndarray], row: int, shift: np.ndarray) -> dict[str, np.ndarray]:
+def _step(parts: Mapping[str, np.ndarray], row: int, shift: np.ndarray) -> dict[str, Any]:
     feeds = {name: parts[name][row : row + 1] for name in ("x", "mu", "cond")}
     spk = parts["spks"][row : row + 1]
     return feeds | {"spk": spk, "shift": shift, "step": np.array([0.1], np.float32)}

@@ -2,27 +2,37 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
-from edgepack.runtime.decode import SpeechDecoder
-from edgepack.runtime.sampling import Sampler, greedy, inverse_cdf, log_softmax, repetition_aware
-from edgepack.runtime.session import Feeds
-from edgepack.runtime.watch import Watched
-from edgepack.verification.reference import NETWORK, Subject, Vectors
+from edgepack.runtime.engines.session import Feeds
+from edgepack.runtime.engines.watch import Watched
+from edgepack.runtime.stages.decode import NOTHING, Context, SpeechDecoder
+from edgepack.runtime.stages.sampling import (
+    Sampler,
+    greedy,
+    inverse_cdf,
+    log_softmax,
+    repetition_aware,
+)
+from edgepack.runtime.strategies.language_model.text_then_speech import TextThenSpeech
+from edgepack.verification.reference import NETWORK, BundleUnderTest, Vectors
 from edgepack.verification.selftest import relative_error
 
 _TOP = 8
 _FORCED_END = 10  # in the last stage of streamed text, the tenth choice is the end
 
 
-def check(v: Vectors, subject: Subject) -> None:
-    """Compare every array of the file."""
+def check(v: Vectors, subject: BundleUnderTest, *, opened: bool = False) -> None:
+    """Compare every array of the file; `opened` is whether prompts always have text."""
     decoder = subject.loaded.decoder
     text = subject.text_ids(v.ids("text_ids"))
     prompt_text = subject.text_ids(v.ids("prompt_text_ids"))
-    prompt = v.ids("prompt_speech_token")
-    block = decoder.prefix(text, prompt_text, prompt)
+    frontend = subject.loaded.frontend
+    context = frontend.context(Context(prompt_text, v.ids("prompt_speech_token")))
+    alone = frontend.context(Context(prompt_text)) if opened else NOTHING
+    block = decoder.prefix(text, context)
     v.compare("lm_input", block)
     v.compare("min_len", np.array(int(len(text) * decoder.settings.min_ratio)), 0.0)
     _prefill(v, subject, block)
@@ -30,21 +40,20 @@ def check(v: Vectors, subject: Subject) -> None:
 
     longest = int(v["max_len"])
     sampler = _Watching(greedy)
-    tokens, _ = decoder.collect(decoder.generate(text, sampler, prompt_text, prompt, longest))
+    tokens, _ = decoder.collect(decoder.generate(text, sampler, context, longest))
     v.compare("greedy_tokens", np.array(tokens), 0.0)
     sampler.compare(v, "greedy")
 
     for run in ("ras", "ras_noprompt", "ras_rep"):
         if f"{run}_tokens" in v:
-            own = ([], []) if run == "ras_noprompt" else (prompt_text, prompt)
-            _sampled(v, decoder, run, text, *own)
+            _sampled(v, decoder, run, text, alone if run == "ras_noprompt" else context)
     for run in ("bi", "bi_noprompt"):
         if f"{run}_tokens" in v:
             _streamed(v, subject, run)
 
 
-def _prefill(v: Vectors, subject: Subject, block: np.ndarray) -> None:
-    session = subject.loaded.decoder.decoder
+def _prefill(v: Vectors, subject: BundleUnderTest, block: np.ndarray) -> None:
+    session = subject.loaded.decoder.language_model
     session.reset()
     logits = session.run({"embeddings": block})["logits"]
     v.compare("prefill_logits_last", logits)
@@ -60,10 +69,10 @@ def _prefill(v: Vectors, subject: Subject, block: np.ndarray) -> None:
 
 def _forced(v: Vectors, decoder: SpeechDecoder, block: np.ndarray) -> None:
     """Logits after each of some given tokens."""
-    decoder.decoder.reset()
-    decoder.decoder.run({"embeddings": block})
+    decoder.language_model.reset()
+    decoder.language_model.run({"embeddings": block})
     steps = [
-        decoder.decoder.run({"embeddings": decoder.embed_speech([token])})["logits"][0]
+        decoder.language_model.run({"embeddings": decoder.embed_speech([token])})["logits"][0]
         for token in v.ids("tf_tokens")
     ]
     v.compare("tf_logits", np.stack(steps))
@@ -96,12 +105,7 @@ class _Watching:
 
 
 def _sampled(
-    v: Vectors,
-    decoder: SpeechDecoder,
-    run: str,
-    text: Sequence[int],
-    prompt_text: Sequence[int],
-    prompt: Sequence[int],
+    v: Vectors, decoder: SpeechDecoder, run: str, text: Sequence[int], context: Context
 ) -> None:
     """Sampling with the recorded uniform numbers."""
     uniforms = iter(v[f"{run}_u"].tolist())
@@ -132,9 +136,9 @@ def _sampled(
         return inner(log_probabilities, [*history, *repeated])
 
     sampler = _Watching(sample)
-    v.compare(f"{run}_lm_input", decoder.prefix(text, prompt_text, prompt))
+    v.compare(f"{run}_lm_input", decoder.prefix(text, context))
     try:
-        tokens, _ = decoder.collect(decoder.generate(text, sampler, prompt_text, prompt, steps))
+        tokens, _ = decoder.collect(decoder.generate(text, sampler, context, steps))
     except RuntimeError:  # more draws than were recorded: StopIteration inside a generator
         tokens = []
     v.compare(f"{run}_tokens", np.array(tokens), 0.0)
@@ -145,22 +149,32 @@ def _sampled(
     v.compare(f"{run}_nucleus_p", np.stack(nuclei))
 
 
-def _streamed(v: Vectors, subject: Subject, run: str) -> None:
+def _streamed(v: Vectors, subject: BundleUnderTest, run: str) -> None:
     """Text in pieces, the most probable speech token each time."""
-    decoder = subject.loaded.decoder
+    decoder = cast(TextThenSpeech, subject.loaded.decoder)
     settings = decoder.settings
     ids, cuts = subject.text_ids(v.ids(f"{run}_text_ids")), v.ids(f"{run}_text_cuts")
     prompt_text = subject.text_ids(v.ids(f"{run}_prompt_text_ids"))
+    prompt = v.ids(f"{run}_prompt_speech_token")
+    context = subject.loaded.frontend.context(Context(prompt_text, prompt))
     lengths: list[int] = []
+    logits: list[np.ndarray] = []
+    shown: list[np.ndarray] = []
 
     def watch(stage: str, seconds: float, feeds: Feeds, outputs: dict[str, np.ndarray]) -> None:
         lengths.append(feeds["embeddings"].shape[1])
+        logits[:] = [outputs["logits"][0]]
 
     endings = 0
 
     def sample(log_probabilities: np.ndarray, history: Sequence[int]) -> int:
         nonlocal endings
-        endings += bool(np.isfinite(log_probabilities[settings.masked_before_min]))
+        may_end = bool(np.isfinite(log_probabilities[settings.end]))
+        endings += may_end
+        # The original's sampler is shown ids that cannot come, which the decoder leaves out.
+        shown.append(log_softmax(logits[0]))
+        if not may_end:
+            shown[-1][settings.masked_before_min] = -np.inf
         if endings == _FORCED_END:
             return settings.end
         return int(log_probabilities[: settings.speech_tokens].argmax())
@@ -171,11 +185,8 @@ def _streamed(v: Vectors, subject: Subject, run: str) -> None:
             yield ids[start:cut]
             start = cut
 
-    watched = replace(decoder, decoder=Watched("speech_lm", decoder.decoder, [watch]))
-    sampler = _Watching(sample)
-    tokens = watched.generate_streaming(
-        pieces(), sampler, prompt_text, v.ids(f"{run}_prompt_speech_token")
-    )
+    watched = replace(decoder, language_model=Watched("speech_lm", decoder.language_model, [watch]))
+    tokens = watched.generate_streaming(pieces(), sample, context)
     v.compare(f"{run}_tokens", np.array(list(tokens)), 0.0)
     v.compare(f"{run}_step_input_len", np.array(lengths), 0.0)
-    sampler.compare(v, run)
+    _Watching(sample, shown).compare(v, run)

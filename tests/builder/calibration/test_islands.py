@@ -7,13 +7,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgepack.calibration.islands import Policy, decide
-from edgepack.calibration.ranges import largest
+from edgepack.builder.calibration.activations import largest
+from edgepack.builder.calibration.islands import Policy, decide
+from edgepack.bundle.manifest import State
+from edgepack.bundle.stages import Use
 from edgepack.graph.layers import mish, rms_norm
 from edgepack.graph.net import Net, Value
 from edgepack.graph.weights import Weights
-from edgepack.manifest import State
-from edgepack.recipe import named
+from edgepack.profiles.recipe import named
 
 POLICY = Policy.of(named("ort", "fp16-islands").options)
 WEIGHT = np.eye(8, dtype=np.float32)
@@ -29,7 +30,7 @@ def product(net: Net, x: Value) -> Value:
 
 def network(folder: Path, layer: Layer) -> ir.Model:
     """x through a product, the layer, and another product."""
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     x = net.input("x", [1, "n", 8])
     net.output("y", product(net, layer(net, product(net, x))), [1, "n", 8])
     return ir.load(net.finish(()).save(folder))
@@ -56,7 +57,7 @@ def test_ranges_are_the_largest_magnitudes_of_all_calls(tmp_path: Path) -> None:
 
 
 def test_caches_are_fed_under_the_names_of_their_inputs(tmp_path: Path) -> None:
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     x, past = net.input("x", [1, "n", 8]), net.input("past", [1, "p", 8])
     present = net.op.Concat(past, x, axis=1)
     net.output("y", net.op.ReduceSum(present, [1], keepdims=0), [1, 8])
@@ -105,7 +106,7 @@ def test_a_weight_beyond_float16_keeps_its_node(tmp_path: Path) -> None:
 
 
 def test_what_leaves_the_network_is_computed_in_float32(tmp_path: Path) -> None:
-    net = Net("layer")
+    net = Net("layer", Use(role="vocoder"))
     x = net.input("x", [1, "n", 8])
     net.output("y", net.op.Add(net.op.Mul(product(net, x), 0.5), x), [1, "n", 8])
     model = ir.load(net.finish(()).save(tmp_path))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgepack import language
-from edgepack.calibration import cache
-from edgepack.calibration.corpus import of_folder, of_languages
-from edgepack.calibration.observe import observe
-from edgepack.calibration.samples import Reservoir, read_calls
+from edgepack.builder.calibration import recordings
+from edgepack.builder.calibration.corpus import of_folder, of_languages
+from edgepack.builder.calibration.observe import observe
+from edgepack.builder.calibration.samples import Reservoir, read_calls
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.profiles import language
 from edgepack.report import silent
 
 
@@ -43,12 +43,12 @@ def test_what_a_killed_build_recorded_is_cleared_away(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     ended = (
-        "import os; from edgepack.calibration import cache; "
-        "cache.recorded('k', 'a', lambda folder: os._exit(9))"
+        "import os; from edgepack.builder.calibration import recordings; "
+        "recordings.recorded('k', 'a', lambda folder: os._exit(9))"
     )
     subprocess.run([sys.executable, "-c", ended], check=False, stderr=subprocess.DEVNULL)
     assert list((tmp_path / "edgepack" / "k").iterdir())
-    folder = cache.recorded("k", "a", lambda folder: (folder / "calls").touch())
+    folder = recordings.recorded("k", "a", lambda folder: (folder / "calls").touch())
     assert list((tmp_path / "edgepack" / "k").iterdir()) == [folder]
     assert {path.name for path in folder.iterdir()} == {"calls", "done"}
 
@@ -62,11 +62,11 @@ def test_a_damaged_recording_is_refused(tmp_path: Path) -> None:
 
 def test_the_exam_has_no_sentence_of_the_calibration() -> None:
     corpus = of_languages(["zh", "en"])
-    assert not set(corpus.calibration) & set(corpus.exam)
-    assert set(corpus.calibration) | set(corpus.exam) == {
+    assert not set(corpus.calibration) & set(corpus.evaluation)
+    assert set(corpus.calibration) | set(corpus.evaluation) == {
         s for code in ("zh", "en") for s in language.sentences(code)
     }
-    for part in (corpus.calibration, corpus.exam):
+    for part in (corpus.calibration, corpus.evaluation):
         assert {s.isascii() for s in part[:8]} == {True, False}  # languages take turns
 
 
@@ -75,7 +75,7 @@ def test_a_folder_of_the_user_has_sentences_and_prompts(tmp_path: Path) -> None:
     (tmp_path / "anna.txt").write_text("What anna says.\n", "utf-8")
     (tmp_path / "anna.wav").write_bytes(b"RIFF")
     corpus = of_folder(tmp_path)
-    assert corpus.exam == ["Sentence 7.", "Sentence 15."]
+    assert corpus.evaluation == ["Sentence 7.", "Sentence 15."]
     assert len(corpus.calibration) == 14
     assert corpus.prompts == [("anna", tmp_path / "anna.wav", "What anna says.")]
     before = corpus.sha256

@@ -9,21 +9,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgepack.calibration.exact import Course, grid
-from edgepack.calibration.fit import fit
-from edgepack.calibration.outline import Outline, Products, solved
-from edgepack.calibration.solver import FEWEST, Bound, calibrate, measured
-from edgepack.manifest import Calibrated, Flow, Solver
+from edgepack.builder.calibration.exact import ReferenceTrajectory, grid
+from edgepack.builder.calibration.outline import Outline, Products, solved
+from edgepack.builder.calibration.solver_fit import fit
+from edgepack.builder.calibration.solver_search import FEWEST, Bound, calibrate, measured
+from edgepack.bundle.manifest import Calibrated, Solver
 from edgepack.report import silent
-from edgepack.runtime.flow import FlowDecoder
-from edgepack.runtime.session import Feeds, Session
-from edgepack.runtime.solver import euler
+from edgepack.runtime.engines.session import Feeds, Session
+from edgepack.runtime.stages.solver import euler
+from edgepack.runtime.strategies.flow.causal_chunks import CausalChunks, Record
 from edgepack.verification import trajectories
 from edgepack.verification.trajectories import Trajectory
 
-FLOW = Flow(
+FLOW = Record(
     steps=10, schedule="cosine", guidance=0.7, look_ahead=3, chunk=25, ratio=2, mels=4,
-    noise_seed=0, noise_frames=320,
+    noise_seed=0, noise_frames=320, heads=8,
 )  # fmt: skip
 FRAMES, NODES = 24, 20
 
@@ -34,12 +34,12 @@ class Bent(Session):
     batches = True
 
     def __init__(self, noise: float = 0.0) -> None:
-        self.noise, self.rng, self.rows = noise, np.random.default_rng(5), 0
+        self.noise, self.rng, self.evaluated = noise, np.random.default_rng(5), 0
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         time = float(feeds["shift"][0, 0])
         x, mu = feeds["x"], feeds["mu"]
-        self.rows += len(mu)
+        self.evaluated += len(mu)
         turned = np.roll(x, 1, axis=1) * np.float32(np.sin(3 * time))
         velocity = (1 + 2 * time) * (mu - x) + turned
         velocity += self.noise * self.rng.standard_normal(velocity.shape)
@@ -61,8 +61,8 @@ class Embedding(Bent):
         return {"shift": feeds["t"][:, None]}
 
 
-def decoder(noise: float = 0.0) -> FlowDecoder:
-    return FlowDecoder(FLOW, Bent(), Embedding(), Bent(noise))
+def decoder(noise: float = 0.0) -> CausalChunks:
+    return CausalChunks(FLOW, Bent(), Embedding(), Bent(noise))
 
 
 def conditions(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ def conditions(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mu, np.zeros((1, FLOW.mels), np.float32), np.zeros_like(mu)
 
 
-def course(seed: int) -> Course:
+def reference(seed: int) -> ReferenceTrajectory:
     """By the classical Runge-Kutta method, independently of what is tested."""
     flow, times = decoder(), grid(NODES)
     field = flow.velocity_field(*conditions(seed))
@@ -94,23 +94,23 @@ def course(seed: int) -> Course:
         x = x + half / 3 * (first + 2 * (second + third) + slope(x + 2 * half * third, end))
         states.append(x[0])
     velocities.append(rows(x, 1.0))
-    return Course(
+    return ReferenceTrajectory(
         *conditions(seed), np.array([0, 4 * (seed % 2)]), times,
         np.array(states, np.float32), np.array(velocities, np.float32),
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def courses() -> list[Course]:
-    return [course(seed) for seed in range(3)]
+def references() -> list[ReferenceTrajectory]:
+    return [reference(seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
 def judged() -> list[Trajectory]:
-    """Other utterances than those of `courses`."""
+    """Other utterances than those of `references`."""
     found = []
     for seed in range(10, 14):
-        exact = course(seed)
+        exact = reference(seed)
         own = decoder().solve(*conditions(seed), solver=euler(FLOW))
         error = trajectories.decibel(own, exact.states[None, -1], exact.known)
         found.append(
@@ -123,9 +123,9 @@ BOUND = Bound(10, None, 20)
 
 
 @pytest.fixture(scope="module")
-def clean(courses: Sequence[Course], judged: Sequence[Trajectory]) -> Calibrated:
+def clean(references: Sequence[ReferenceTrajectory], judged: Sequence[Trajectory]) -> Calibrated:
     """Calibrated with an estimator without noise."""
-    return calibrate(decoder(), courses, judged, BOUND, silent)
+    return calibrate(decoder(), references, judged, BOUND, silent)
 
 
 def test_least_squares_of_a_dependent_basis() -> None:
@@ -137,8 +137,8 @@ def test_least_squares_of_a_dependent_basis() -> None:
     np.testing.assert_allclose(weights @ basis, target, atol=1e-4)
 
 
-def test_the_search_ranks_tables_as_fitting_does(courses: Sequence[Course]) -> None:
-    products = Products.of(courses)
+def test_the_search_ranks_tables_as_fitting_does(references: Sequence[ReferenceTrajectory]) -> None:
+    products = Products.of(references)
     guided = frozenset((0, 1, 2))
     outlines = [
         Outline(tuple(range(0, NODES, 2)), frozenset(range(NODES // 2))),
@@ -147,31 +147,33 @@ def test_the_search_ranks_tables_as_fitting_does(courses: Sequence[Course]) -> N
         Outline((0, 16), frozenset((0,))),
     ]
     predicted = [products.error(outline) for outline in outlines]
-    fitted = [fit(decoder(), outline, courses)[1] for outline in outlines]
+    fitted = [fit(decoder(), outline, references)[1] for outline in outlines]
     assert predicted == sorted(predicted)
     assert fitted == sorted(fitted)
 
 
 @pytest.mark.parametrize("evaluations", [6, 8, 10])
-def test_the_search_keeps_to_its_budget(courses: Sequence[Course], evaluations: int) -> None:
-    best = Products.of(courses).noisy(0.02).best(evaluations)
+def test_the_search_keeps_to_its_budget(
+    references: Sequence[ReferenceTrajectory], evaluations: int
+) -> None:
+    best = Products.of(references).noisy(0.02).best(evaluations)
     assert best.evaluations == evaluations
     assert best.places[0] == 0
     assert list(best.places) == sorted(set(best.places))
     assert 0 in best.guided
-    solver, _ = fit(decoder(), best, courses)
+    solver, _ = fit(decoder(), best, references)
     assert solver.evaluations == evaluations
 
 
-def test_fitted_steps_do_what_was_fitted(courses: Sequence[Course]) -> None:
+def test_fitted_steps_do_what_was_fitted(references: Sequence[ReferenceTrajectory]) -> None:
     """The table, run by the runtime, ends where fitting said that it would."""
     flow = decoder()
-    solver, error = fit(flow, Products.of(courses).best(8), courses)
+    solver, error = fit(flow, Products.of(references).best(8), references)
     errors = [
         trajectories.decibel(
             flow.solve(c.mu, c.spk, c.cond, solver=solver), c.states[None, -1], c.known
         )
-        for c in courses
+        for c in references
     ]
     assert np.mean(errors) == pytest.approx(error, rel=1e-3)
 
@@ -193,28 +195,28 @@ def test_evaluations_are_really_saved(clean: Calibrated) -> None:
     flow = decoder()
     flow.solve(*conditions(1), solver=clean.solver)
     assert isinstance(flow.estimator, Bent)
-    assert flow.estimator.rows == clean.accuracy.evaluations
+    assert flow.estimator.evaluated == clean.accuracy.evaluations
 
 
 @pytest.mark.slow
 def test_noise_of_the_estimator_is_part_of_the_error(
-    courses: Sequence[Course], judged: Sequence[Trajectory], clean: Calibrated
+    references: Sequence[ReferenceTrajectory], judged: Sequence[Trajectory], clean: Calibrated
 ) -> None:
-    noisy = calibrate(decoder(0.01), courses, judged, BOUND, silent)
+    noisy = calibrate(decoder(0.01), references, judged, BOUND, silent)
     assert noisy.accuracy.evaluations >= clean.accuracy.evaluations
     few = Bound(6, None, 20)
-    hopeless = calibrate(decoder(0.5), courses, judged[:2], few, silent)
+    hopeless = calibrate(decoder(0.5), references, judged[:2], few, silent)
     assert hopeless.accuracy.decibel > hopeless.limit
     assert hopeless.curve[-1].evaluations == 20  # more than the budget were tried
-    resigned = calibrate(decoder(0.5), courses, judged[:2], few, silent, lenient=True)
+    resigned = calibrate(decoder(0.5), references, judged[:2], few, silent, lenient=True)
     assert resigned.curve[-1].evaluations == 6
     assert resigned.accuracy.decibel <= 1.1 * min(p.decibel for p in resigned.curve)
 
 
 def test_another_bound_may_be_asked_for(
-    courses: Sequence[Course], judged: Sequence[Trajectory], clean: Calibrated
+    references: Sequence[ReferenceTrajectory], judged: Sequence[Trajectory], clean: Calibrated
 ) -> None:
-    loose = calibrate(decoder(), courses, judged, replace(BOUND, decibel=3.0), silent)
+    loose = calibrate(decoder(), references, judged, replace(BOUND, decibel=3.0), silent)
     assert loose.limit == 3.0
     assert loose.accuracy.evaluations <= clean.accuracy.evaluations
 

@@ -1,5 +1,6 @@
 """Whole networks in LiteRT: patterns, lengths that change, what XNNPACK leaves out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
-from support import Build
+from support import COSYVOICE3, Build
 
-from edgepack.backends.tflite import DECODER_SIGNATURES, SIGNATURES
-from edgepack.bundle import open_bundle
+from edgepack.builder.backends.tflite import DECODER_SIGNATURES, SIGNATURES
+from edgepack.builder.lowering.lower import lower
+from edgepack.bundle.bundle import open_bundle
+from edgepack.bundle.stages import Use
 from edgepack.graph import layers
-from edgepack.graph.net import Net
-from edgepack.lowering.lower import lower
-from edgepack.runtime.session import Options, engine
+from edgepack.graph.net import Net, Value
+from edgepack.runtime.engines.session import Options, engine
 from edgepack.verification.selftest import read, relative_error
 
 # What runs outside XNNPACK, by stage; docs/tflite.md says why. All of it is small and runs once a
@@ -39,10 +41,11 @@ def operators(path: Path) -> list[str]:
     return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
 
 
-def test_a_gelu_is_one_operator(tmp_path: Path) -> None:
-    net = Net("gelu")
+@pytest.mark.parametrize("gelu", [layers.gelu, layers.tanh_gelu])
+def test_a_gelu_is_one_operator(tmp_path: Path, gelu: Callable[[Net, Value], Value]) -> None:
+    net = Net("gelu", Use(role="vocoder"))
     x = net.input("x", [1, "n", 8])
-    net.output("y", layers.gelu(net, x), [1, "n", 8])
+    net.output("y", gelu(net, x), [1, "n", 8])
     path = net.finish(()).save(tmp_path)
     lower("gelu", path, tmp_path / "gelu.tflite", SIGNATURES)
     assert operators(tmp_path / "gelu.tflite") == ["GELU"]
@@ -55,7 +58,7 @@ def test_a_gelu_is_one_operator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["plain first", "transposed first"])
 def test_a_square_weight_is_stored_in_each_layout_it_is_read_in(tmp_path: Path, order: str) -> None:
     """A product has it transposed, a sum as it is, and both have the same name and shape."""
-    net = Net("square")
+    net = Net("square", Use(role="vocoder"))
     weight = np.random.default_rng(1).standard_normal((20, 20), np.float32)
     x, w = net.input("x", [1, 20, 20]), net.constant("w", weight)
     total = product = None
@@ -73,7 +76,9 @@ def test_a_square_weight_is_stored_in_each_layout_it_is_read_in(tmp_path: Path, 
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("model", ["demo", "cosyvoice2-s1"])
+@pytest.mark.parametrize(
+    "model", ["demo", pytest.param("cosyvoice2-s1", marks=pytest.mark.slow), "cosyvoice3-s1"]
+)
 def test_lengths_may_change_from_call_to_call(bundle: Build, model: str) -> None:
     folder = bundle(model)
     opened = open_bundle(folder)
@@ -110,8 +115,9 @@ def outside(interpreter: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", OUTSIDE)
-def test_only_listed_operators_run_outside_xnnpack(bundle: Build, stage: str) -> None:
-    opened = open_bundle(bundle("demo"))
+@pytest.mark.parametrize("model", ["demo", COSYVOICE3[0]])
+def test_only_listed_operators_run_outside_xnnpack(bundle: Build, model: str, stage: str) -> None:
+    opened = open_bundle(bundle(model))
     record = opened.manifest.stages[stage]
     interpreter = Interpreter(str(opened.path(record.variants["tflite"].files[0])))
     (call, *_) = read(opened)[stage]

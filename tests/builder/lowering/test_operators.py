@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgepack.builder.lowering.lower import OPERATORS, lower
 from edgepack.errors import UnsupportedError
-from edgepack.lowering.lower import OPERATORS, lower
-from edgepack.runtime.session import Options, engine
+from edgepack.runtime.engines.session import Options, engine
 from edgepack.verification.selftest import relative_error
 
 Arrays = dict[str, np.ndarray]
@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, list[Any], list[Any], dict[str, Any]]] = {
     "Sum": ("Sum", [X, X, POSITIVE], [], {}),
     "LeakyRelu": ("LeakyRelu", [X], [], {"alpha": 0.2}),
     "Pow": ("Pow", [X], [np.float32(2.0)], {}),
+    "Pow of three": ("Pow", [X], [np.float32(3.0)], {}),
     "Where": ("Where", [X > 0, X], [np.float32(-1)], {}),
     "Cast": ("Cast", [ints(3, -4)], [], {"to": TensorProto.FLOAT}),
     "Clip": ("Clip", [X], [np.float32(-0.5), np.float32(0.7)], {}),
@@ -72,6 +73,15 @@ CASES: dict[str, tuple[str, list[Any], list[Any], dict[str, Any]]] = {
         [draw(8, 6, 3), draw(8)],
         {"pads": [2, 2], "dilations": [2]},
     ),
+    **{
+        f"Conv in {groups} groups": (
+            "Conv",
+            [SEQUENCE],
+            [draw(12, 6 // groups, 4), draw(12)],
+            {"pads": [3, 0], "group": groups},
+        )
+        for groups in (2, 3, 6)
+    },
     "Conv strided": ("Conv", [SEQUENCE], [draw(8, 6, 4)], {"pads": [1, 1], "strides": [2]}),
     **{
         f"ConvTranspose {taps}/{stride}": (
@@ -134,7 +144,9 @@ def test_it_computes_the_same(name: str, tmp_path: Path) -> None:
 
 def test_every_operator_of_the_table_has_a_case() -> None:
     tried = {op for op, *_ in CASES.values()}
-    assert set(OPERATORS) - tried == {"Erf"}  # only as a part of GELU: tests/lowering/test_lower.py
+    assert set(OPERATORS) - tried == {
+        "Erf"
+    }  # only as a part of GELU: tests/builder/lowering/test_lower.py
 
 
 REFUSED: dict[str, tuple[Callable[[], onnx.NodeProto], str]] = {

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 from tokenizers import Tokenizer
 
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.families.cosyvoice2 import FAMILY
-from edgepack.trim.alphabet import alphabet
-from edgepack.trim.tokenizer import Trimmed, trim
-from edgepack.trim.vocabulary import Units
+from edgepack.builder.trim.alphabet import alphabet
+from edgepack.builder.trim.bpe import Trimmed, trim
+from edgepack.builder.trim.vocabulary import Units
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 
 Trim = Callable[[tuple[str, ...]], tuple[Trimmed, Tokenizer]]
 
@@ -21,7 +21,7 @@ Trim = Callable[[tuple[str, ...]], tuple[Trimmed, Tokenizer]]
 def qwen2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tokenizer of a full-size checkpoint, as JSON."""
     folder = tmp_path_factory.mktemp("qwen2")
-    random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
+    random_cosyvoice2.text_files(folder, random_configuration.Size(), random_cosyvoice2.QWEN2)
     return FAMILY.tokenizer(Checkpoint(folder, "cosyvoice2.yaml"))
 
 

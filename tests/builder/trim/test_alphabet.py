@@ -4,9 +4,9 @@ import unicodedata
 
 import pytest
 
-from edgepack import language
-from edgepack.trim.alphabet import alphabet
-from edgepack.trim.vocabulary import Units, token_bytes
+from edgepack.builder.trim.alphabet import alphabet
+from edgepack.builder.trim.vocabulary import Units, token_bytes
+from edgepack.profiles import language
 
 
 @pytest.mark.parametrize(

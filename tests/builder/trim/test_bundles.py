@@ -1,25 +1,28 @@
 """Bundles of some languages: the same speech, fewer bytes, and a proof."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import load_file
-from support import GOLDEN, RECORDED, RUNTIMES, Build, Checkpoints
+from support import COSYVOICE1, COSYVOICE3, GOLDEN, RECORDED, RUNTIMES, Build, Checkpoints
 from tokenizers import Tokenizer
 
-from edgepack import voices
-from edgepack.bundle import open_bundle
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest, VoiceRequest, open_source
+from edgepack.builder.text_assets import text_assets
+from edgepack.builder.trim.cut import cut
+from edgepack.bundle import voices
+from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import GateError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest, VoiceRequest
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 from edgepack.runtime.loading import kept_rows, load
+from edgepack.runtime.stages.decode import NOTHING
 from edgepack.runtime.synthesizer import Settings, Synthesizer
-from edgepack.trim.cut import cut
 from edgepack.verification import reference
 
 TEXTS = {
@@ -57,7 +60,10 @@ def spoken(
     [
         ("demo", "zh"),
         pytest.param("demo", "en", marks=pytest.mark.slow),
-        *(pytest.param(model, "zh", marks=pytest.mark.slow) for model in RECORDED),
+        *(
+            pytest.param(name, "zh", marks=pytest.mark.slow)
+            for name in (*COSYVOICE1, *RECORDED, *COSYVOICE3)
+        ),
     ],
 )
 def test_speech_is_the_same_bit_for_bit(
@@ -73,6 +79,61 @@ def test_speech_is_the_same_bit_for_bit(
         assert one.decoded.speech_tokens == other.decoded.speech_tokens
     assert np.array_equal(whole.audio, trimmed.audio)
     assert trimmed.foreign == 0
+
+
+def test_the_usual_opening_of_prompts_keeps_its_tokens(checkpoints: Checkpoints) -> None:
+    """It is English, also where the language is not."""
+    model = checkpoints(COSYVOICE3[0])
+    source = open_source(model)
+    opening = []
+    for codes in ([], ["zh"]):
+        request = BuildRequest(model, ["intel-cpu"], Path(), languages=codes)
+        text = text_assets(request, source)
+        ids = np.array(text.frontend.context(NOTHING).opening)
+        opening.append(ids if text.rows is None else text.rows[ids])
+    assert opening[0].tolist() == opening[1].tolist()
+    assert len(opening[0]) > 1
+
+
+@pytest.mark.parametrize("instruction", ["慢一点", "慢一点。", "慢一点<endofprompt>"])
+def test_the_end_of_instructions_keeps_its_tokens_where_it_is_text(
+    checkpoints: Checkpoints, instruction: str
+) -> None:
+    model = checkpoints(COSYVOICE1[0])
+    source = open_source(model)
+    request = BuildRequest(model, ["intel-cpu"], Path())
+    whole = text_assets(request, source)
+    trimmed = text_assets(replace(request, languages=["zh"]), source)
+    assert trimmed.rows is not None
+    ids = whole.frontend.instruction(instruction)
+    assert trimmed.rows[trimmed.frontend.instruction(instruction)].tolist() == ids
+    assert len(trimmed.rows) < source.family.text_rows(source.checkpoint)
+
+
+@pytest.mark.slow
+def test_a_voice_of_a_recording_speaks_the_same_bit_for_bit(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    with np.load(GOLDEN / COSYVOICE3[0] / "tts.npz") as recorded:
+        soundfile.write(tmp_path / "anna.wav", recorded["api_prompt_wav"], 24000)
+    voice = VoiceRequest("anna", tmp_path / "anna.wav", "今天天气很好。")
+    audio = []
+    for codes in ([], ["zh"]):
+        request = BuildRequest(
+            checkpoints(COSYVOICE3[0]), ["intel-cpu"], tmp_path / "".join(codes), ["ort"],
+            precision="fp32", languages=codes, voices=[voice],
+        )  # fmt: skip
+        (built,) = build(request)
+        assert bool(built.bundle.manifest.trim) == bool(codes)
+        synthesizer = Synthesizer.load(built.bundle.folder)
+        told = Settings(voice="anna", instruction="慢一点", seed=3, strict=False)
+        for how in (replace(told, instruction=None), told):
+            speech = synthesizer.speak("[ā]" + TEXTS["zh"], how)
+            assert speech.foreign == 0
+            audio.append(speech.audio)
+    for whole, trimmed in zip(audio[:2], audio[2:], strict=True):
+        assert np.array_equal(whole, trimmed)
+    assert not np.array_equal(audio[0], audio[1])
 
 
 def test_the_manifest_says_what_was_cut(spoken: Language) -> None:
@@ -99,6 +160,7 @@ def test_the_manifest_says_what_was_cut(spoken: Language) -> None:
     assert len(rows) == trim.rows_after
 
 
+@pytest.mark.slow
 def test_text_of_another_language_is_told_or_refused(spoken: Language) -> None:
     synthesizer = Synthesizer.load(spoken("demo", "en"))
     mixed = "Good morning 世界"
@@ -109,6 +171,7 @@ def test_text_of_another_language_is_told_or_refused(spoken: Language) -> None:
         synthesizer.speak("Fine.", Settings(strict_language=True, instruction="高兴"))
 
 
+@pytest.mark.slow
 def test_kept_words_are_no_longer_foreign(
     checkpoints: Checkpoints, spoken: Language, tmp_path: Path
 ) -> None:
@@ -148,6 +211,7 @@ def test_a_long_run_of_foreign_text_joins_the_alphabet(checkpoints: Checkpoints)
     assert {"漢", "字"} <= made.characters
 
 
+@pytest.mark.slow
 def test_phones_get_no_enrolment_networks_but_the_voice_asked_for(
     checkpoints: Checkpoints, tmp_path: Path
 ) -> None:
@@ -184,9 +248,13 @@ def test_a_voice_request_that_is_not_whole_is_refused(value: str) -> None:
         VoiceRequest.parse(value)
 
 
-def test_recorded_vectors_are_renumbered_or_refused(spoken: Language) -> None:
-    loaded = load(spoken("cosyvoice2-s1", "zh"), "ort")
-    vectors = GOLDEN / "cosyvoice2-s1"
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "code"), [(RECORDED[0], "zh"), (COSYVOICE3[0], "en")])
+def test_recorded_vectors_are_renumbered_or_refused(
+    spoken: Language, model: str, code: str
+) -> None:
+    loaded = load(spoken(model, code), "ort")
+    vectors = GOLDEN / model
     arrays = np.load(vectors / "lm.npz")
     used = {int(i) for name in arrays.files if name.endswith("text_ids") for i in arrays[name].flat}
     if used <= set(kept_rows(loaded.bundle)):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from edgepack import language
+from edgepack.builder.trim.alphabet import alphabet
+from edgepack.builder.trim.bpe import trim
+from edgepack.builder.trim.vocabulary import Units
 from edgepack.errors import UnsupportedError
-from edgepack.trim.alphabet import alphabet
-from edgepack.trim.tokenizer import trim
-from edgepack.trim.vocabulary import Units
+from edgepack.profiles import language
 from trim.conftest import Trim
 
 SETS = [("zh",), ("ja",), ("ko",), ("en",), ("zh", "en"), ("ru",), ("de",)]

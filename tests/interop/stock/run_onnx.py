@@ -1,4 +1,8 @@
-"""Networks in ONNX Runtime, with numpy and nothing else: what to run is on standard input."""
+"""Networks in ONNX Runtime, with numpy and nothing else: what to run is on standard input.
+
+A cache grows with every call. Or, where there is an input `used`, it has as many slots as one
+likes, of which that says how many are filled, and a call returns the rows of its new positions.
+"""
 
 import json
 import sys
@@ -8,17 +12,34 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+SLOTS = 64
+
 
 def run(model: str, folder: Path, states: list[Any]) -> None:
     """The calls of one network; what comes out as caches goes in again."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    caches = {name: np.zeros(shape, np.float32) for name, _, shape in states}
+    slots = SLOTS if any(given.name == "used" for given in session.get_inputs()) else 0
+    axes = {name: shape.index(0) for name, _, shape in states}
+    caches = {name: np.zeros([n or slots for n in shape], np.float32) for name, _, shape in states}
     names = [output.name for output in session.get_outputs()]
+    used = 0
     for number in range(len(list(folder.glob("*.in.npz")))):
-        with np.load(folder / f"{number}.in.npz") as feeds:
-            values = session.run(names, {**feeds, **caches})
-        outputs = dict(zip(names, values, strict=True))
-        caches = {name: outputs.pop(output) for name, output, _ in states}
+        with np.load(folder / f"{number}.in.npz") as stored:
+            feeds: dict[str, Any] = {**stored, **caches}
+        if slots:
+            feeds["used"] = np.array([used])
+        outputs = dict(zip(names, session.run(names, feeds), strict=True))
+        new = 0
+        for name, output, _ in states:
+            rows = outputs.pop(output)
+            if slots:
+                new = rows.shape[axes[name]]
+                place = [slice(None)] * rows.ndim
+                place[axes[name]] = slice(used, used + new)
+                caches[name][tuple(place)] = rows
+            else:
+                caches[name] = rows
+        used += new
         np.savez(folder / f"{number}.out.npz", **outputs)
 
 

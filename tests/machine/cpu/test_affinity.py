@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from trees import grow
 
-from edgepack.runtime.cpu import affinity
-from edgepack.runtime.cpu.plan import CpuPlan, Wish, current
+from edgepack.machine.cpu import affinity
+from edgepack.machine.cpu.plan import CpuPlan, Wish, current
 
 CPUS = sorted(os.sched_getaffinity(0))
 needs_two = pytest.mark.skipif(len(CPUS) < 2, reason="has one CPU")
@@ -21,7 +21,7 @@ WATCHING = """
 import os, pathlib, sys
 {before}
 from edgepack.__main__ import entry
-from edgepack.runtime import watch
+from edgepack.runtime.engines import watch
 seen = set()
 inner = watch.Watched.run
 def run(self, feeds):

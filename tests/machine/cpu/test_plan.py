@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.bundle.manifest import Device
+from edgepack.bundle.stages import Use
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.manifest import Device
-from edgepack.runtime.cpu import plan, topology, tuned
-from edgepack.runtime.cpu.plan import Wish, make
-from edgepack.runtime.cpu.topology import Cpu, Topology
+from edgepack.machine.cpu import plan, topology, tuned
+from edgepack.machine.cpu.plan import Wish, make
+from edgepack.machine.cpu.topology import Cpu, Topology
 from edgepack.runtime.loading import Host
 
 
@@ -99,10 +100,10 @@ def test_a_targets_wish(device: Device, found: Topology, wish: Wish) -> None:
 
 def test_engines_are_set_up_from_the_plan() -> None:
     made = make(HYBRID, ALL, None, Wish("performance", spin=True))
-    options = Host("ort", made.threads, made).options("speech_lm")
+    options = Host("ort", made.threads, made).options("net", Use(role="language_model"))
     assert (options.threads, options.cpus, options.kind, options.spin) == (2, (0, 2), "P", True)
     free = make(HYBRID, ALL, None)
-    options = Host("ort", free.threads, free).options("speech_lm")
+    options = Host("ort", free.threads, free).options("net", Use(role="language_model"))
     assert (options.cpus, options.kind, options.spin) == ((), "", False)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trees import grow
 
-from edgepack.runtime.cpu import quota
+from edgepack.machine.cpu import quota
 
 V2 = "sys/fs/cgroup"
 

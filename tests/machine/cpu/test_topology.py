@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trees import cpus, grow
 
-from edgepack.runtime.cpu import isa, lists, topology
+from edgepack.machine.cpu import isa, lists, topology
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from bounded import refused_within, within
 from safetensors.numpy import save_file
 from support import DATA
 
-from edgepack.checkpoint import safetensors, tokenizer, torch_zip, yaml
-from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
-from edgepack.choices import read_choices
+from edgepack.builder.choices import read_choices
 from edgepack.errors import EdgepackError, IntegrityError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
+from edgepack.model.checkpoint import safetensors, tokenizer, torch_zip, yaml
+from edgepack.model.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 QWEN = "CosyVoice-BlankEN"
@@ -220,7 +220,7 @@ TOKENIZERS = {
     "another alphabet": change("model", "vocab", "中", value=900),
     "added tokens": change("added_tokens", value=[
         {"id": 900 + i, "content": str(i), "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": True} for i in range(2000)
+         "normalized": False, "special": True} for i in range(3000)
     ]),
     "a long added token": change("added_tokens", 0, "content", value="x" * 300),
     "unknown": change("more", value=1),
@@ -257,7 +257,7 @@ LISTS = {
     "merges.txt": "a b\n" * MANY,
     "tokenizer.json": '{"model":{"type":"BPE","merges":[' + ",".join(['["",""]'] * MANY) + "]}}",
     "tokenizer_config.json": json.dumps(
-        {"added_tokens_decoder": {str(856 + i): {"content": f"<{i}>"} for i in range(2000)}}
+        {"added_tokens_decoder": {str(856 + i): {"content": f"<{i}>"} for i in range(3000)}}
     ),
 }
 

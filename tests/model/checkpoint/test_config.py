@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from edgepack.checkpoint.config import Config
-from edgepack.checkpoint.yaml import Tagged
 from edgepack.errors import UnsupportedError, UsageError
+from edgepack.model.checkpoint.config import Config
+from edgepack.model.checkpoint.yaml import Tagged
 
 TREE = {
     "whole": 3,

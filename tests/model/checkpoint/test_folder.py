@@ -15,10 +15,10 @@ from bounded import refused_within
 from safetensors.numpy import save_file
 from support import DATA
 
-from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.builder.planning import checkpoint_folder
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
-from edgepack.plan import checkpoint_folder
+from edgepack.model.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 
 CONFIG = "cosyvoice2.yaml"
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
@@ -147,7 +147,7 @@ def test_every_truncation_of_a_safetensors_file_is_an_error(checkpoint: Checkpoi
 def test_a_file_that_is_no_json_object_is_refused(checkpoint: Checkpoint, text: str) -> None:
     path = checkpoint.folder / "config.json"
     path.write_text(text, "utf-8", errors="surrogateescape")
-    with pytest.raises(UsageError, match=r"config\.json: (not valid JSON|the top level)"):
+    with pytest.raises(UsageError, match=r"config\.json: (not valid JSON|not UTF-8|the top level)"):
         checkpoint.json("config.json")
 
 

@@ -17,11 +17,11 @@ from bounded import refused_within, within
 from onnx import TensorProto, helper
 from support import DATA
 
-from edgepack.carried import carry
-from edgepack.checkpoint import torch_zip
+from edgepack.builder.carried import carry
 from edgepack.cli import main
 from edgepack.errors import EdgepackError, IntegrityError, UsageError
-from edgepack.inspection import inspect_checkpoint
+from edgepack.model.checkpoint import torch_zip
+from edgepack.model.inspection import inspect_checkpoint
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 FILES = ("llm.pt", "flow.pt", "hift.pt", "spk2info.pt")

@@ -8,10 +8,10 @@ import pytest
 from released import REVISION, released
 from support import DATA
 
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.builder.planning import DOCUMENTS, open_source
 from edgepack.errors import IntegrityError
-from edgepack.inspection import inspect_checkpoint
-from edgepack.plan import DOCUMENTS, open_source
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.inspection import inspect_checkpoint
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 NAMES = sorted(open_source(str(SOURCE)).hashes)

@@ -15,12 +15,12 @@ from fuzz.seeds import pickled, small_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgepack.checkpoint import pickle_program, safetensors, tokenizer, torch_zip
-from edgepack.checkpoint.config import Config
-from edgepack.checkpoint.folder import Checkpoint
-from edgepack.choices import read_choices, read_solvers
+from edgepack.builder.choices import read_choices, read_solvers
 from edgepack.errors import EdgepackError
-from edgepack.families.cosyvoice2 import FAMILY
+from edgepack.model.checkpoint import pickle_program, safetensors, tokenizer, torch_zip
+from edgepack.model.checkpoint.config import Config
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 
 EXAMPLES = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

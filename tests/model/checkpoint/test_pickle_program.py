@@ -13,8 +13,8 @@ import pytest
 import torch_zip_writer as writer
 from bounded import refused_within, within
 
-from edgepack.checkpoint import torch_zip
 from edgepack.errors import IntegrityError
+from edgepack.model.checkpoint import torch_zip
 
 PROTO = b"\x80\x02"
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"

@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-import random_checkpoint
 import random_configuration
+import random_cosyvoice2
 from support import DATA, GOLDEN
 from tokenizers import Tokenizer
 
-from edgepack.checkpoint import tokenizer
-from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import EdgepackError, UnsupportedError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
+from edgepack.model.checkpoint import tokenizer
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
 
 RECORDED = json.loads((GOLDEN / "common" / "tokenizer.json").read_text("utf-8"))
 SMALL = DATA / "checkpoints" / "cosyvoice2-s2" / "CosyVoice-BlankEN"
@@ -26,7 +26,7 @@ VOCABULARY = ["vocab.json", "merges.txt", "tokenizer_config.json"]
 def full(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """The tokenizer of a full-size CosyVoice2."""
     folder = tmp_path_factory.mktemp("full")
-    random_checkpoint.text_files(folder, random_configuration.Size(), random_checkpoint.QWEN2)
+    random_cosyvoice2.text_files(folder, random_configuration.Size(), random_cosyvoice2.QWEN2)
     return Tokenizer.from_str(FAMILY.tokenizer(Checkpoint(folder, "cosyvoice2.yaml")))
 
 

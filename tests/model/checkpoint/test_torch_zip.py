@@ -16,9 +16,9 @@ from bounded import refused_within
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgepack.checkpoint import torch_zip
-from edgepack.checkpoint.folder import open_checkpoint
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError
+from edgepack.model.checkpoint import torch_zip
+from edgepack.model.checkpoint.folder import open_checkpoint
 
 
 def saved(folder: Path, tree: Any) -> Path:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.checkpoint import yaml
-from edgepack.checkpoint.yaml import Tagged
 from edgepack.errors import IntegrityError, UsageError
+from edgepack.model.checkpoint import yaml
+from edgepack.model.checkpoint.yaml import Tagged
 
 
 def load(folder: Path, text: str) -> dict[str, object]:

@@ -11,15 +11,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch_zip_writer as writer
-from random_checkpoint import TINY
+from random_cosyvoice2 import TINY
 from safetensors.numpy import save_file
 from support import DATA, Checkpoints
 
-from edgepack.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.bundle.voices import Voice, file_name
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
-from edgepack.runtime.session import Options, engine
-from edgepack.voices import Voice, file_name
+from edgepack.model.checkpoint.folder import Checkpoint, open_checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
+from edgepack.runtime.engines.session import Options, engine
+from edgepack.runtime.strategies.flow import causal_chunks
+from edgepack.runtime.strategies.vocoder import hift
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 PARTS = ("llm", "flow", "hift")
@@ -171,6 +173,8 @@ def test_dimensions_come_from_the_checkpoint(checkpoints: Checkpoints) -> None:
     tiny = open_checkpoint(Path(checkpoints("tiny")))
     host = FAMILY.host(tiny)
     assert host.language_model.speech_tokens == TINY.speech
+    assert isinstance(host.flow, causal_chunks.Record)
+    assert isinstance(host.vocoder, hift.Record)
     assert host.flow.chunk == TINY.chunk
     assert (host.vocoder.frame, host.vocoder.partials) == (480, TINY.harmonics + 1)
     assert FAMILY.text_rows(tiny) == TINY.text_rows

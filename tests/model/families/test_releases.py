@@ -6,18 +6,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch_zip_writer as writer
 from support import DATA
 
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.builder.hub import author
+from edgepack.builder.planning import BuildRequest, open_source, plan
 from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, UsageError
-from edgepack.families.cosyvoice2 import FAMILY
-from edgepack.family import recognise
-from edgepack.hub import author
-from edgepack.plan import BuildRequest, open_source, plan
+from edgepack.model.checkpoint.folder import open_checkpoint
+from edgepack.model.families.cosyvoice2 import FAMILY
+from edgepack.model.family import recognise
 from edgepack.report import silent
+from edgepack.runtime.strategies.flow import causal_chunks
 
 SOURCE = DATA / "checkpoints" / "cosyvoice2-s2"
 YAML = "cosyvoice2.yaml"
@@ -50,24 +52,31 @@ def test_cosyvoice2_is_known_under_every_name(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml"])
+def test_cosyvoice3_is_known_under_every_name(folder: Path, name: str) -> None:
+    declare(folder, name, "CosyVoice3LM", "CausalMaskedDiffWithDiT", "CausalHiFTGenerator")
+    assert recognise(open_checkpoint(folder))[0] == "cosyvoice3"
+
+
+@pytest.mark.parametrize("name", ["cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml"])
 @pytest.mark.parametrize(
-    ("release", "networks"),
+    "networks",
     [
-        ("CosyVoice 1", ("TransformerLM", "MaskedDiffWithXvec", "HiFTGenerator")),
-        ("CosyVoice 3", ("CosyVoice3LM", "CausalMaskedDiffWithDiT", "CausalHiFTGenerator")),
-        ("another model", ("Qwen2LM", "MaskedDiffWithXvec", "HiFTGenerator")),
+        ("Qwen2LM", "MaskedDiffWithXvec", "HiFTGenerator"),  # of two releases
+        ("CosyVoice3LM", "CausalMaskedDiffWithDiT", "HiFTGenerator"),
+        ("TransformerLM", "MaskedDiffWithXvec", "CausalHiFTGenerator"),
+        ("CosyVoice4LM", "CausalMaskedDiffWithDiT", "CausalHiFTGenerator"),
     ],
 )
 def test_another_release_is_refused_by_its_networks(
-    folder: Path, name: str, release: str, networks: tuple[str, str, str]
+    folder: Path, name: str, networks: tuple[str, str, str]
 ) -> None:
     declare(folder, name, *networks)
     with pytest.raises(UnsupportedError) as caught:
         recognise(open_checkpoint(folder))
     message = str(caught.value)
     assert name in message
-    assert f"declares the networks of {release} (llm {networks[0]}, " in message
-    assert "it builds cosyvoice2" in message
+    assert f"declares the networks of another model (llm {networks[0]}, " in message
+    assert "it builds cosyvoice, cosyvoice2, cosyvoice3" in message
 
 
 def test_the_newest_of_several_configurations_counts(folder: Path) -> None:
@@ -87,8 +96,9 @@ def test_a_configuration_of_before_april_2025_says_less(folder: Path) -> None:
     (folder / "cosyvoice.yaml").write_text(text, "utf-8")
     checkpoint = open_checkpoint(folder)
     found = recognise(checkpoint)[1].host(checkpoint)
+    assert isinstance(found.flow, causal_chunks.Record)
     assert found.flow.chunk == 50
-    assert replace(found, flow=wanted.flow) == wanted
+    assert msgspec.structs.replace(found, flow=wanted.flow) == wanted
     assert len(list(FAMILY.graphs(checkpoint))) == 8
 
 

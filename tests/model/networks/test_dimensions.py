@@ -8,18 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import random_checkpoint
+import random_cosyvoice2
+import random_weights
 from numpy_reference import flow, hift, lm
-from random_checkpoint import TINY
 from random_configuration import Size
+from random_cosyvoice2 import TINY
 from support import GOLDEN, RUNTIMES, Build, Checkpoints
 
-from edgepack.checkpoint.folder import open_checkpoint
-from edgepack.pipeline import build
-from edgepack.plan import BuildRequest
-from edgepack.runtime.flow import Condition
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
+from edgepack.model.checkpoint.folder import open_checkpoint
 from edgepack.runtime.loading import Loaded, load
-from edgepack.runtime.solver import euler
+from edgepack.runtime.stages.decode import Context
+from edgepack.runtime.stages.flow import Condition
+from edgepack.runtime.stages.solver import euler
+from edgepack.runtime.strategies.flow.causal_chunks import CausalChunks
+from edgepack.runtime.strategies.vocoder.hift import HiFT
 from edgepack.verification.selftest import relative_error
 
 LIMIT = 1e-4
@@ -51,10 +55,10 @@ class Subject:
         return self.rng.standard_normal((1, 80, frames), np.float32) * 2 - 3
 
 
-def two_levels(size: Size) -> random_checkpoint.Shapes:
+def two_levels(size: Size) -> random_weights.Shapes:
     """Tensors of flow.pt whose estimator has a second channel level of the same width."""
     width = size.channels
-    found: random_checkpoint.Shapes = {}
+    found: random_weights.Shapes = {}
     for name, shape in single_level(size).items():
         if "down_blocks.0.2." in name:
             found[name.replace("blocks.0.2", "blocks.0.2.conv")] = shape
@@ -82,7 +86,7 @@ def scattered(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return value
 
 
-single_level, plain_values = random_checkpoint.flow_shapes, random_checkpoint.values
+single_level, plain_values = random_cosyvoice2.flow_shapes, random_weights.values
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +101,10 @@ def folders(
             return Path(checkpoints(model)), bundle(model)
         folder = tmp_path_factory.mktemp("two-levels")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(random_checkpoint, "flow_shapes", two_levels)
-            patch.setattr(random_checkpoint, "values", scattered)
-            tokenizer = random_checkpoint.DEMO / "CosyVoice-BlankEN"
-            random_checkpoint.write(folder / "checkpoint", TWO_LEVELS, tokenizer)
+            patch.setattr(random_cosyvoice2, "flow_shapes", two_levels)
+            patch.setattr(random_weights, "values", scattered)
+            tokenizer = random_cosyvoice2.DEMO / "CosyVoice-BlankEN"
+            random_cosyvoice2.write(folder / "checkpoint", TWO_LEVELS, tokenizer)
         request = BuildRequest(str(folder / "checkpoint"), ["intel-cpu"], folder, RUNTIMES)
         return folder / "checkpoint", build(request)[0].bundle.folder
 
@@ -123,7 +127,7 @@ def close(actual: np.ndarray, wanted: np.ndarray) -> None:
 def test_language_model_decodes_as_in_one_pass(subject: Subject) -> None:
     size, decoder = subject.size, subject.loaded.decoder
     text, spoken = [5, 0, size.text_rows - 1, 77], [3, size.speech - 1, 0, 9, 9, 250]
-    block = decoder.prefix(text, [], spoken[:2])
+    block = decoder.prefix(text, Context((), spoken[:2]))
     rows = lm.prefix(subject.tensors["llm"], text, spoken)
     wanted = lm.speech_lm(
         subject.tensors["llm"],
@@ -134,7 +138,7 @@ def test_language_model_decodes_as_in_one_pass(subject: Subject) -> None:
         eps=1e-6,
     )
     for _ in range(2):  # a second utterance starts afresh
-        session = decoder.decoder
+        session = decoder.language_model
         session.reset()
         logits = [session.run({"embeddings": block})["logits"]]
         for token in spoken[2:]:
@@ -149,7 +153,9 @@ def test_language_model_decodes_as_in_one_pass(subject: Subject) -> None:
 def test_embedding_tables(subject: Subject) -> None:
     text, spoken = [1, 4000, 2], [0, subject.size.speech + 2]
     wanted = lm.prefix(subject.tensors["llm"], text, spoken)[None]
-    assert np.array_equal(subject.loaded.decoder.prefix(text[1:], text[:1], spoken), wanted)
+    assert np.array_equal(
+        subject.loaded.decoder.prefix(text[1:], Context(text[:1], spoken)), wanted
+    )
 
 
 @pytest.mark.parametrize("final", [True, False], ids=["whole", "look-ahead"])
@@ -159,6 +165,7 @@ def test_encoder(subject: Subject, count: int, chunked: bool, final: bool) -> No
     size, decoder = subject.size, subject.loaded.flow
     tokens = [int(token) for token in subject.rng.integers(0, size.speech, count)]
     embedding = subject.rng.standard_normal(192, np.float32)
+    assert isinstance(decoder, CausalChunks)
     feeds = decoder.encoder_feeds(tokens, embedding, final=final, chunked=chunked)
     outputs = decoder.encoder.run(feeds)
     _, mu = flow.encode(
@@ -179,9 +186,9 @@ def test_estimator_step(subject: Subject, frames: int, chunk: int | None) -> Non
     spk = subject.rng.standard_normal((1, 80), np.float32)
     t = np.array([0.37], np.float32)
     rows = [np.concatenate([y, np.zeros_like(y)]) for y in (mu, spk, cond)]
-    shift = subject.loaded.flow.time.run({"t": t})["shift"]
+    shift = subject.loaded.flow.time_embedding.run({"t": t})["shift"]
     velocities = subject.loaded.flow.velocity_field(mu, spk, cond, chunked=False)
-    velocities = replace(velocities, chunk=np.array([chunk or frames]))
+    velocities = replace(velocities, constants={"chunk": np.array([chunk or frames])})
     weights = np.array([1.7 * 0.25, -0.7 * 0.25], np.float32)
     moved, velocity = velocities.step(x, shift, weights)
     guided, free = flow.estimate(
@@ -236,7 +243,9 @@ def test_pitch_and_source(subject: Subject, frames: int) -> None:
     tensors, mel = subject.tensors["hift"], subject.mel(frames)
     shape = (1, frames * FRAME, subject.size.harmonics + 1)
     noise = subject.rng.standard_normal(shape, np.float32)
-    outputs = subject.loaded.vocoder.excitation.run({"mel": mel, "noise": noise})
+    vocoder = subject.loaded.vocoder
+    assert isinstance(vocoder, HiFT)
+    outputs = vocoder.excitation.run({"mel": mel, "noise": noise})
     close(outputs["f0"][0], hift.pitch(tensors, mel))
     # From the graph's own pitch: the phase magnifies its rounding as the utterance goes on.
     waves = hift.sines(outputs["f0"][0], noise[0], frame=FRAME, sample_rate=SAMPLE_RATE)
@@ -249,7 +258,7 @@ def test_pitch_and_source(subject: Subject, frames: int) -> None:
 def test_vocoder(subject: Subject, frames: int) -> None:
     size, mel = subject.size, subject.mel(frames)
     source = subject.rng.uniform(-0.3, 0.3, (1, 1, frames * FRAME)).astype(np.float32)
-    outputs = subject.loaded.vocoder.generator.run({"mel": mel, "source": source})
+    outputs = subject.loaded.vocoder.vocoder.run({"mel": mel, "source": source})
     audio = hift.vocode(
         subject.tensors["hift"],
         mel,

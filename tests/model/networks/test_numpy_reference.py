@@ -8,7 +8,7 @@ import pytest
 from numpy_reference import flow, hift, layers, lm
 from support import DATA, GOLDEN, RECORDED
 
-from edgepack.checkpoint.folder import open_checkpoint
+from edgepack.model.checkpoint.folder import open_checkpoint
 
 NETWORK = 1e-4  # absolute, of values of order one
 PITCH = 1e-3  # in Hz, of hundreds

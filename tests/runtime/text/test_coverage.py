@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repeatable import repeatable
 
-from edgepack.runtime.coverage import Coverage, from_text, ranges, to_text
+from edgepack.runtime.text.coverage import Coverage, from_text, ranges, to_text
 
 LATIN = ranges("abcdefghijklmnopqrstuvwxyz ,.é")
 

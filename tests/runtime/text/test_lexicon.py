@@ -6,8 +6,8 @@ import pytest
 from reading_cases import frontend
 
 from edgepack.errors import UsageError
-from edgepack.runtime.lexicon import Lexicon, parse
-from edgepack.runtime.text import Frontend
+from edgepack.runtime.text.front_end import Frontend
+from edgepack.runtime.text.lexicon import Lexicon, parse
 
 READER = frontend()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgepack.runtime.lines import sentences, together
+from edgepack.runtime.text.lines import sentences, together
 
 WRAPPED = "This line is as long as an editor lets it be,\nand goes on in the next one."
 

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from edgepack import language
+from edgepack.builder.grammars import grammars
 from edgepack.errors import UsageError
-from edgepack.grammars import grammars
-from edgepack.runtime.normalization import (
+from edgepack.profiles import language
+from edgepack.runtime.text.front_end import Frontend
+from edgepack.runtime.text.normalization import (
     Normalization,
     Reader,
     language_of,
     normalizer,
     normalizers,
 )
-from edgepack.runtime.text import Frontend
 
 ALL = ("zh", "en", "ja", "ko", "ru", "de", "yue")
 

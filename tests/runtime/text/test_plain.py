@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repeatable import repeatable
 
-from edgepack.runtime.plain import heard, is_ignorable, plain
+from edgepack.runtime.text.plain import heard, is_ignorable, plain
 
 UNHEARD = {
     "zero-width space": "\u200b",

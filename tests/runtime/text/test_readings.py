@@ -5,8 +5,8 @@ import time
 import pytest
 from reading_cases import CODES, Case, cases, frontend, wrong
 
-from edgepack.runtime.normalizers import _rules_en, _rules_zh
-from edgepack.runtime.normalizers._rules import Rule, roman
+from edgepack.runtime.text.normalizers import _rules_en, _rules_zh
+from edgepack.runtime.text.normalizers._rules import Rule, roman
 
 READER = frontend()
 REPORTED = [*cases("zh")[:13], *cases("en")[:11]]

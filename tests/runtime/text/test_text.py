@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from repeatable import repeatable
 from support import DATA, GOLDEN
 
-from edgepack.checkpoint import tokenizer
-from edgepack.checkpoint.folder import Checkpoint
 from edgepack.errors import IntegrityError, UsageError
-from edgepack.runtime.normalization import Normalization
-from edgepack.runtime.plain import plain
-from edgepack.runtime.text import Frontend, spell_out_numbers, split
+from edgepack.model.checkpoint import tokenizer
+from edgepack.model.checkpoint.folder import Checkpoint
+from edgepack.runtime.text.front_end import Frontend, spell_out_numbers, split
+from edgepack.runtime.text.normalization import Normalization
+from edgepack.runtime.text.plain import plain
 
 END_OF_PROMPT = "<|endofprompt|>"
 SMALL = DATA / "checkpoints" / "cosyvoice2-s2" / "CosyVoice-BlankEN" / "tokenizer.json"

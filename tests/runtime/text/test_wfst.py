@@ -15,12 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import GOLDEN
 
+from edgepack.builder.grammars import grammars
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.grammars import grammars
-from edgepack.runtime.normalization import Normalization, Normalize, Reader, normalizer
-from edgepack.runtime.normalizers import _wfst_trial
-from edgepack.runtime.normalizers._wfst_grammar import Grammar
-from edgepack.runtime.text import Frontend
+from edgepack.runtime.text.front_end import Frontend
+from edgepack.runtime.text.normalization import (
+    Normalization,
+    Normalize,
+    Reader,
+    normalizer,
+)
+from edgepack.runtime.text.normalizers import _wfst_trial
+from edgepack.runtime.text.normalizers._wfst_grammar import Grammar
 
 ITEMS = json.loads((GOLDEN / "common" / "text_normalize.json").read_text("utf-8"))["items"]
 LOCALES = ("zh", "en", "ja")

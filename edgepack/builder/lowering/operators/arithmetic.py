@@ -5,11 +5,11 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from edgepack.builder.lowering.flatbuffer import StoredWeight, Tensor
+from edgepack.builder.lowering.layout import EXCHANGED, image_dims, slice_range
+from edgepack.builder.lowering.lower import Lowering, Node, integers, lowers, present
 from edgepack.errors import UnsupportedError
 from edgepack.graph.storage import values
-from edgepack.lowering.layout import EXCHANGED, image_dims, slice_range
-from edgepack.lowering.lower import Lowering, Node, integers, lowers, present
-from edgepack.lowering.model import Tensor, Weight
 
 _SAME, _VALID = 0, 1
 
@@ -36,7 +36,7 @@ def matmul(c: Lowering, node: Node) -> Tensor:
     inputs, out = (int(n) for n in _weight(c, second).shape.numpy())
     tensor = _weight(c, second)
     weight = c.model.weight(
-        Weight(
+        StoredWeight(
             str(second.name),
             "transposed",
             (out, inputs),
@@ -79,12 +79,15 @@ def _batched(c: Lowering, node: Node) -> Tensor:
 
 @lowers("Conv")
 def convolution(c: Lowering, node: Node) -> Tensor:
-    """A convolution along time, `weight` [out, in, k]."""
+    """A convolution along time, `weight` [out, in / groups, k].
+
+    LiteRT takes the number of groups from the channels that a kernel has.
+    """
     x = c.image(node.inputs[0])
     weight = _weight(c, node.inputs[1])
     out, inputs, taps = (int(n) for n in weight.shape.numpy())
-    if node.attributes.get_int("group", 1) != 1:
-        raise c.refuse(node, "groups")
+    if out % (group := node.attributes.get_int("group", 1)) or x.dims[3] != group * inputs:
+        raise c.refuse(node, f"{group} groups of {inputs} channels, of {x.dims[3]} in all")
     stride = (node.attributes.get_ints("strides", [1]))[0]
     dilation = (node.attributes.get_ints("dilations", [1]))[0]
     before, after = node.attributes.get_ints("pads", [0, 0])
@@ -94,7 +97,7 @@ def convolution(c: Lowering, node: Node) -> Tensor:
         widths = np.array([[0, 0], [0, 0], [before, after], [0, 0]], np.int32)
         x = c.emit("PAD", [x, widths], (*x.dims[:2], None, x.dims[3]), image=True)
     kernel = c.model.weight(
-        Weight(
+        StoredWeight(
             str(present(node.inputs[1]).name),
             "kernel",
             (out, 1, taps, inputs),
@@ -139,7 +142,7 @@ def transposed_convolution(c: Lowering, node: Node) -> Tensor:
         return kernel.reshape(stride * out, 1, reach, inputs)
 
     kernel = c.model.weight(
-        Weight(
+        StoredWeight(
             str(present(node.inputs[1]).name),
             "phases",
             (stride * out, 1, reach, inputs),
@@ -193,9 +196,10 @@ def reduction(c: Lowering, node: Node) -> Tensor:
         raise c.refuse(node, "computed axes")
     x = c.plain(node.inputs[0])
     keep = bool(node.attributes.get_int("keepdims", 1))
-    places = integers([int(axis) % x.rank for axis in axes])
-    code = _REDUCTIONS[node.op_type]
-    return c.emit(code, [x, places], c.dims(node.outputs[0]), keepDims=keep)
+    places = [int(axis) % x.rank for axis in axes]
+    dims = (1 if axis in places else n for axis, n in enumerate(x.dims))
+    left = tuple(n for axis, n in enumerate(dims) if keep or axis not in places)
+    return c.emit(_REDUCTIONS[node.op_type], [x, integers(places)], left, keepDims=keep)
 
 
 @lowers("LayerNormalization")

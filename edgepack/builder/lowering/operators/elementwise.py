@@ -5,11 +5,12 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgepack.lowering.layout import aligned, broadcast
-from edgepack.lowering.lower import Lowering, Node, lowers
-from edgepack.lowering.model import Tensor
+from edgepack.builder.lowering.flatbuffer import Tensor
+from edgepack.builder.lowering.layout import aligned, broadcast
+from edgepack.builder.lowering.lower import Lowering, Node, lowers
 
 _SQUARE_ROOT_OF_2 = math.sqrt(2.0)
+_TANH_SCALE = math.sqrt(2.0 / math.pi)
 
 
 def _same(c: Lowering, node: Node, code: str, **options: object) -> Tensor:
@@ -78,12 +79,16 @@ def leaky_relu(c: Lowering, node: Node) -> Tensor:
 
 @lowers("Pow")
 def power(c: Lowering, node: Node) -> Tensor:
-    """The square of a value."""
-    exponent = c.array(node.inputs[1])
-    if exponent is None or exponent.size != 1 or float(exponent.reshape(-1)[0]) != 2.0:
-        raise c.refuse(node, "only squares")
+    """The square or the cube of a value. GELU by a tanh begins with a cube."""
+    exponent = _number(c, node.inputs[1])
+    if exponent not in (2.0, 3.0):
+        raise c.refuse(node, "only squares and cubes")
+    fused = _tanh_gelu(c, node) if exponent == 3.0 else None
+    if fused is not None:
+        return fused
     x = c.get(node.inputs[0])
-    return c.emit("MUL", [x, x], x.dims, image=x.image)
+    square = c.emit("MUL", [x, x], x.dims, image=x.image)
+    return square if exponent == 2.0 else c.emit("MUL", [square, x], x.dims, image=x.image)
 
 
 @lowers("Greater", "Less")
@@ -126,24 +131,56 @@ def error_function(c: Lowering, node: Node) -> Tensor:
 
 def _gelu(c: Lowering, divide: Node) -> Tensor | None:
     """GELU for `x · (1 + erf(x / √2)) · ½`, found at its division; None if this is another one."""
-    divisor = c.array(divide.inputs[1])
-    if divisor is None or divisor.size != 1:
-        return None
     erf = c.only_user(divide.outputs[0], "Erf")
     plus = erf and c.only_user(erf.outputs[0], "Add")
     times = plus and c.only_user(plus.outputs[0], "Mul")
     half = times and c.only_user(times.outputs[0], "Mul")
     if not (erf and plus and times and half) or divide.inputs[0] not in times.inputs:
         return None
-    numbers = (divisor, c.array(plus.inputs[1]), c.array(half.inputs[1]))
-    if [None if n is None else round(float(n.reshape(-1)[0]), 6) for n in numbers] != [
-        round(_SQUARE_ROOT_OF_2, 6),
-        1.0,
-        0.5,
-    ]:
+    numbers = [_number(c, v) for v in (divide.inputs[1], plus.inputs[1], half.inputs[1])]
+    if numbers != [round(_SQUARE_ROOT_OF_2, 6), 1.0, 0.5]:
         return None
     x = c.get(divide.inputs[0])
     made = c.emit("GELU", [x], x.dims, image=x.image, approximate=False)
     c.done.update((erf, plus, times, half))
     c.tensors[half.outputs[0]] = made
     return made
+
+
+def _tanh_gelu(c: Lowering, cube: Node) -> Tensor | None:
+    """GELU for `½x · (1 + tanh(√(2/π) (x + 0.044715 x³)))`, found at its cube; None if it is none.
+
+    Constants are the second inputs.
+    """
+    value = cube.inputs[0]
+    small = c.only_user(cube.outputs[0], "Mul")
+    inner = small and c.only_user(small.outputs[0], "Add")
+    scaled = inner and c.only_user(inner.outputs[0], "Mul")
+    tanh = scaled and c.only_user(scaled.outputs[0], "Tanh")
+    plus = tanh and c.only_user(tanh.outputs[0], "Add")
+    times = plus and c.only_user(plus.outputs[0], "Mul")
+    if not (small and inner and scaled and tanh and plus and times):
+        return None
+    half = next(
+        (v.producer() for v in times.inputs if v is not None and v is not plus.outputs[0]), None
+    )
+    if half is None or half.op_type != "Mul" or half in c.done or value not in inner.inputs:
+        return None
+    constants = (small.inputs[1], scaled.inputs[1], plus.inputs[1], half.inputs[1])
+    if [_number(c, v) for v in constants] != [0.044715, round(_TANH_SCALE, 6), 1.0, 0.5]:
+        return None
+    if half.inputs[0] is not value or c.only_user(half.outputs[0], "Mul") is not times:
+        return None
+    x = c.get(value)
+    made = c.emit("GELU", [x], x.dims, image=x.image, approximate=True)
+    c.done.update((small, inner, scaled, tanh, plus, times, half))
+    c.tensors[times.outputs[0]] = made
+    return made
+
+
+def _number(c: Lowering, value: ir.Value | None) -> float | None:
+    """A constant of one number, to six decimals."""
+    found = c.array(value)
+    if found is None or found.size != 1:
+        return None
+    return round(float(found.reshape(-1)[0]), 6)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgepack.lowering.layout import EXCHANGED, aligned, slice_range
-from edgepack.lowering.lower import Lowering, Node, integers, lowers
-from edgepack.lowering.model import Dims, Tensor
+from edgepack.builder.lowering.flatbuffer import Dims, Tensor
+from edgepack.builder.lowering.layout import EXCHANGED, aligned, slice_range
+from edgepack.builder.lowering.lower import Lowering, Node, integers, lowers
 
 _MOST_JOINED = 4  # tensors that XNNPACK concatenates at a time
 _IMAGE_AXES = (0, 3, 2)
@@ -200,10 +200,12 @@ def pad(c: Lowering, node: Node) -> Tensor:
 
 @lowers("Gather")
 def gather(c: Lowering, node: Node) -> Tensor:
-    """Rows of a table."""
+    """Rows of a table, or ranges of another axis by their numbers."""
     axis = node.attributes.get_int("axis", 0)
     table, ids = c.plain(node.inputs[0]), c.plain(node.inputs[1])
-    return c.emit("GATHER", [table, ids], c.dims(node.outputs[0]), axis=axis, batchDims=0)
+    axis %= table.rank
+    dims = (*table.dims[:axis], *ids.dims, *table.dims[axis + 1 :])
+    return c.emit("GATHER", [table, ids], dims, axis=axis, batchDims=0)
 
 
 @lowers("Shape")

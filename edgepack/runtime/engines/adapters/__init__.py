@@ -1,1 +1,1 @@
-"""Inference engines, one module each: `ENGINE` follows `runtime.session.Engine`."""
+"""Inference engines, one module each: `ENGINE` follows `runtime.engines.session.Engine`."""

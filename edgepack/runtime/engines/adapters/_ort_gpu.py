@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgepack.bundle.manifest import State
 from edgepack.errors import EdgepackError, ResourceError, UnsupportedError
-from edgepack.manifest import State
-from edgepack.runtime.session import Accelerator, Feeds, Placed, RefusedError, Session
+from edgepack.runtime import cancellation
+from edgepack.runtime.engines.session import Accelerator, Feeds, Placed, RefusedError, Session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,7 +25,7 @@ _TYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-# Operators that make a network slow where they run; others may be on the CPU, as shapes are.
+# Operators that take most of the time; others may run on the CPU, as those over shapes do.
 _MAIN = frozenset(
     {
         "Attention", "Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm",
@@ -33,8 +34,8 @@ _MAIN = frozenset(
 )  # fmt: skip
 _SINCE = {"use_tf32": (1, 18), "cudnn_conv1d_pad_to_nc1d": (1, 13)}  # first versions to know them
 _NOT_CAPTURED = "-1"
-# What is in ONNX Runtime's words when cuDNN, cuBLAS or a kernel has nothing for these types and
-# lengths (cudnn_frontend's error codes among them), and when TensorRT was not built for them.
+# Parts of ONNX Runtime's messages when cuDNN, cuBLAS or a kernel does not support these types and
+# lengths (cudnn_frontend's error codes among them), or TensorRT was not built for them.
 _REFUSALS = (
     "NOT_SUPPORTED", "NOT_IMPLEMENTED", "HEURISTIC_QUERY_FAILED", "No valid engine configs",
     "GRAPH_EXECUTION_PLAN_CREATION_FAILED", "IExecutionContext::setInputShape",
@@ -47,14 +48,14 @@ _LONGEST_REASON = 600
 
 
 class OnGpu:
-    """A value on the GPU; `np.asarray` fetches it."""
+    """An array in GPU memory; `np.asarray` copies it to the host."""
 
     def __init__(self, value: "onnxruntime.OrtValue") -> None:
         self.value = value
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """The shape of the array."""
         return tuple(self.value.shape())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -68,7 +69,7 @@ def open_session(
     import onnxruntime
 
     if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA of Python packages, which no linker would find
+        onnxruntime.preload_dlls()  # CUDA from Python packages, which the loader does not find
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     version = tuple(int(n) for n in onnxruntime.__version__.split(".")[:2])
     providers: list[Any] = []
@@ -80,7 +81,7 @@ def open_session(
     session = onnxruntime.InferenceSession(
         model, settings, providers=[*providers, "CPUExecutionProvider"]
     )
-    session.disable_fallback()  # else a call that fails is made on the CPU without a word
+    session.disable_fallback()  # otherwise a failed call is silently repeated on the CPU
     return session
 
 
@@ -93,7 +94,7 @@ def lengths(session: "onnxruntime.InferenceSession") -> dict[str, tuple[int | No
 
 
 def _fault(network: str, error: Exception) -> EdgepackError:
-    """What a call failed with, as the kind of error it is."""
+    """The failure of a call as the matching error of edgepack."""
     told = " ".join(str(error).split())
     reason = told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
     if any(sign in told for sign in _NO_MEMORY):
@@ -108,7 +109,7 @@ def _fault(network: str, error: Exception) -> EdgepackError:
 
 @contextmanager
 def _memory(network: str) -> Iterator[None]:
-    """Tell of a full memory wherever it shows."""
+    """Turn errors of a full GPU memory into ResourceError, whatever library raised them."""
     try:
         yield
     except EdgepackError:
@@ -121,14 +122,14 @@ def _memory(network: str) -> Iterator[None]:
 
 
 def _captures() -> bool:
-    """Whether a captured graph can be given back when shapes change."""
+    """Whether this ONNX Runtime can release a captured graph, which is needed for new shapes."""
     import onnxruntime
 
     return hasattr(onnxruntime.InferenceSession, "release_captured_graph")
 
 
 def placed(session: "onnxruntime.InferenceSession") -> Placed:
-    """Where a session's operators are; only its providers if ONNX Runtime does not say."""
+    """On which provider each operator is; only the providers if ONNX Runtime does not tell."""
     names = {full: name for name, full in _PROVIDERS.items()} | {"CPUExecutionProvider": "cpu"}
     registered = [names[n] for n in session.get_providers() if n in names]
     if not hasattr(session, "get_provider_graph_assignment_info"):
@@ -148,7 +149,7 @@ def placed(session: "onnxruntime.InferenceSession") -> Placed:
 
 
 class OrtGpuSession(Session):
-    """A network on the GPU: caches never leave it, other outputs only when they are looked at."""
+    """A network on the GPU. Caches stay there; other outputs are copied when they are accessed."""
 
     batches = True
     restorable = True
@@ -157,7 +158,6 @@ class OrtGpuSession(Session):
         self,
         session: "onnxruntime.InferenceSession",
         states: Sequence[State],
-        how: "onnxruntime.RunOptions",
         *,
         name: str,
         repeated: bool,
@@ -169,7 +169,6 @@ class OrtGpuSession(Session):
         self._name = name
         self._device = device
         self._session = session
-        self._how = how
         self._states = states
         cached = {state.output for state in states}
         self._outputs = [o.name for o in session.get_outputs() if o.name not in cached]
@@ -185,7 +184,8 @@ class OrtGpuSession(Session):
         return {name: np.asarray(value) for name, value in self.run_kept(feeds, ()).items()}
 
     def run_kept(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
-        with _memory(self._name):
+        # A call is a few milliseconds, and one that was ended could leave half a captured graph.
+        with cancellation.uninterrupted(), _memory(self._name):
             return self._repeated.run(feeds) if self._repeated else self._run(feeds, keep)
 
     def _run(self, feeds: Feeds, keep: Collection[str]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class OrtGpuSession(Session):
             binding.bind_output(name, self._device if name in keep else "cpu")
         for state in self._states:
             binding.bind_output(state.output, self._device)
-        self.compute(binding, self._how)
+        self.compute(binding, self._ort.RunOptions())
         results = binding.get_outputs()
         fresh = results[len(self._outputs) :]
         self._before = self._caches
@@ -207,9 +207,9 @@ class OrtGpuSession(Session):
         return {name: OnGpu(v) if name in keep else v.numpy() for name, v in given}
 
     def compute(self, binding: Any, how: "onnxruntime.RunOptions") -> None:
-        """One call; raises RefusedError if the GPU's libraries have no way to make it.
+        """Run one call; raises RefusedError if the GPU's libraries cannot compute it.
 
-        ResourceError if its memory is full, and UnsupportedError for whatever else it fails with.
+        Raises ResourceError if its memory is full, and UnsupportedError for any other failure.
         """
         try:
             self._session.run_with_iobinding(binding, how)
@@ -249,7 +249,7 @@ class OrtGpuSession(Session):
         return self._placed
 
     def _stored(self, array: np.ndarray) -> Any:
-        """A value on the GPU; an empty one has no place there."""
+        """An array as a value on the GPU; an empty one stays on the host."""
         where = (self._device, 0) if array.size else ()
         with _memory(self._name):
             return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *where)
@@ -258,7 +258,7 @@ class OrtGpuSession(Session):
 class _Repeated:
     """Calls with inputs of equal shapes: the second is captured as a CUDA graph, others replay it.
 
-    A graph reads and writes fixed buffers; there is one at a time.
+    A captured graph reads and writes fixed buffers. There is one at a time.
     """
 
     def __init__(self, owner: OrtGpuSession) -> None:
@@ -271,7 +271,7 @@ class _Repeated:
         self._number = 0
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
-        """Outputs on the GPU, copies that later calls leave alone."""
+        """Outputs on the GPU, as copies that later calls do not overwrite."""
         shapes = {name: tuple(feed.shape) for name, feed in feeds.items()}
         if shapes != self._shapes:
             return self._first(feeds, shapes)
@@ -284,7 +284,7 @@ class _Repeated:
         return {name: OnGpu(self._copy(value)) for name, value in self._outputs.items()}
 
     def _first(self, feeds: Feeds, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        """A call of new shapes: as any other, and it shows what the outputs' are."""
+        """The first call with these shapes, made as usual; it shows the shapes of the outputs."""
         owner = self._owner
         if self._binding is not None:
             owner._session.release_captured_graph(self._number)

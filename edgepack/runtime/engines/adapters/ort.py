@@ -3,18 +3,20 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgepack.bundle.manifest import State
 from edgepack.errors import UnsupportedError
-from edgepack.manifest import State
-from edgepack.runtime.session import Feeds, Options, Placed, Session, translated
-from edgepack.runtime.sessions._ort_gpu import OrtGpuSession, lengths, open_session
+from edgepack.runtime import cancellation
+from edgepack.runtime.engines.adapters._ort_gpu import OrtGpuSession, lengths, open_session
+from edgepack.runtime.engines.adapters._ort_slots import USED, Slots, as_input, even
+from edgepack.runtime.engines.session import Feeds, Options, Placed, Rows, Session, translated
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 PACKAGES = ("onnxruntime",)
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_SAME_AS_REQUESTED = 1  # how an arena grows
+_SAME_AS_REQUESTED = 1  # the arena grows by exactly what is asked for
 _ERROR_SEVERITY = 3
-_FATAL_SEVERITY = 4  # what is less is an exception too, and says it in one line
+_FATAL_SEVERITY = 4  # lesser errors are raised as exceptions, too
 
 
 class _OrtSession(Session):
-    """Caches are OrtValues that go from the outputs of one call to the inputs of the next."""
+    """A network whose caches are OrtValues: outputs of one call that are inputs of the next."""
 
     batches = True
     restorable = True
@@ -38,7 +40,7 @@ class _OrtSession(Session):
         self,
         session: "onnxruntime.InferenceSession",
         states: Sequence[State],
-        how: "onnxruntime.RunOptions",
+        how: "Callable[[], onnxruntime.RunOptions]",
         path: Path,
     ) -> None:
         self._session = session
@@ -53,39 +55,52 @@ class _OrtSession(Session):
         self.reset()
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        with translated(self._path, "ONNX Runtime cannot run"):
-            return self._run(feeds)
+        how = self._how()  # of this call alone: what ends it ends no other
+        with (
+            cancellation.interruptible(partial(setattr, how, "terminate", True)),
+            translated(self._path, "ONNX Runtime cannot run"),
+        ):
+            return self._run(feeds, how)
 
-    def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    def _run(self, feeds: Feeds, how: "onnxruntime.RunOptions") -> dict[str, np.ndarray]:
         if not self._states:
-            results = self._session.run(self._outputs, feeds, self._how)
+            results = self._session.run(self._outputs, feeds, how)
             return dict(zip(self._outputs, results, strict=True))
-        values = {name: _value(feed) for name, feed in feeds.items()}
-        results = self._session.run_with_ort_values(self._fetched, values | self._caches, self._how)
-        outputs = results[: len(self._outputs)]
-        fresh = results[len(self._outputs) :]
-        self._caches = {s.input: value for s, value in zip(self._states, fresh, strict=True)}
-        return {name: v.numpy() for name, v in zip(self._outputs, outputs, strict=True)}
+        values = {name: as_input(feed) for name, feed in feeds.items()}
+        outputs, fresh = self._answer(values | self._caches, how)
+        self._caches = {s.input: fresh[s.output] for s in self._states}
+        return outputs
+
+    def _answer(
+        self, values: Mapping[str, Any], how: "onnxruntime.RunOptions"
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Outputs of a call, and what it makes of the caches, by name."""
+        results = self._session.run_with_ort_values(self._fetched, values, how)
+        found = dict(zip(self._fetched, results, strict=True))
+        return (
+            {name: found[name].numpy() for name in self._outputs},
+            {state.output: found[state.output] for state in self._states},
+        )
 
     def reset(self) -> None:
         self._caches = {
-            s.input: _value(np.zeros(s.shape, self._types[s.input])) for s in self._states
+            s.input: as_input(np.zeros(s.shape, self._types[s.input])) for s in self._states
         }
 
     def restore(self, caches: Mapping[str, np.ndarray]) -> None:
         self._caches = {
-            s.input: _value(caches[s.output].astype(self._types[s.input])) for s in self._states
+            s.input: as_input(caches[s.output].astype(self._types[s.input])) for s in self._states
         }
 
     def fork(self) -> Session:
-        """ONNX Runtime may run a session several times at once; only the caches are ours."""
+        """Another set of caches for the same session, which ONNX Runtime may run concurrently."""
         return _OrtSession(self._session, self._states, self._how, self._path)
 
     def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         return lengths(self._session)
 
     def operators(self) -> dict[str, float]:
-        """Ends the profile, which can be read once."""
+        """Seconds by type of operator. This ends the profile, so it can be read only once."""
         seconds: Counter[str] = Counter()
         path = Path(self._session.end_profiling())
         for event in json.loads(path.read_text("utf-8")):
@@ -99,12 +114,80 @@ class _OrtSession(Session):
         return {s.output: self._caches[s.input].numpy() for s in self._states}
 
 
+class _OrtSlotsSession(_OrtSession):
+    """A decoder whose caches are memory that calls read, and that is written between them."""
+
+    def _run(self, feeds: Feeds, how: "onnxruntime.RunOptions") -> dict[str, np.ndarray]:
+        self._slots.reserve(1, 1)
+        return self.call(self._slots, 1, feeds, how)
+
+    def call(
+        self, slots: Slots, rows: int, feeds: Feeds, how: "onnxruntime.RunOptions"
+    ) -> dict[str, np.ndarray]:
+        """Outputs for the first rows, whose caches get what is new; there may be more in feeds."""
+        given = {name: as_input(feed) for name, feed in feeds.items()}
+        (count,) = {len(feed) for feed in feeds.values()}
+        outputs, fresh = self._answer(given | slots.inputs(count), how)
+        slots.append({name: new.numpy() for name, new in fresh.items()}, rows)
+        return {name: output[:rows] for name, output in outputs.items()}
+
+    def reset(self) -> None:
+        self._slots = Slots(self._states, self._types)
+
+    def restore(self, caches: Mapping[str, np.ndarray]) -> None:
+        self.reset()
+        self._slots.fill(0, caches)
+
+    def fork(self) -> Session:
+        return _OrtSlotsSession(self._session, self._states, self._how, self._path)
+
+    def caches(self) -> dict[str, np.ndarray]:
+        self._slots.reserve(1, 1)
+        return self._slots.filled(0)
+
+    def rows(self) -> Rows:
+        return _OrtRows(self, Slots(self._states, self._types), self._how, self._path)
+
+
+class _OrtRows(Rows):
+    """Always an even number of rows for the kernels, so that each has the same bits in all."""
+
+    def __init__(
+        self,
+        session: _OrtSlotsSession,
+        slots: Slots,
+        how: "Callable[[], onnxruntime.RunOptions]",
+        path: Path,
+    ) -> None:
+        self._session, self._slots = session, slots
+        self._how, self._path = how, path
+        self._count = 0
+
+    def join(self, caches: Mapping[str, np.ndarray]) -> None:
+        self._slots.reserve(even(self._count + 1), 1)
+        self._slots.fill(self._count, caches)
+        self._count += 1
+
+    def leave(self, row: int) -> None:
+        self._count -= 1
+        self._slots.move(self._count, row)
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        lacking = even(self._count) - self._count
+        padded = {
+            name: np.concatenate([feed, np.zeros((lacking, *feed.shape[1:]), feed.dtype)])
+            for name, feed in feeds.items()
+        }
+        with translated(self._path, "ONNX Runtime cannot run"):
+            return self._session.call(self._slots, self._count, padded, self._how())
+
+
 @cache
 def _share_arena() -> None:
     """Register an arena for sessions that give memory back, one for all of them.
 
-    It grows by what is asked for, and so gives all of it back: a session's own arena grows by
-    powers of two and keeps its first region, 30 MB for the estimator.
+    It grows by exactly what is asked for, so it can give all of it back. A session's own arena
+    grows by powers of two and keeps its first region, 30 MB for the estimator.
     """
     import onnxruntime
 
@@ -115,15 +198,9 @@ def _share_arena() -> None:
 
 
 def _affinities(options: Options) -> str:
-    """A group for each worker, which are one fewer than the threads; CPUs count from 1."""
+    """One CPU for each worker thread, one fewer than the threads; CPU numbers begin at 1 here."""
     workers = [options.cpus[n % len(options.cpus)] + 1 for n in range(1, options.threads)]
     return ";".join(map(str, workers))
-
-
-def _value(array: np.ndarray) -> Any:
-    import onnxruntime
-
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 @dataclass(frozen=True)
@@ -138,7 +215,7 @@ class _Ort:
         return str(onnxruntime.__version__)
 
     def hush(self, path: Path) -> None:
-        """Errors only: not that each convolution is one of cuDNN's fallbacks, as was asked for."""
+        """Log errors only, not warnings that cuDNN took a fallback, which the options ask for."""
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(_ERROR_SEVERITY)
@@ -165,9 +242,6 @@ class _Ort:
             entries["session.use_memory_mapped_ort_model"] = "1"
         for key, value in entries.items():
             settings.add_session_config_entry(key, value)
-        how = onnxruntime.RunOptions()
-        if options.transient and not options.accelerator:
-            how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         with translated(path, "ONNX Runtime cannot load"):
             model: str | bytes = str(path)
             if options.taps:
@@ -177,11 +251,31 @@ class _Ort:
                 )
             if on := options.accelerator:
                 session = open_session(model, settings, on)
-                return OrtGpuSession(session, states, how, name=path.stem, repeated=on.repeated)
+                if states and _has_slots(session):
+                    raise UnsupportedError(
+                        f"{path}: keeps its caches where a CPU reads them; build it for a target "
+                        "with a GPU, or leave out --provider"
+                    )
+                return OrtGpuSession(session, states, name=path.stem, repeated=on.repeated)
             session = onnxruntime.InferenceSession(
                 model, settings, providers=["CPUExecutionProvider"]
             )
-            return _OrtSession(session, states, how, path)
+            how = _shrinking if options.transient else onnxruntime.RunOptions
+            kind = _OrtSlotsSession if states and _has_slots(session) else _OrtSession
+            return kind(session, states, how, path)
+
+
+def _has_slots(session: "onnxruntime.InferenceSession") -> bool:
+    return USED in {value.name for value in session.get_inputs()}
+
+
+def _shrinking() -> "onnxruntime.RunOptions":
+    """How to make a call that gives its memory back."""
+    import onnxruntime
+
+    how = onnxruntime.RunOptions()
+    how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return how
 
 
 def _with_outputs(path: Path, names: Sequence[str]) -> bytes:

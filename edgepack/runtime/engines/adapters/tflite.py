@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgepack.bundle.manifest import State
 from edgepack.errors import UnsupportedError
-from edgepack.manifest import State
-from edgepack.runtime.installed import choose
-from edgepack.runtime.session import Feeds, Options, Session, translated
+from edgepack.runtime import cancellation
+from edgepack.runtime.engines.installed import choose
+from edgepack.runtime.engines.session import Feeds, Options, Session, translated
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -32,7 +33,7 @@ _INTERPRETERS = {
     _TENSORFLOW: "tensorflow.lite.python.interpreter",
 }
 _TOOLS = {"ai_edge_litert": "ai_edge_litert.tools", _TENSORFLOW: "tensorflow.lite.tools"}
-# What TensorFlow's interpreter says whenever there is one.
+# The warning that TensorFlow's interpreter gives whenever it is created.
 _DEPRECATED = r"\s*Warning: tf\.lite\.Interpreter is deprecated"
 
 _USED = "used"  # the input that says how many slots of the caches are filled
@@ -40,11 +41,11 @@ _FEWEST_SLOTS = 256
 _STDERR = 2
 _IMAGE = ":image"  # ends the name of a value that lies as [B, 1, T, C] instead of [B, C, T]
 
-Shapes = dict[str, tuple[int, ...]]
+_Shapes = dict[str, tuple[int, ...]]
 
 
 class _Network:
-    """An interpreter, which has one set of tensors: sessions over it take turns."""
+    """An interpreter. It has one set of tensors, so sessions that share it take turns."""
 
     def __init__(
         self,
@@ -65,29 +66,29 @@ class _Network:
         if lacking := self.empty.keys() - self.inputs.keys():
             raise ValueError(f"there is no cache {min(lacking)}")
         self.outputs = {taps.get(n, n): i for n, i in found.items() if n not in cached}
-        self.shapes: Shapes = {}
+        self.shapes: _Shapes = {}
         self.slots = _FEWEST_SLOTS
         self.lock = threading.RLock()
         self.owner: _LiteRtSession | None = None  # whose caches are in the tensors
 
-    def allocate(self, shapes: Shapes) -> None:
-        """Give the inputs other shapes; what was in them is lost."""
+    def allocate(self, shapes: _Shapes) -> None:
+        """Resize the inputs; their content is lost."""
         for name, shape in shapes.items():
             self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
         self.interpreter.allocate_tensors()
         self.shapes = shapes
 
     def set(self, name: str, value: np.ndarray) -> None:
-        """The value of an input."""
+        """Set the value of an input."""
         details = self.inputs[name]
         self.interpreter.set_tensor(details["index"], np.asarray(value, details["dtype"]))
 
     def range(self, name: str, start: int, stop: int) -> tuple[slice, ...]:
-        """Some slots of a cache."""
+        """The index of slots `start` to `stop` of a cache."""
         return tuple(slice(None) if n else slice(start, stop) for n in self.empty[name])
 
     def filled(self, name: str, count: int) -> np.ndarray:
-        """A copy of the first slots of a cache."""
+        """A copy of the first `count` slots of a cache."""
         if not count:
             return np.zeros(self.empty[name], np.float32)
         whole = self.interpreter.get_tensor(self.inputs[name]["index"])
@@ -95,10 +96,10 @@ class _Network:
 
 
 class _LiteRtSession(Session):
-    """Caches are inputs with a fixed number of slots; each call adds rows in place.
+    """A network whose caches are inputs with a fixed number of slots; a call fills some in place.
 
     The number of slots doubles when they are full, which allocates and copies once. When another
-    session over the same network is called in between, caches are put aside and back.
+    session over the same network is called in between, the caches are saved and restored.
     """
 
     batches = False
@@ -110,13 +111,16 @@ class _LiteRtSession(Session):
         self._aside: dict[str, np.ndarray] = {}
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        with translated(self._network.path, "LiteRT cannot run"):
+        with (
+            cancellation.uninterrupted(),  # as the interpreter offers no way to end a call
+            translated(self._network.path, "LiteRT cannot run"),
+        ):
             return self._run(feeds)
 
     def _run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         net = self._network
-        shapes: Shapes = {name: value.shape for name, value in feeds.items()}
-        with net.lock:
+        shapes: _Shapes = {name: value.shape for name, value in feeds.items()}
+        with cancellation.holding(net.lock):
             if net.states:
                 new = self._positions(feeds)
                 self._prepare(shapes, self._used + new)
@@ -131,7 +135,7 @@ class _LiteRtSession(Session):
                     slots = net.interpreter.tensor(net.inputs[name]["index"])()
                     place = net.range(name, self._used, self._used + new)
                     slots[place] = net.interpreter.get_tensor(rows)
-                    del slots  # the interpreter does not run while its memory is looked at
+                    del slots  # the interpreter does not run while a view of its memory exists
                 self._used += new
             results = {name: net.interpreter.get_tensor(i) for name, i in net.outputs.items()}
         taps = net.taps.values()
@@ -166,8 +170,8 @@ class _LiteRtSession(Session):
         }
 
     def turn(self) -> AbstractContextManager[object]:
-        """Neither caches nor shapes change hands within it."""
-        return self._network.lock
+        """A lock that keeps other sessions from this interpreter, its caches and its shapes."""
+        return cancellation.holding(self._network.lock)
 
     @staticmethod
     def _positions(feeds: Feeds) -> int:
@@ -176,14 +180,14 @@ class _LiteRtSession(Session):
         return int(value.shape[1])
 
     def _held(self) -> dict[str, np.ndarray]:
-        """The filled slots of every cache, wherever they are."""
+        """The filled slots of every cache, in the interpreter or saved."""
         net = self._network
         if net.owner is not self and self._used:
             return self._aside
         return {s.input: net.filled(s.input, self._used) for s in net.states}
 
-    def _prepare(self, shapes: Shapes, needed: int) -> None:
-        """Have our caches in the network, with room for the inputs and that many filled slots."""
+    def _prepare(self, shapes: _Shapes, needed: int) -> None:
+        """Load our caches into the interpreter, for inputs of these shapes and `needed` slots."""
         net = self._network
         slots = net.slots
         while slots < needed:
@@ -198,7 +202,7 @@ class _LiteRtSession(Session):
         kept = self._held()
         if not fits:
             net.slots = slots
-            for state in net.states:  # the axis of no length is that of the slots
+            for state in net.states:  # the axis of length 0 is that of the slots
                 shapes[state.input] = tuple(n or slots for n in state.shape)
             net.allocate(shapes)
         for name, rows in kept.items():
@@ -209,7 +213,7 @@ class _LiteRtSession(Session):
 
 
 def _in_order(value: np.ndarray) -> np.ndarray:
-    """[B, 1, T, C] as [B, C, T]."""
+    """Reorder axes: [B, 1, T, C] becomes [B, C, T]."""
     return value[:, 0].transpose(0, 2, 1)
 
 
@@ -230,7 +234,7 @@ class _LiteRt:
         return version("ai-edge-litert")
 
     def hush(self, path: Path) -> None:
-        """Let it announce XNNPACK, which it does once a process, to nobody."""
+        """Let it announce XNNPACK, which it does once a process, while stderr is redirected."""
         if self.distribution == _TENSORFLOW:
             warnings.filterwarnings("ignore", _DEPRECATED, UserWarning)
         interpreter = self._interpreter()

@@ -1,4 +1,4 @@
-"""What of a language neither Babel nor num2words knows: signs, clock and endings, as tables."""
+"""Tables of what neither Babel nor num2words knows: signs, clock times and endings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,27 +52,27 @@ KOREAN_COUNTERS = "시간|시(?![속민즌작])|개(?!월)|명|살|마리|잔|�
 
 @dataclass(frozen=True)
 class Rules:
-    """How a language puts into words what the libraries give the parts of."""
+    """How a language combines the words that the libraries give."""
 
     comma: str
     point: str
     plus: str
-    to: str  # between the ends of a range
-    ratio: str  # 3:1
-    clock: str  # of hour, hours (with the unit) and minute
+    to: str  # the word between the ends of a range
+    ratio: str  # the word for the colon in 3:1
+    clock: str  # a format of hour, hours (with the unit) and minute
     full_hour: str
     date: str = "{day} {month} {year}"
     ordinal: str = r"(?!)"  # a pattern with groups n and form
     endings: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # form: pattern, ending
-    feminine: str = "(?!)"  # found in the singular of a noun
+    feminine: str = "(?!)"  # a pattern that the singular of a feminine noun has
     one: Sequence[tuple[str, str, str]] = ()  # before a noun: pattern, masculine, feminine
-    repairs: Mapping[str, str] = field(default_factory=dict)  # of what num2words gets wrong
-    signs: Mapping[str, str] = field(default_factory=dict)  # its own signs of units
-    units: Mapping[str, str] = field(default_factory=dict)  # names that Babel lacks
-    nouns: Sequence[tuple[str, ...]] = ()  # singular and others, that a number agrees with
+    repairs: Mapping[str, str] = field(default_factory=dict)  # corrections of num2words
+    signs: Mapping[str, str] = field(default_factory=dict)  # the language's own signs of units
+    units: Mapping[str, str] = field(default_factory=dict)  # names of units that Babel lacks
+    nouns: Sequence[tuple[str, ...]] = ()  # forms that a number agrees with, singular first
     pairs: bool = False  # whether two decimal places, or pairs in a phone number, are one number
-    phone: tuple[str, str] = ("", "")  # what is said differently in a phone number
-    apart: str = " "  # between single digits
+    phone: tuple[str, str] = ("", "")  # a word and its replacement in phone numbers
+    apart: str = " "  # separator of single digits
 
 
 RULES = {
@@ -80,8 +80,9 @@ RULES = {
         "Komma", "Punkt", "plus", " bis ", "zu", "{hour} Uhr {minute}", "{hour} Uhr",
         ordinal=r"(?P<form>\b(?:[Dd](?:er|ie|as|em|en|es)|zu[mr]|vom|am|im|beim)\s)?"
         r"(?<!\d)(?P<n>\d{1,3})\.(?=\s\w)",
-        feminine="e$", one=[("eins$", "ein", "eine")], repairs={"einstausend": "eintausend"},
-        signs={"Std.": "h", "Min.": "min", "Sek.": "s"}, nouns=[("Uhr",)],
+        feminine="(?:e|ion)$", one=[("eins$", "ein", "eine")],
+        repairs={"einstausend": "eintausend"}, signs={"Std.": "h", "Min.": "min", "Sek.": "s"},
+        nouns=[("Uhr",), ("Million", "Millionen"), ("Milliarde", "Milliarden")],
     ),
     "fr": Rules(
         "virgule", "point", "plus", " à ", "à", "{hours} {minute}", "{hours}",
@@ -101,17 +102,22 @@ RULES = {
         one=[("veintiuno$", "veintiún", "veintiuna"), ("uno$", "un", "una"),
              ("ientos", "ientos", "ientas")],
         repairs={"veintiuno mil": "veintiún mil", "uno mil": "un mil"}, pairs=True,
+        nouns=[("millón", "millones"), ("billón", "billones")],
     ),
     "it": Rules(
         "virgola", "punto", "più", " a ", "a", "{hour} e {minute}", "{hour}",
         ordinal=r"(?<![\w,])(?P<n>\d{1,4})(?P<form>[ºª])", endings={"ª": ("o$", "a")},
-        feminine="^(?!chilowattora)[^ ]*a(?: |$)", one=[("^uno$", "un", "una")], pairs=True,
+        feminine="^(?!chilowattora)[^ ]*a(?: |$)", one=[("^uno$", "un", "una")],
+        repairs={r"(?<=\w)tre\b": "tré"}, pairs=True,
+        nouns=[("milione", "milioni"), ("miliardo", "miliardi")],
     ),
     "ru": Rules(
         "запятая", "точка", "плюс", " – ", "–", "{hour} {minute}", "{hours}",
         date="{day} {month} {year} года",
         ordinal=rf"(?<![\w,])(?P<n>\d+)-?(?P<form>{'|'.join(RUSSIAN_ORDINALS)})\b",
-        feminine="[ая]$", nouns=[("тысяча", "тысячи", "тысяч")],
+        feminine="[ая]$",
+        nouns=[("тысяча", "тысячи", "тысяч"), ("миллион", "миллиона", "миллионов"),
+               ("миллиард", "миллиарда", "миллиардов")],
         signs={
             "км": "km", "м": "m", "см": "cm", "мм": "mm", "кг": "kg", "г": "g", "мг": "mg",
             "т": "t", "л": "l", "мл": "ml", "км/ч": "km/h", "м/с": "m/s", "м²": "m²",

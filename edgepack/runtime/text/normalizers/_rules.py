@@ -1,22 +1,23 @@
-"""Readings that a language's grammar has wrong: rules that rewrite a text before it is read."""
+"""Rules that rewrite a text before a grammar reads it, where the grammar is wrong."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from edgepack.runtime.normalization import Normalize, Refused
+from edgepack.runtime.text.normalization import Normalize, Refused
 
-Spoken = str | Callable[[re.Match[str]], str]
-Rule = tuple[re.Pattern[str], Spoken]
+Replacement = str | Callable[[re.Match[str]], str]
+Rule = tuple[re.Pattern[str], Replacement]
 
 _DIGITS = re.compile("[0-9]")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
-def rules(*pairs: tuple[str, Spoken]) -> list[Rule]:
-    """Patterns, in which digits, letters and word boundaries are ASCII's, and what is written.
+def rules(*pairs: tuple[str, Replacement]) -> list[Rule]:
+    """Compiled rules from pairs of a pattern and its replacement.
 
-    What they repeat has an upper bound, so that a rule takes time in proportion to the text.
+    Digits, letters and word boundaries in patterns are those of ASCII. Repetitions have an upper
+    bound, so that a rule takes time in proportion to the length of the text.
     """
     return [(re.compile(pattern, re.ASCII), spoken) for pattern, spoken in pairs]
 
@@ -31,7 +32,7 @@ def roman(numeral: str) -> int:
 
 
 def one_by_one(digits: str, names: Sequence[str], between: str = "") -> str:
-    """The name of each digit; what is no digit is left out."""
+    """The name of each digit; other characters are left out."""
     return between.join(names[int(digit)] for digit in _DIGITS.findall(digits))
 
 

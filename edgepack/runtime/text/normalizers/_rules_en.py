@@ -1,11 +1,11 @@
-"""Rules for English."""
+"""Rules that correct the English grammar."""
 
 import re
 import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from edgepack.runtime.normalizers._rules import one_by_one, roman, rules
+from edgepack.runtime.text.normalizers._rules import one_by_one, roman, rules
 
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _DECADES = (
@@ -25,7 +25,8 @@ _RULERS = (
     "Willem|William|Xerxes"
 )
 _ROMAN = "(?=[IVXL])(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
-_ROMAN_2 = "(?:X{1,3}(?:IX|IV|V?I{1,3}|V)|XX|XXX|IX|IV|VI{1,3}|I{2,3})"  # no word by itself
+# Of two letters or more, none of which is an English word.
+_ROMAN_2 = "(?:X{1,3}(?:IX|IV|V?I{1,3}|V)|XX|XXX|IX|IV|VI{1,3}|I{2,3})"
 _PARTS = (
     "Chapter|Part|Volume|Vol\\.|Act|Scene|Section|Book|Phase|Type|Class|Stage|Level|Grade|Title|"
     "Bowl|Article|Appendix|Figure|Table|Mark|Episode|War|"
@@ -109,7 +110,7 @@ def _pair(digits: str) -> str:
 
 
 def _in_pairs(digits: str) -> str:
-    """Three or four digits as rooms and roads are called: three oh two, twelve oh eight."""
+    """Three or four digits as in names of rooms and roads: three oh two, twelve oh eight."""
     head, tail = digits[:-2], digits[-2:]
     return f"{_number(head)} {'hundred' if tail == '00' else _pair(tail)}"
 
@@ -138,13 +139,13 @@ def _abbreviated(found: re.Match[str]) -> str:
 
 
 def _short_year(found: re.Match[str]) -> str:
-    """A date whose year has two digits, with four."""
+    """A date with a year of two digits, rewritten with four."""
     century = "20" if int(found[3]) < 50 else "19"
     return f"{int(found[1]):02}/{int(found[2]):02}/{century}{found[3]}"
 
 
 def _abroad(found: re.Match[str]) -> str:
-    """A telephone number with the code of its country."""
+    """A telephone number that begins with a country code."""
     return "plus " + ", ".join(_one_by_one(group) for group in re.findall("[0-9]+", found[0]))
 
 
@@ -158,7 +159,7 @@ def _cents(found: re.Match[str]) -> str:
     """Money with cents, or of one thousand and some, which the grammar calls thousand."""
     name, cent, cents = _MONEY[found[1]]
     whole, part = int(found[2].replace(",", "")), found[3]
-    if part and part[1] == "0" and part != "00":  # said as the grammar says it
+    if part and part[1] == "0" and part != "00":  # the grammar reads this correctly
         return f"{_number(whole)} point {_NAMES[int(part[0])]} {name}s"
     big = f"{_number(whole)} {name}{'' if whole == 1 else 's'}"
     if not part or part == "00":
@@ -199,7 +200,7 @@ RULES = rules(
     (rf"(?<![\w.])((?i:{_any(_BEFORE_NUMBERS)}))\. ?(?=[0-9])", _abbreviated),
     (rf"(?<=[a-z] )({_any(_STREETS)})\.(?=$|[,;:]| [a-z0-9])", lambda m: _STREETS[m[1]]),
     (r"(?<![a-z] )\bSt\. (?=[A-Z])", "Saint "),
-    # Numbers that are names.
+    # Numbers that identify something: rooms, roads, flights.
     (r"\b([Nn])o\. ?(?=[0-9])", lambda m: f"{'N' if m[1] == 'N' else 'n'}umber "),
     (r"\b([Nn])os\. ?(?=[0-9])", lambda m: f"{'N' if m[1] == 'N' else 'n'}umbers "),
     (r"(?<![\w&])# ?(?=[0-9])", "number "),

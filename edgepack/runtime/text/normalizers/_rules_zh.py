@@ -1,9 +1,9 @@
-"""Rules for Chinese. They leave digits where the grammar then reads these as it should."""
+"""Rules that correct the Chinese grammar; digits that it then reads correctly stay digits."""
 
 import re
 import unicodedata
 
-from edgepack.runtime.normalizers._rules import one_by_one, roman, rules
+from edgepack.runtime.text.normalizers._rules import one_by_one, roman, rules
 
 _NAMES = "零一二三四五六七八九"
 _PHONE_NAMES = "零幺二三四五六七八九"
@@ -32,7 +32,7 @@ _LABELS = (
     "快递单号|卡号|账号|帐号|QQ|QQ号|微信号|群号|代码|证号|身份证|证件号|号码|序列号|车次|会议号|会员号|"
     "电话|热线"
 )
-# Behind a number they say that it counts something.
+# Measure words: a number before one of these is a count.
 _COUNTED = (
     "年月日元块万亿个位次条行字家张台分秒天多余层米人级倍种款吨度瓦亩页岁周件只支辆套场股美%.,"
 )
@@ -40,7 +40,7 @@ _WON = "获胜|取胜|击败|战胜|大胜|险胜|完胜|力克|胜|负|落败|�
 
 
 def _number(value: int) -> str:
-    """A whole number below 100,000,000 in words."""
+    """A whole number below 100,000,000 in Chinese characters."""
     if value >= 10_000:
         rest = value % 10_000
         joined = "" if not rest else _number(rest) if rest >= 1000 else "零" + _number(rest)
@@ -65,7 +65,7 @@ def _said_digits(text: str) -> str:
 
 
 def _address(found: re.Match[str]) -> str:
-    """An e-mail or web address, sign by sign."""
+    """An e-mail or web address, character by character."""
     return "".join(_SIGNS.get(c, c) for c in _digits(found[0]))
 
 
@@ -151,7 +151,7 @@ RULES = rules(
         rf"((?:结束|战成|逼平)[^0-9]{{0,4}})([0-9]{{1,3}})[-–]([0-9]{{1,3}})(?=[，。,；！]|$|{_WON})",
         r"\1\2比\3",
     ),
-    # Numbers that are names.
+    # Numbers that identify something: rooms, buses, flights.
     (r"\+([0-9]{1,3})[ -]?(?=1[0-9]{10}(?![0-9]))", lambda m: f"加{_digits(m[1])}，"),
     (r"(?<=[A-Z])2(?![0-9.,%])|2(?=单元)", "二"),
     (

@@ -1,9 +1,9 @@
 """Reading with a WeTextProcessing grammar: two finite-state transducers, run by kaldifst.
 
 Source: wetext/utils.py (`normalize`) and wetext/token_parser.py, as of 0.0.4, which the original
-pins: 0.1.8 escapes values once more, and speaks a backslash before each quote. A tagger turns text
-into tokens such as `date { year: "2024" month: "5" }`, their fields are put into the order they
-are spoken in, and a verbaliser turns that into words.
+pins (0.1.8 escapes values twice, so that a backslash is spoken before each quote). A tagger turns
+text into tokens such as `date { year: "2024" month: "5" }`, their fields are put into the order in
+which they are spoken, and a verbaliser turns that into words.
 """
 
 import re
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from edgepack import shortage
 from edgepack.errors import IntegrityError, ResourceError
-from edgepack.runtime.normalization import Normalize, Refused
+from edgepack.process import shortage
+from edgepack.runtime.text.normalization import Normalize, Refused
 
 _Order = Mapping[str, Sequence[str]]
 _Transducer = Callable[[str], str]
@@ -37,8 +37,8 @@ ORDERS: Mapping[str, _Order] = {"zh": _CHINESE, "ja": _CHINESE, "en": _ENGLISH}
 _FIELD = re.compile(r'([A-Za-z_]+): "((?:[^"\\]|\\.)*)"', re.DOTALL)
 _TOKEN = re.compile(rf" *([A-Za-z_]+) \{{((?: +{_FIELD.pattern})*) *\}}", re.DOTALL)
 
-# Time and memory grow faster than the text, and kaldifst keeps other threads waiting meanwhile: a
-# long text is read in pieces. Behind "Sept." and the like there may be a number that belongs to it.
+# A long text is read in pieces, as time and memory grow faster than its length and kaldifst blocks
+# other threads meanwhile. It is not cut after "Sept." and the like, whose number may follow.
 _LONGEST = 200
 _BREAKS = tuple(
     re.compile(pattern)
@@ -51,13 +51,13 @@ _BREAKS = tuple(
 )
 _WORD = re.compile(r"[^\s，。！？；、]+[\s，。！？；、]*|[\s，。！？；、]+")
 _SIGNS_AROUND = re.compile(r"([^\w$€£¥￥]*)(.*?)([^\w%]*)", re.DOTALL)
-# Signs in a row that rule a page off, and digits that are no number: grammars try every way to
-# read them. The signs are no words, and of the digits each is one.
+# Long rows of signs (as rules across a page) and of digits, of which grammars would try every
+# possible reading. The signs are not read, and the digits are read one by one.
 _NOT_READ = re.compile(r"((?:[^\w\s] ?){8,}|(?:\d[^\w\s]?){40,})")
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text cut after sentences, at worst after words or where there is no number."""
+    """The text in pieces, cut after sentences, else after words or where there is no number."""
     start = 0
     while len(text) - start > _LONGEST:
         window = text[start : start + _LONGEST]
@@ -71,7 +71,7 @@ def _pieces(text: str) -> Iterator[str]:
 def _reordered(tagged: str, order: _Order) -> str | None:
     """The tokens with their fields as the verbaliser expects them; None if they are no tokens.
 
-    Values stay as the tagger has escaped them: the verbaliser takes that back.
+    Values stay as the tagger has escaped them, since the verbaliser removes the escapes.
     """
     tokens: list[str] = []
     end = 0
@@ -91,7 +91,7 @@ def _reordered(tagged: str, order: _Order) -> str | None:
 class Grammar:
     """A tagger, a verbaliser, and the order of fields between them.
 
-    With `needs_digit` only text that has one is read.
+    With `needs_digit` text without a digit is left as it is.
     """
 
     tagger: _Transducer
@@ -101,7 +101,7 @@ class Grammar:
 
     def __call__(self, text: str, refused: Refused = lambda words: None) -> str:
         """The text as it is spoken."""
-        parts = _NOT_READ.split(text.strip())  # every second one is a row of signs or digits
+        parts = _NOT_READ.split(text.strip())  # every second part is a row of signs or digits
         return "".join(
             self._one_by_one(part)
             if number % 2
@@ -110,14 +110,14 @@ class Grammar:
         )
 
     def _one_by_one(self, row: str) -> str:
-        """A row with each digit in words, and its signs as they are."""
+        """A run of digits and signs with each digit in words, the signs as they are."""
         digits = {digit: str(unicodedata.decimal(digit)) for digit in set(row) if digit.isdecimal()}
         blank = "" if self.needs_digit else " "  # between words of a language that has blanks
         words = {d: f"{blank}{self._spoken(plain) or plain}" for d, plain in digits.items()}
         return "".join(words.get(sign, sign) for sign in row) + (blank if digits else "")
 
     def _read(self, text: str, refused: Refused) -> str:
-        """The piece in words; what the grammar finds no way through is read word by word."""
+        """A piece in words; where the grammar has no path for all of it, word by word."""
         inner = text.strip()
         if not inner or (self.needs_digit and not re.search(r"\d", inner)):
             return text
@@ -128,15 +128,15 @@ class Grammar:
         return f"{before}{spoken}{after}"
 
     def _spoken(self, text: str) -> str | None:
-        """What the grammar makes of a text, or None."""
+        """The grammar's reading of a text, None if it has none."""
         try:
             reordered = _reordered(self.tagger(text).strip(), self.order)
             return (self.verbalizer(reordered).strip() or None) if reordered else None
-        except (TypeError, UnicodeError):  # lone surrogates, or half a character
+        except (TypeError, UnicodeError):  # lone surrogates, or a part of a character
             return None
 
     def _parts(self, text: str, refused: Refused) -> Iterator[str]:
-        """Runs of words that the grammar reads, in words, and between them those it refuses."""
+        """Runs of words that the grammar can read, in words, and between them those it cannot."""
         found = [(word, self._readable(word)) for word in _WORD.findall(text)]
         for readable, run in groupby(found, lambda pair: pair[1]):
             words = [word for word, _ in run]
@@ -149,7 +149,7 @@ class Grammar:
         return self._spoken(word.strip()) is not None
 
     def _bare(self, word: str, refused: Refused) -> str:
-        """A word read without the signs around it, or as it is."""
+        """A word read without the signs around it; unchanged if that cannot be read either."""
         around = _SIGNS_AROUND.fullmatch(word)
         before, inner, after = around.groups() if around else ("", word, "")
         spoken = self._spoken(inner) if inner else None

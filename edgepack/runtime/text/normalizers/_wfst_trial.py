@@ -1,4 +1,4 @@
-"""Whether a grammar may be opened: kaldifst crashes on a changed file, and asks for any memory.
+"""Whether a grammar file may be opened: a damaged one crashes kaldifst or uses up the memory.
 
 The grammars of the package wetext are known by their SHA-256. `grammars.sha256` has them as
 `sha256sum` prints them; for another version of the package, add the lines of
@@ -17,8 +17,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from edgepack import interrupts, system
 from edgepack.errors import IntegrityError
+from edgepack.process import interrupts, system
 
 _MEMORY_BYTES, _CPU_SECONDS, _WALL_SECONDS = 2 << 30, 10, 30
 _SENTENCES = (
@@ -37,7 +37,7 @@ def known() -> frozenset[str]:
 def check(locale: str, files: Sequence[Path]) -> None:
     """Raise IntegrityError for a tagger and a verbaliser that cannot be opened and read with.
 
-    UnsupportedError for such that are not known, where a process has no limits.
+    Raises UnsupportedError for unknown files on systems where a process cannot be limited.
     """
     try:
         unknown = [file for file in files if _sha256(file) not in known()]
@@ -82,7 +82,7 @@ def _main(parent: str, locale: str, *files: str) -> None:
     """Open the files and read with them, within limits of memory and time."""
     interrupts.end_with(int(parent))
     system.limit(memory=_MEMORY_BYTES, seconds=_CPU_SECONDS)
-    from edgepack.runtime.normalizers._wfst_grammar import grammar
+    from edgepack.runtime.text.normalizers._wfst_grammar import grammar
 
     read = grammar(locale, [Path(file) for file in files])
     for sentence in _SENTENCES:

@@ -1,7 +1,7 @@
 """Numbers, dates, times, units and money in words: num2words, with the locale data of Babel.
 
-Each construct is one pass over the text, the specific before the general, so that what a pass has
-put into words is not met again.
+Each kind of expression has one pass over the text, specific ones first, so that no pass changes the
+words of an earlier one.
 """
 
 import importlib
@@ -13,15 +13,16 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from edgepack.errors import UnsupportedError
-from edgepack.runtime.normalization import Normalize, Refused
-from edgepack.runtime.normalizers._cldr_rules import (
+from edgepack.runtime.text.normalization import Normalize, Refused
+from edgepack.runtime.text.normalizers import _cldr_fractions
+from edgepack.runtime.text.normalizers._cldr_rules import (
     CURRENCIES,
     RULES,
     RUSSIAN_ORDINALS,
     RUSSIAN_YEARS,
     UNITS,
 )
-from edgepack.runtime.normalizers._cldr_words import Number, Words
+from edgepack.runtime.text.normalizers._cldr_words import Words, WrittenNumber
 
 _Match = re.Match[str]
 _Read = Callable[[_Match], str | None]
@@ -47,7 +48,7 @@ _FAILURES = (ArithmeticError, LookupError, NotImplementedError, ValueError)
 
 
 def _placed(read: _Read, match: _Match) -> str:
-    """What is read, apart from letters around it; the match as it is where it cannot be read."""
+    """The reading of a match, with blanks between it and letters; unchanged if it has none."""
     try:
         words = read(match)
     except _FAILURES:
@@ -64,6 +65,7 @@ class _Reader:
     words: Words
 
     def __call__(self, text: str, refused: Refused = lambda words: None) -> str:
+        text = _cldr_fractions.spelled_out(text)
         for pattern, read in self._passes if re.search(r"\d", text) else ():
             text = pattern.sub(read, text)
         return text
@@ -87,7 +89,7 @@ class _Reader:
         quantity = (
             rf"(?:(?<![\w.,)])(?P<sign>[-−–+]))?(?:(?P<before>{money})\s?)?"
             rf"(?<!\d)(?<!\d[.,])(?P<last>{number})"
-            rf"(?:(?:\s?[–—~]\s?|-)(?P<end>{number}))?"
+            rf"(?:(?:\s?[–—~]\s?(?P<end_sign>[-−+])?|-)(?P<end>{number}))?"
             rf"(?:\s?(?P<after>{money})(?!\w)|\s?(?P<unit>{units})(?![^\W가-힣]|['’²³]))?"
         )
         wide = locale.months["format"]["wide"]
@@ -115,6 +117,7 @@ class _Reader:
             (_GERMAN_DAY if self.words.locale == "de" else "(?!)", partial(self._short_date, wide)),
             *([own[self.words.locale]] if self.words.locale in own else []),
             (_TIME, self._time),
+            (_cldr_fractions.matched(units), partial(_cldr_fractions.read, self.words)),
             (self.words.rules.ordinal, self._ordinal),
             (_PHONE, self._phone),
             (
@@ -129,7 +132,7 @@ class _Reader:
         return [(re.compile(pattern), partial(_placed, read)) for pattern, read in passes]
 
     def _phone(self, m: _Match) -> str:
-        """Digit by digit, or pair by pair where that is the custom and all groups are pairs."""
+        """A telephone number digit by digit, or in pairs if that is usual and it is written so."""
         groups = re.findall(r"\d+", m[0])
         pairs = self.words.rules.pairs and all(len(group) == 2 for group in groups)
         read = self.words.whole if pairs else self.words.digits
@@ -137,35 +140,33 @@ class _Reader:
         return words.replace(*self.words.rules.phone)
 
     def _quantity(self, number: re.Pattern[str], m: _Match) -> str | None:
-        def parsed(text: str) -> Number:
+        def parsed(text: str) -> WrittenNumber:
             found = number.fullmatch(text)
             if not found:
                 raise ValueError(text)
             fraction = found[2] or ""
             if self.words.locale == "ru":  # 2,50 is two and five tenths
                 fraction = fraction.rstrip("0")
-            return Number(re.sub(r"\D", "", found[1]), fraction)
+            return WrittenNumber(re.sub(r"\D", "", found[1]), fraction)
 
-        last = parsed(m["end"] or m["last"])
+        last, first = parsed(m["end"] or m["last"]), parsed(m["last"]) if m["end"] else None
         money, unit = m["before"] or m["after"], m["unit"]
+        noun, before = self.words.noun(unit), self.words.sign(m["sign"])
+        if first:
+            low, high = (
+                -number.value if sign and sign != "+" else number.value
+                for number, sign in ((first, m["sign"]), (last, m["end_sign"]))
+            )
+            before += self.words.decimal(first, "" if money else noun)
+            before += (
+                f"{self.words.rules.to if low < high else ' '}{self.words.sign(m['end_sign'])}"
+            )
         if money:
-            words = self.words.money(last, CURRENCIES[money])
-        elif unit in self.words.names:
-            words = f"{self.words.decimal(last, self.words.names[unit])} {unit}"
-        elif unit:
-            words = self.words.measured(last, self.words.units[unit])
-        else:
-            words = self.words.decimal(last)
-        if m["before"] and unit:
-            words = f"{words} {unit}"
-        if m["end"]:
-            first = parsed(m["last"])
-            to = self.words.rules.to if first.value < last.value else " "
-            words = f"{self.words.decimal(first)}{to}{words}"
-        if m["sign"]:
-            minus = self.words.spoken(-1).removesuffix(self.words.spoken(1)).strip()
-            words = f"{self.words.rules.plus if m['sign'] == '+' else minus} {words}"
-        return words
+            after = f" {unit}" if m["before"] and unit else ""
+            return f"{before}{self.words.money(last, CURRENCIES[money])}{after}"
+        if unit and unit not in self.words.names:
+            return self.words.measured(last, self.words.units[unit], before)
+        return f"{before}{self.words.decimal(last, noun)}{f' {unit}' if unit else ''}"
 
     def _list(self, separator: str, word: str, m: _Match) -> str:
         between = f" {word} " if word else " "
@@ -173,7 +174,7 @@ class _Reader:
 
     def _time(self, m: _Match) -> str:
         hour, minute = str(int(m["hour"])), m["minute"] or m["minute_2"]
-        parts = [Number(hour), Number(minute), Number(m["second"] or "")]
+        parts = [WrittenNumber(hour), WrittenNumber(minute), WrittenNumber(m["second"] or "")]
         hours, minutes = (
             self.words.measured(n, self.words.units[u])
             for n, u in zip(parts, ("h", "min"), strict=False)
@@ -250,7 +251,7 @@ class _Reader:
         words = self.words.spoken(number, to="ordinal")
         if self.words.locale == "de":
             if not form and not m.string[m.end() :].lstrip()[:1].islower():
-                return None  # the end of a sentence, for all that can be told
+                return None  # it may be the end of a sentence
             ending = "" if form and form.strip().lower() in ("der", "die", "das") else "n"
             return f"{form or ''}{words}{ending}"
         pattern, ending = self.words.rules.endings.get(form, ("$", ""))

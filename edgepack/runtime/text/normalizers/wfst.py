@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.errors import IntegrityError, UnsupportedError
-from edgepack.runtime.installed import imported
-from edgepack.runtime.normalization import Normalize
-from edgepack.runtime.normalizers import _rules_en, _rules_zh
-from edgepack.runtime.normalizers._rules import Rule, Ruled
-from edgepack.runtime.normalizers._wfst_grammar import ORDERS, grammar
-from edgepack.runtime.normalizers._wfst_trial import check
+from edgepack.runtime.engines.installed import imported
+from edgepack.runtime.text.normalization import Normalize
+from edgepack.runtime.text.normalizers import _rules_en, _rules_zh
+from edgepack.runtime.text.normalizers._rules import Rule, Ruled
+from edgepack.runtime.text.normalizers._wfst_grammar import ORDERS, grammar
+from edgepack.runtime.text.normalizers._wfst_trial import check
 
 _RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.RULES}
 
@@ -18,7 +18,7 @@ _RULES: Mapping[str, Sequence[Rule]] = {"zh": _rules_zh.RULES, "en": _rules_en.R
 @dataclass(frozen=True)
 class _Wfst:
     def open(self, locale: str, files: Sequence[Path]) -> Normalize:
-        """A grammar with the language's rules before it.
+        """The grammar of a locale, with this language's correcting rules before it.
 
         The files are its tagger and its verbaliser, in this order, known or tried.
         """

@@ -1,18 +1,22 @@
 """`hift.npz`: the vocoder."""
 
+from typing import cast
+
 import numpy as np
 
-from edgepack.verification.reference import WAVEFORM, Subject, Vectors
+from edgepack.runtime.engines.session import Feeds
+from edgepack.runtime.strategies.vocoder.hift import HiFT
+from edgepack.verification.reference import WAVEFORM, BundleUnderTest, Vectors
 
 _SINES = "m_source.l_sin_gen"
-# The original adds the other branches of a level to the first one's output in place, so what was
-# recorded as that output is their sum.
+# The original adds the other branches of a level to the first branch's output in place, so the
+# recorded output of the first branch is the sum of all.
 _RECORDED_AS = {"resblocks.0": "resblocks.sum.0"}
 
 
-def check(v: Vectors, subject: Subject) -> None:
+def check(v: Vectors, subject: BundleUnderTest) -> None:
     """Compare every array of the file."""
-    vocoder = subject.loaded.vocoder
+    vocoder = cast(HiFT, subject.loaded.vocoder)
     mel, noise = v["mel"], v["noise"]
     quiet = np.zeros_like(noise)
     noisy = vocoder.synthesize(mel, noise)
@@ -27,15 +31,15 @@ def check(v: Vectors, subject: Subject) -> None:
         v.compare("source_cached", cached.source, WAVEFORM)
         v.compare("wav_cached", cached.audio, WAVEFORM)
     v.unused("rand_ini", "initial phases of the harmonics, which have no effect")
-    _inner(v, subject, mel, noise)
+    _inner(v, subject, vocoder, {"mel": mel, "noise": noise})
 
 
-def _inner(v: Vectors, subject: Subject, mel: np.ndarray, noise: np.ndarray) -> None:
-    generator = subject.loaded.vocoder.generator
+def _inner(v: Vectors, subject: BundleUnderTest, vocoder: HiFT, given: Feeds) -> None:
+    generator, mel = vocoder.vocoder, given["mel"]
     inner = {n: n.removeprefix("tap.") for n in v if n.startswith("tap.")}
     inner = {name: _RECORDED_AS.get(tap, tap) for name, tap in inner.items()}
     if "sine_waves" in v:
-        found = subject.reveal("hift_source", {"mel": mel, "noise": noise}, [_SINES])
+        found = subject.reveal("hift_source", given, [_SINES])
         v.inner("sine_waves", found.get(_SINES), WAVEFORM)
     if "source" in v:
         feeds = {"mel": mel, "source": v.arrays["source"]}

@@ -1,0 +1,1 @@
+"""From a checkpoint to bundles: trimming, calibration, conversion, assembly."""

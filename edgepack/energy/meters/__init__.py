@@ -1,0 +1,1 @@
+"""Energy meters, one module each: `METER` follows `energy.meter.Meter`."""

@@ -1,0 +1,1 @@
+"""The machine at hand: its CPUs, memory and GPU software."""

@@ -1,0 +1,1 @@
+"""CPUs of this machine: their kinds, which of them we may use, and pinning threads to them."""

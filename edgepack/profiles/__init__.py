@@ -1,0 +1,1 @@
+"""What is declared as data: target devices, recipes of quantization, languages, gates."""

@@ -1,0 +1,1 @@
+"""Recordings and sound files: read, resampled, analysed, enrolled as voices, played."""

@@ -1,0 +1,1 @@
+"""Engines that execute networks, and what is wrapped around their sessions."""

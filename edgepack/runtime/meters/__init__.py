@@ -1,1 +1,0 @@
-"""Energy meters, one module each: `METER` follows `runtime.meter.Meter`."""

@@ -1,1 +1,0 @@
-"""Text normalisers, one module each: `NORMALIZER` follows `runtime.normalization.Normalizer`."""

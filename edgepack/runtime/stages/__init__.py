@@ -1,0 +1,1 @@
+"""The loops around the networks: decoding tokens, solving the flow's ODE, vocoding, chunks."""

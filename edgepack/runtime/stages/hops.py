@@ -1,0 +1,51 @@
+"""Which tokens of a stream are decoded when: hops that grow, and the rest at the end.
+
+Source: cosyvoice/cli/model.py (`CosyVoice2Model.tts`, which CosyVoice3 inherits).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgepack.bundle.manifest import Solver
+from edgepack.runtime.stages.flow import Condition, FlowDecoder
+
+
+@dataclass(frozen=True)
+class Hops:
+    """Tokens of the first chunk, of the longest ones, and how many times as long the next is."""
+
+    first: int
+    longest: int
+    growth: int
+
+
+def chunk_mels(
+    hops: Hops,
+    flow: FlowDecoder,
+    tokens: Iterable[int],
+    condition: Condition,
+    solver: Solver | None,
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """The new mel frames [1, mels, n] of each chunk, and whether it is the last one.
+
+    The first hop is lengthened so that prompt and hop fill whole attention chunks. The last chunk
+    is decoded with full attention.
+    """
+    hop = hops.first
+    known: list[int] = []
+    offset = 0
+    padding = -len(condition.tokens) % hop
+    frames, ahead = flow.settings.frames, flow.look_ahead
+    for token in tokens:
+        known.append(token)
+        wanted = hop + (padding if offset == 0 else 0)
+        if len(known) - offset < wanted + ahead:
+            continue
+        mel = flow.mel(known, condition, final=False, chunked=True, solver=solver)
+        yield mel[:, :, frames(offset) :], False
+        offset += wanted
+        hop = min(hops.longest, hop * hops.growth)
+    if known:
+        yield flow.mel(known, condition, solver=solver)[:, :, frames(offset) :], True

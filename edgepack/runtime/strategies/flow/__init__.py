@@ -1,0 +1,1 @@
+"""Kinds of flow decoders: `STRATEGY` is a `stages.flow.FlowDecoder`."""

@@ -1,0 +1,1 @@
+"""Kinds of decoding: `STRATEGY` is a `stages.decode.SpeechDecoder`."""

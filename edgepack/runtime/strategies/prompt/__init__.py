@@ -1,0 +1,1 @@
+"""Kinds of prompt features: `STRATEGY` maps audio to a mel spectrogram."""

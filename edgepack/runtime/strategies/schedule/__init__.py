@@ -1,0 +1,1 @@
+"""Kinds of chunk schedules: `STRATEGY` is a `stages.chunks.ChunkedSynthesis`."""

@@ -1,0 +1,1 @@
+"""Kinds of text front ends: `STRATEGY` opens one."""

@@ -1,0 +1,1 @@
+"""Kinds of vocoders: `STRATEGY` is a `stages.vocoder.Vocoder`."""

@@ -1,0 +1,1 @@
+"""Text normalisers, one module each: `NORMALIZER` follows `normalization.NormalizerModule`."""
