@@ -1,0 +1,1 @@
+"""Recordings of CosyVoice3: `lm.npz`, `flow.npz`, `hift.npz`, `tts.npz`."""
