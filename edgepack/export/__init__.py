@@ -1,0 +1,1 @@
+"""Bundles in the layout of other servers' repositories of models."""

@@ -1,0 +1,1 @@
+"""Speech over HTTP: one ASGI app over loaded bundles."""
