@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -135,3 +136,6 @@ def serving(
 
 
 Serve = Callable[..., Served]  # what the fixture `serve` gives
+
+Started = tuple[subprocess.Popen[str], dict[str, object], Served]
+Start = Callable[..., Started]  # what the fixture `program` gives

@@ -1,19 +1,15 @@
 """`edgepack serve` as a program."""
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import IncompleteRead
 from pathlib import Path
 
 import pytest
 from linked import linked
-from served import Served, listening, within
+from served import Start, listening, within
 from support import Build
 from wyoming.audio import AudioChunk, AudioStop
 from wyoming.client import AsyncTcpClient
@@ -28,40 +24,10 @@ from edgepack.runtime.synthesizer import LoadOptions, Settings, Synthesizer
 TEXT = "Good morning, and how are you today? " * 4
 SHORT = "Good morning."
 KEY = "0123456789abcdef"
-Started = tuple[subprocess.Popen[str], dict[str, object], Served]
-
-
-@pytest.fixture
-def program(bundle: Build) -> Iterator[Callable[..., Started]]:
-    """Starts the command with more options; gives its process, document and server."""
-    processes = []
-
-    def start(*options: str) -> Started:
-        words = ["serve", str(bundle("demo")), "--port", "0", "--format", "ort", "--json", *options]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgepack", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        assert process.stdout
-        lines: list[str] = []
-        while not lines or lines[-1] != "}\n":
-            lines.append(process.stdout.readline())
-            assert lines[-1], process.communicate()[1]
-        document = json.loads("".join(lines))
-        port = int(document["url"].removesuffix("/v1").rpartition(":")[2])
-        return process, document, Served(port, document["models"][0])
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def test_a_batch_speaks_as_many_at_once_with_the_samples_of_run(
-    program: Callable[..., Started], bundle: Build
+    program: Start, bundle: Build
 ) -> None:
     _, document, found = program("--batch", "4", "--threads", "1", "--cache-mb", "0")
     assert (document["running"], document["waiting"]) == (4, 16)
@@ -80,7 +46,7 @@ def test_a_batch_speaks_as_many_at_once_with_the_samples_of_run(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_the_text_is_spoken(
-    program: Callable[..., Started], number: signal.Signals, bundle: Build
+    program: Start, number: signal.Signals, bundle: Build
 ) -> None:
     process, document, found = program("--running", "1", "--waiting", "3")
     assert document["models"] == [bundle("demo").name]
@@ -95,7 +61,7 @@ def test_a_signal_ends_it_when_the_text_is_spoken(
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_what_is_not_spoken_in_time_is_cut(program: Callable[..., Started]) -> None:
+def test_what_is_not_spoken_in_time_is_cut(program: Start) -> None:
     process, _, found = program("--drain", "1", "--threads", "1")
     response = found.begin(TEXT * 8).getresponse()
     response.read(1000)
@@ -106,7 +72,7 @@ def test_what_is_not_spoken_in_time_is_cut(program: Callable[..., Started]) -> N
     assert process.returncode == 0
 
 
-def test_it_takes_keys_a_folder_and_a_lead(program: Callable[..., Started], tmp_path: Path) -> None:
+def test_it_takes_keys_a_folder_and_a_lead(program: Start, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n")
     kept = tmp_path / "kept"
@@ -122,7 +88,7 @@ def test_it_takes_keys_a_folder_and_a_lead(program: Callable[..., Started], tmp_
     assert len(list(kept.iterdir())) == 1
 
 
-def test_it_speaks_over_wyoming_from_the_same_cache(program: Callable[..., Started]) -> None:
+def test_it_speaks_over_wyoming_from_the_same_cache(program: Start) -> None:
     process, document, found = program("--wyoming", "tcp://127.0.0.1:0", "--running", "1")
     port = int(str(document["wyoming"]).rpartition(":")[2])
 
