@@ -41,7 +41,7 @@ pytestmark = [
 ]
 
 RAY = Path(sys.executable).with_name("ray")
-TEXT = LONG[:220]  # seconds of a replica's time
+TEXT = LONG[:440]  # many seconds of a replica's time
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,6 +106,7 @@ def served(*words: str) -> Iterator[tuple[subprocess.Popen[str], Served]]:
             lines.append(process.stdout.readline())
             assert lines[-1], process.communicate()[1]
         document = json.loads("".join(lines))
+        assert "url" in document, document
         assert document["url"] == f"http://127.0.0.1:{port}/v1"
         yield process, Served(port, document["models"][0])
 
@@ -240,6 +241,7 @@ def test_what_is_too_much_is_told_to_come_later(cluster: Cluster) -> None:
 
 def test_a_killed_replica_cuts_its_stream_and_no_other(cluster: Cluster) -> None:
     found, sound = cluster.found, threading.Barrier(3)
+    victim, _ = cluster.replicas
 
     def hear(number: int) -> str:
         asked = found.client.audio.speech.with_streaming_response.create(
@@ -257,7 +259,6 @@ def test_a_killed_replica_cuts_its_stream_and_no_other(cluster: Cluster) -> None
     with ThreadPoolExecutor(2) as pool:
         heard = [pool.submit(hear, number) for number in range(2)]
         sound.wait(60)
-        victim, _ = cluster.replicas
         victim.kill()
         assert sorted(one.result() for one in heard) == ["cut", "whole, True"]
     require_good(cluster.found, 8)
@@ -267,10 +268,10 @@ def test_a_killed_replica_cuts_its_stream_and_no_other(cluster: Cluster) -> None
 
 def test_a_killed_node_cuts_its_streams_and_later_ones_are_good(cluster: Cluster) -> None:
     """Streams that another node speaks or hands on are cut with either of the two."""
-    responses = [cluster.found.begin(f"{n}. {TEXT}").getresponse() for n in range(2)]
-    assert all(response.read(1000) for response in responses)
     victim = psutil.Process(cluster.nodes[1].pid)
     (raylet,) = [one for one in victim.children(recursive=True) if one.name() == "raylet"]
+    responses = [cluster.found.begin(f"{n}. {TEXT}").getresponse() for n in range(2)]
+    assert all(response.read(1000) for response in responses)
     raylet.kill()
     found = sorted(map(rest, responses))
     assert found in (["cut", "whole"], ["cut", "cut"])
