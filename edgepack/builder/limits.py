@@ -9,15 +9,18 @@ from pathlib import Path
 
 from edgepack.builder.planning import Plan
 from edgepack.bundle.manifest import Variant
-from edgepack.bundle.metrics import Limits, Quality
+from edgepack.bundle.metrics import Limit, Limits, Metric, Quality
 from edgepack.bundle.ranges import Precision
-from edgepack.bundle.stages import ROLES
+from edgepack.bundle.stages import ROLES, Use
 from edgepack.discovery import unknown
 from edgepack.errors import GateError, UnsupportedError, UsageError
 from edgepack.profiles.recipe import PRECISIONS, QUANTIZED, named, runtimes
 from edgepack.profiles.target import TargetProfile, formats
 from edgepack.runtime.engines.session import EngineError
 from edgepack.verification import gates
+
+_SOLVED = ("once", "step")  # how often the networks of a solver are called
+_MEL: Metric = "mel_lsd"  # dB, as a solver's error
 
 
 def check(plan: Plan) -> None:
@@ -61,6 +64,18 @@ def of_stage(plan: Plan, stage: str, precision: Precision) -> Limits:
     Raises UsageError for integer weights without any.
     """
     return _of(plan, gates.part_of(plan.stages[stage]), _judged_as(plan, stage, precision))
+
+
+def of_solved(limits: Limits, use: Use, decibel: float | None) -> Limits:
+    """Limits of a network beside a solver whose error may be at most `decibel`, None if no matter.
+
+    The error of a network that the solver calls is part of the solver's: with more than that no
+    table of any length would pass. Other networks keep their limits.
+    """
+    if decibel is None or use.called not in _SOLVED:
+        return limits
+    high = min(decibel, limits.get(_MEL, Limit(high=decibel)).high or decibel)
+    return {**limits, _MEL: Limit(high=high)}
 
 
 def of_runtime(plan: Plan, runtime: str, variants: Mapping[str, Mapping[str, Variant]]) -> Limits:

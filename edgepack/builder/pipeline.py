@@ -186,7 +186,7 @@ def _make(shared: _Shared, wanted: Plan, before: Mapping[str, float], step: Part
         for runtime in profile.runtimes:
             work = Conversion(
                 runtime,
-                _candidates(contents, wanted, runtime, folder, trial),
+                _candidates(shared, wanted, runtime, folder),
                 folder,
                 contents.folder / "recipe_search" / wanted.target / runtime,
                 _threads(),
@@ -268,8 +268,7 @@ def _solvers(
     """The solver of each runtime that gets another one than the checkpoint's own."""
     trial, contents = shared.trial, shared.contents
     host = shared.source.family.host(shared.source.checkpoint)
-    policy = wanted.profile.solver
-    bound = Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
+    bound = _bound(shared, wanted)
     found: dict[str, Calibrated] = {}
     for runtime in wanted.profile.runtimes:
         table = wanted.solver(runtime)
@@ -292,6 +291,11 @@ def _solvers(
         curve = wanted.choices.curves.get(runtime, solver.curve) if work.given else solver.curve
         found[runtime] = msgspec.structs.replace(solver, curve=tuple(curve))
     return found
+
+
+def _bound(shared: _Shared, wanted: Plan) -> Bound:
+    host, policy = shared.source.family.host(shared.source.checkpoint), wanted.profile.solver
+    return Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
 
 
 def _approximate(variants: Mapping[str, Mapping[str, Variant]]) -> bool:
@@ -339,10 +343,12 @@ def _quality(
     )
 
 
-def _candidates(
-    contents: Contents, wanted: Plan, runtime: str, folder: Path, trial: Trial | None
-) -> list[Searched]:
+def _candidates(shared: _Shared, wanted: Plan, runtime: str, folder: Path) -> list[Searched]:
+    contents, trial = shared.contents, shared.trial
     options = wanted.profile.runtimes[runtime]
+    solving = trial.solving if trial and wanted.solves(runtime) else None
+    judged = trajectories.read(solving / trajectories.FILE) if solving else []
+    decibel = _bound(shared, wanted).limit(judged) if judged else None
     target_folder = folder / runtime
     target_folder.mkdir()
     found = []
@@ -358,7 +364,11 @@ def _candidates(
             trial.samples if trial else None,
         )
         held_to = {
-            name: limits.of_stage(wanted, stage.name, named(runtime, name).precision)
+            name: limits.of_solved(
+                limits.of_stage(wanted, stage.name, named(runtime, name).precision),
+                stage.use,
+                decibel,
+            )
             for name in names
         }
         found.append(Searched(job, stage.use, names, held_to, contents.calls[stage.name]))

@@ -10,7 +10,7 @@ from edgepack.builder import limits, planning
 from edgepack.builder.choices import Choices
 from edgepack.builder.planning import BuildRequest, Plan, open_source
 from edgepack.bundle.manifest import Variant
-from edgepack.bundle.metrics import Limit, Quality
+from edgepack.bundle.metrics import Limit, Limits, Quality
 from edgepack.bundle.ranges import Precision
 from edgepack.errors import EdgepackError, GateError, ResourceError, UnsupportedError, UsageError
 from edgepack.model.families.cosyvoice2 import FAMILY
@@ -222,3 +222,19 @@ def test_what_runs_out_is_no_fault_of_a_runtime() -> None:
 def fail(kind: type[EdgepackError], done: list[str], wanted: TargetProfile) -> None:
     with limits.blamed("openvino", done, wanted):
         raise kind("off")
+
+
+def test_what_a_solver_calls_may_not_miss_more_than_the_solver() -> None:
+    held_to: Limits = {"mel_lsd": Limit(high=1.0), "si_sdr": Limit(low=20.0)}
+    solved = {
+        stage
+        for stage, use in FAMILY.stages.items()
+        if limits.of_solved(held_to, use, 0.45) != held_to
+    }
+    assert solved == {"flow_time", "flow_estimator"}
+    use = FAMILY.stages["flow_estimator"]
+    found = limits.of_solved(held_to, use, 0.45)
+    assert found == {"mel_lsd": Limit(high=0.45), "si_sdr": Limit(low=20.0)}
+    assert limits.of_solved(held_to, use, 2.0) == held_to
+    assert limits.of_solved({}, use, 0.45) == {"mel_lsd": Limit(high=0.45)}
+    assert limits.of_solved(held_to, use, None) == held_to
