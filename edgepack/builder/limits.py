@@ -18,9 +18,11 @@ from edgepack.profiles.recipe import PRECISIONS, QUANTIZED, named, runtimes
 from edgepack.profiles.target import TargetProfile, formats
 from edgepack.runtime.engines.session import EngineError
 from edgepack.verification import gates
+from edgepack.verification.intervals import digits
 
 _SOLVED = ("once", "step")  # how often the networks of a solver are called
 _MEL: Metric = "mel_lsd"  # dB, as a solver's error
+_SHARE = 0.9  # of a solver's limit
 
 
 def check(plan: Plan) -> None:
@@ -69,13 +71,15 @@ def of_stage(plan: Plan, stage: str, precision: Precision) -> Limits:
 def of_solved(limits: Limits, use: Use, decibel: float | None) -> Limits:
     """Limits of a network beside a solver whose error may be at most `decibel`, None if no matter.
 
-    The error of a network that the solver calls is part of the solver's: with more than that no
-    table of any length would pass. Other networks keep their limits.
+    The error of a network that the solver calls is part of the solver's, and no table of any
+    length is below it. Independent errors add in quadrature, so a share of 0.9 leaves 0.44 of the
+    limit to the table. Other networks keep their limits.
     """
     if decibel is None or use.called not in _SOLVED:
         return limits
-    high = min(decibel, limits.get(_MEL, Limit(high=decibel)).high or decibel)
-    return {**limits, _MEL: Limit(high=high)}
+    high = digits(_SHARE * decibel)
+    given = limits[_MEL].high if _MEL in limits else None
+    return {**limits, _MEL: Limit(high=high if given is None else min(given, high))}
 
 
 def of_runtime(plan: Plan, runtime: str, variants: Mapping[str, Mapping[str, Variant]]) -> Limits:
