@@ -158,7 +158,7 @@ class Subject(ResultPart, frozen=True):
     `speed` is the first subject's median RTF divided by this one's: above 1 is faster.
     `energy` is a record of `energy.measurement`, its figures medians of windows.
     `providers` says where each network ran. `operators` is seconds by stage and operator type,
-    `operators_missing` why there are none.
+    `operators_missing` why there are none of some stages or of all.
     """
 
     name: str
