@@ -302,15 +302,19 @@ def _at_once(request: MeasureRequest, entry: _Entry, step: Step) -> AtOnce:
 def _operators(
     request: MeasureRequest, entry: _Entry, step: Step
 ) -> tuple[dict[str, dict[str, float]], str]:
+    """Seconds by stage and operator type; and which stages have none, in words."""
     step(f"{entry.worker.name}: operators")
     spec = request.spec(entry.bundle.folder, entry.runtime, profile=True)
     worker = Remote(spec)
     try:
         worker.ask("speak", entry.texts[0])
-        found = worker.ask("operators")
+        found, untimed = worker.ask("operators")
     finally:
         worker.close()
-    return ({}, found) if isinstance(found, str) else (found, "")
+    return found, "; ".join(
+        f"{engine} gives no times of operators ({', '.join(stages)})"
+        for engine, stages in untimed.items()
+    )
 
 
 def _speed(first: _Entry, entry: _Entry) -> float:

@@ -125,13 +125,16 @@ class LongStream(ResultPart, frozen=True):
     """A long text, streamed to a player that begins with the first chunk of audio.
 
     `waits` is how often the player had nothing left to play before the end, `waited_seconds` the
-    silence in all. `fault` is the error that ended the stream, "" if it came to its end.
+    silence in all; `start_delay_seconds` is how much later the player would have had to begin to
+    have none, None in results of older versions. `fault` is the error that ended the stream, "" if
+    it came to its end.
     """
 
     first_audio_seconds: Magnitude
     audio_seconds: Magnitude
     waits: Count
     waited_seconds: Magnitude
+    start_delay_seconds: Magnitude | None = None
     fault: str = ""
 
 
@@ -158,7 +161,7 @@ class Subject(ResultPart, frozen=True):
     `speed` is the first subject's median RTF divided by this one's: above 1 is faster.
     `energy` is a record of `energy.measurement`, its figures medians of windows.
     `providers` says where each network ran. `operators` is seconds by stage and operator type,
-    `operators_missing` why there are none.
+    `operators_missing` why there are none of some stages or of all.
     """
 
     name: str

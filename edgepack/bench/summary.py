@@ -94,7 +94,13 @@ def _work(subject: Subject) -> dict[str, str]:
         spoken = f"{long_text.audio_seconds:.1f} s of audio, RTF {factor:.3f}"
     if streams:
         waited = max(stream.waited_seconds for stream in streams)
-        longest = f", {waited:.2f} s of silence at most" if waited else ""
+        gaps = sum(stream.waits for stream in streams)
+        longest = (
+            f" ({gaps} gap{'s' if gaps > 1 else ''}), {waited:.2f} s of silence at most, none if "
+            f"players begin {waited:.2f} s later"
+            if waited
+            else ""
+        )
         stopped = sum(interrupted(stream) for stream in streams)
         streamed = f"{len(streams)}, {stopped} interrupted{longest}"
     return {

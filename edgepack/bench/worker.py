@@ -251,15 +251,17 @@ class _Subject:
             "stages": by,
         }
 
-    def operators(self) -> dict[str, dict[str, float]] | str:
-        """Seconds by stage and operator type, or why there are none."""
+    def operators(self) -> tuple[dict[str, dict[str, float]], dict[str, list[str]]]:
+        """Seconds by stage and operator type, and by engine the stages that it gave no times of."""
         from edgepack.runtime.loading import session_of
 
-        found = {}
+        found: dict[str, dict[str, float]] = {}
+        missing: dict[str, list[str]] = {}
         loaded = self.synthesizer.loaded
-        for stage in loaded.bundle.manifest.stages:
-            seconds = session_of(loaded, stage).operators()
-            if seconds is None:
-                return f"the Python package of {self.spec.runtime} gives no times of operators"
-            found[stage] = seconds
-        return found
+        for name, stage in loaded.bundle.manifest.stages.items():
+            if seconds := session_of(loaded, name).operators():
+                found[name] = seconds
+            else:
+                engine = stage.variants[self.spec.runtime].engine or self.spec.runtime
+                missing.setdefault(engine, []).append(name)
+        return found, missing

@@ -71,6 +71,7 @@ def record(
         "synthesis_seconds": speech.seconds,
         "rtf": speech.real_time_factor,
         "first_audio_seconds": speech.first_audio_seconds,
+        "underruns": _underruns(speech),
         "stages": speech.stages,
         "speech_tokens": [t for u in speech.utterances for t in u.decoded.speech_tokens],
         "peak_rss_bytes": peak_rss_bytes(),
@@ -78,6 +79,20 @@ def record(
         "foreign_share": speech.foreign,
         "unread": list(speech.unread),
         "warnings": warnings,
+    }
+
+
+def _underruns(speech: "Speech") -> dict[str, Any] | None:
+    """What a player hears that begins with the first chunk of a stream; None for other speech."""
+    from edgepack.bench.player import played
+
+    if not speech.arrivals:
+        return None
+    heard = played(speech.arrivals)
+    return {
+        "count": heard.waits,
+        "seconds": heard.waited_seconds,
+        "start_delay_seconds": heard.start_delay_seconds,
     }
 
 
@@ -126,6 +141,11 @@ def show(found: Mapping[str, Any]) -> None:
         f"{found['synthesis_seconds']:.2f} s, RTF {found['rtf']:.3f}, "
         f"first audio after {found['first_audio_seconds']:.2f} s"
     )
+    if dry := found["underruns"]:
+        gaps = f"{dry['count']} gap{'s' if dry['count'] > 1 else ''}, {dry['seconds']:.2f} s in all"
+        later = f"none if it begins {dry['start_delay_seconds']:.2f} s later"
+        heard = f"{gaps}; {later}" if dry["count"] else "no gap"
+        report.line(f"a player that begins with the first chunk: {heard}")
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in found["stages"].items())
     overlap = " (overlapping)" if found["stream"] else ""
     report.line(f"seconds by stage{overlap}: {stages}; loading {found['load_seconds']:.2f}")

@@ -103,7 +103,7 @@ from edgepack.cli._run_options import RunOptions, checked
     type=click.Choice(["all", "low"]),
     default="all",
     show_default=True,
-    help="low: one network at a time in memory, loaded again for each sentence.",
+    help="low: one network at a time in memory, loaded again for each sentence or chunk.",
 )
 @batch_option
 @energy_option

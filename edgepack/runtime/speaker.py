@@ -134,9 +134,8 @@ class Speaker:
         rate = self.loaded.bundle.manifest.sample_rate
         stages = self.clock.seconds
         request = Speech(rate, manner.name, manner.mode, [], stages, 0.0, foreign, unread)
-        making = Making(
-            self.loaded, Decoding(sentences), manner.condition, manner.noise, manner.settings
-        )
+        decoding = Decoding(sentences, ahead=not self.loaded.low_memory)
+        making = Making(self.loaded, decoding, manner.condition, manner.noise, manner.settings)
         return SpeechStream(making, request, closed, abandoned)
 
     def _decoded_together(

@@ -75,7 +75,9 @@ class Speech:
     """What was spoken; `stages` is wall seconds by network, `seconds` the whole synthesis.
 
     `foreign` is the share of characters that are not in the bundle's languages. `unread` are words
-    that the language's grammar could not read; they were spoken as they are written.
+    that the language's grammar could not read; they were spoken as they are written. `arrivals` are
+    the chunks of a stream: when each was there, in seconds since the start, and its seconds of
+    audio.
     """
 
     sample_rate: int
@@ -86,6 +88,7 @@ class Speech:
     seconds: float
     foreign: float = 0.0
     unread: tuple[str, ...] = ()
+    arrivals: tuple[tuple[float, float], ...] = ()
 
     @cached_property
     def audio(self) -> np.ndarray:

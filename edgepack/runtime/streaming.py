@@ -70,11 +70,16 @@ class Decoding:
     from making sound of the tokens before. The consumer must go on taking tokens: a decoder that
     is held back may hold its network's lock (`turn`), for which others wait.
 
+    Unless it goes `ahead`, a sentence is decoded as a whole before its first token is handed out,
+    and the next one only when it is asked for: the language model and the networks of the sound are
+    never called at the same time, so that only one of them has to be in memory.
+
     `token` ends it, and so does what ends the thread that began it.
     """
 
-    def __init__(self, sentences: Iterable[Sentence]) -> None:
-        self._sentences = sentences
+    def __init__(self, sentences: Iterable[Sentence], *, ahead: bool = True) -> None:
+        self._sentences, self._ahead = sentences, ahead
+        self._asked = False
         self.token = Cancellation(cancellation.current())
         self._limited = False
         self._moved = threading.Condition()
@@ -92,6 +97,7 @@ class Decoding:
         try:
             for sentence in self._sentences:
                 self._current = sentence
+                self._await_turn()
                 if self._stop.is_set():  # and whoever stopped it may not have seen the sentence
                     return
                 self._out.put(sentence)
@@ -107,6 +113,13 @@ class Decoding:
             return
         except BaseException as error:  # raised again where the tokens are taken
             self._out.put(error)
+
+    def _await_turn(self) -> None:
+        if self._ahead:
+            return
+        with self._moved:
+            self._moved.wait_for(lambda: self._asked or self._stop.is_set())
+            self._asked = False
 
     def _wait(self) -> None:
         with self._moved:
@@ -127,7 +140,7 @@ class Decoding:
 
     def sentences(self) -> Iterator[Sentence]:
         """Sentences as their decoding begins; take all tokens of one before the next sentence."""
-        while (item := self._take()) is not None:
+        while (item := self._next()) is not None:
             yield cast(Sentence, item)
 
     def tokens(self) -> Iterator[int]:
@@ -135,8 +148,16 @@ class Decoding:
 
         Raises ClosedError if decoding was stopped, CancelledError if the request was cancelled.
         """
-        while (item := self._take()) is not None:
+        taken = iter(self._take, None)
+        for item in taken if self._ahead else list(taken):
             yield cast(int, item)
+
+    def _next(self) -> Sentence | int | None:
+        """What comes after a sentence, which has been made to sound."""
+        with self._moved:
+            self._asked = True
+            self._moved.notify()
+        return self._take()
 
     def _take(self) -> Sentence | int | None:
         # A wait without a limit could not be interrupted by Ctrl-C on every system.
@@ -254,6 +275,7 @@ class SpeechStream:
             utterances=list(made.spoken),
             stages=dict(self._request.stages),
             seconds=made.seconds,
+            arrivals=tuple(made.arrivals),
         )
 
 
@@ -273,6 +295,7 @@ class Making:
     settings: Settings
     spoken: list[Utterance] = field(default_factory=list)
     seconds: float = 0.0
+    arrivals: list[tuple[float, float]] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
 
     def chunks(self) -> Generator[np.ndarray, None, None]:
@@ -298,7 +321,9 @@ class Making:
             audio = chunk.audio[0]
             if self.settings.strict and not np.isfinite(audio).all():
                 raise GateError(guards.NOT_FINITE)
-            sounding.ready = sounding.ready or time.perf_counter() - self.start
+            now = time.perf_counter() - self.start
+            sounding.ready = sounding.ready or now
+            self.arrivals.append((now, len(audio) / self.loaded.bundle.manifest.sample_rate))
             sounding.mels.append(chunk.mel[:, :, chunk.repeated :])
             sounding.audio.append(audio)
             self.decoding.hurry()  # only the first audio is waited for

@@ -143,13 +143,10 @@ class Synthesizer:
 
         A text is cut into sentences. An iterable gives pieces of text as they become known, such
         as a chat model's output; they are spoken as they are, in one go, numbers not read out.
+        With low memory each sentence, or all that arrives, is decoded before its first chunk.
         """
         if settings.speed != 1.0:
             raise UsageError("a stream has the speed of the voice; leave out --speed or --stream")
-        if self.loaded.low_memory:
-            raise UsageError(
-                "a stream needs all networks in memory; leave out --memory low or --stream"
-            )
         manner = self._manner(settings)
         whole = self._read(text, settings) if isinstance(text, str) else _Read([], 0.0, ())
         pieces = whole.pieces if isinstance(text, str) else iter(text)

@@ -86,16 +86,30 @@ def test_so_many_are_enough_and_not_one_less() -> None:
 @pytest.mark.parametrize(
     ("arrivals", "heard"),
     [
-        ([], Heard(0.0, 0.0, 0, 0.0)),
-        ([(0.5, 1.0), (1.4, 1.0), (2.5, 1.0)], Heard(0.5, 3.0, 0, 0.0)),  # always before its time
-        ([(0.5, 1.0), (2.0, 1.0), (2.9, 1.0)], Heard(0.5, 3.0, 1, 0.5)),  # late once
-        ([(0.5, 1.0), (2.0, 0.5), (3.0, 0.5)], Heard(0.5, 2.0, 2, 1.0)),
+        ([], Heard(0.0, 0.0, 0, 0.0, 0.0)),
+        ([(0.5, 1.0), (9.0, 0.0)], Heard(0.5, 1.0, 0, 0.0, 0.0)),  # nothing to wait for
+        ([(0.5, 1.0), (1.4, 1.0), (2.5, 1.0)], Heard(0.5, 3.0, 0, 0.0, 0.0)),  # in time
+        ([(0.5, 1.0), (2.0, 1.0), (2.9, 1.0)], Heard(0.5, 3.0, 1, 0.5, 0.5)),  # late once
+        ([(0.5, 1.0), (2.0, 0.5), (3.0, 0.5)], Heard(0.5, 2.0, 2, 1.0, 1.0)),
     ],
 )
 def test_a_player_waits_for_what_comes_late(
     arrivals: list[tuple[float, float]], heard: Heard
 ) -> None:
     assert played(arrivals) == heard
+
+
+def test_a_player_that_begins_so_much_later_waits_never_and_a_little_earlier_does() -> None:
+    arrivals = [(0.5, 1.0), (2.0, 0.5), (2.1, 1.0), (4.25, 2.0), (5.0, 0.5)]
+    delay = played(arrivals).start_delay_seconds
+    assert (played(arrivals).waits, delay) == (2, 1.25)
+
+    def begun(later: float) -> Heard:
+        """A chunk of silence first, as long as the player is held back."""
+        return played([(0.5, later), *arrivals])
+
+    assert begun(delay).waits == 0
+    assert begun(delay - 0.01).waits == 1
 
 
 def test_a_cell_says_by_how_much() -> None:
@@ -122,7 +136,10 @@ def test_energy_is_in_three_units_with_how_it_was_measured() -> None:
         "energy: window, idle": "3.0 s, 60 updates; net: 4 W of idle subtracted",
         "core-seconds a second of audio": "0.750",
         "long text": "40.0 s of audio, RTF 0.250",
-        "long texts streamed": "1, 1 interrupted, 1.50 s of silence at most",
+        "long texts streamed": (
+            "1, 1 interrupted (2 gaps), 1.50 s of silence at most, "
+            "none if players begin 1.50 s later"
+        ),
         "texts that failed": "1",
     }
 

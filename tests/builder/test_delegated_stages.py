@@ -9,12 +9,16 @@ import pytest
 from linked import linked
 from support import Build
 
+from edgepack.bench import measure
+from edgepack.bench.request import MeasureRequest
 from edgepack.builder.backends._ort_attention import fuse_attention
 from edgepack.builder.hub import author
 from edgepack.builder.pipeline import build
 from edgepack.builder.planning import BuildRequest
 from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.errors import UnsupportedError, UsageError
+from edgepack.machine.cpu.plan import current
+from edgepack.machine.probe import Machine
 from edgepack.model.checkpoint.folder import open_checkpoint
 from edgepack.profiles import recipe, target
 from edgepack.report import silent
@@ -45,6 +49,17 @@ def test_a_guest_runs_its_stage(mixed: Bundle, bundle: Build) -> None:
     one, other = (s.speak_tokens(tokens).audio for s in (own, Synthesizer.load(mixed.folder)))
     error = np.linalg.norm(one - other) / np.linalg.norm(one)
     assert error < 0.01  # weights have 11 bits
+
+
+def test_a_profile_has_every_stage_but_those_of_a_guest_without_times(mixed: Bundle) -> None:
+    """The host's stages on both sides of the guest's; the guest is named, not the runtime."""
+    request = MeasureRequest(
+        ((mixed.folder, "ort"),), current(), ("你好。",), rounds=1, profile=True, long_texts=0
+    )
+    (subject,) = measure.run(request, silent, Machine()).subjects
+    assert set(subject.operators) == set(mixed.manifest.stages) - {"hift"}
+    assert all(sum(seconds.values()) > 0 for seconds in subject.operators.values())
+    assert subject.operators_missing == "tflite gives no times of operators (hift)"
 
 
 def test_a_missing_guest_is_named(

@@ -34,10 +34,16 @@ def test_a_stream_is_in_the_file_and_in_the_account(cli: Cli, demo: Path) -> Non
     assert len(heard) == round(told["audio_seconds"] * rate)
     assert told["stream"] is True
     assert told["first_audio_seconds"] < told["synthesis_seconds"]
+    dry = told["underruns"]
+    assert set(dry) == {"count", "seconds", "start_delay_seconds"}
+    assert (dry["count"] > 0) == (dry["seconds"] > 0)
+    # No later than all is there: a player that begins then waits for nothing.
+    assert dry["start_delay_seconds"] <= told["synthesis_seconds"] - told["first_audio_seconds"]
     assert told["energy"]["available"] is False
     assert set(told["energy"]["reasons"]) >= {"rapl", "perf", "battery"}
     shown = cli("run", demo, "Good morning.", "--stream")
     assert "(overlapping)" in shown.out
+    assert "a player that begins with the first chunk: " in shown.out
     assert "energy: no energy meter on this machine" in shown.out
 
 
@@ -81,7 +87,6 @@ def test_an_interrupted_stream_leaves_what_was_spoken(demo: Path, tmp_path: Path
         (["-o", "-"], "-o - goes with --stream"),
         (["-o", "-", "--stream", "--json"], "-o - goes with --stream"),
         (["--stream", "--speed", "2"], "leave out --speed or --stream"),
-        (["--stream", "--memory", "low"], "leave out --memory low or --stream"),
         (["--cpus", "9999"], "--cpus 9999: CPU 9999 is not there"),
         (["--cpus", "0-99999999999"], "--cpus 0-99999999999: not one of all"),
         (["--cpus", "\udcff"], "not one of all"),

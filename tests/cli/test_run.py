@@ -24,7 +24,8 @@ NOISE = ("--guard", "warn")  # networks of random weights do not end, or whisper
 KEYS = {
     "output", "text", "voice", "mode", "seed", "runtime", "runtime_version", "threads", "cpus",
     "sample_rate", "audio_seconds", "load_seconds", "synthesis_seconds", "rtf",
-    "first_audio_seconds", "stages", "speech_tokens", "peak_rss_bytes", "energy", "warnings",
+    "first_audio_seconds", "underruns", "stages", "speech_tokens", "peak_rss_bytes", "energy",
+    "warnings",
 }  # fmt: skip
 
 
@@ -89,6 +90,7 @@ def test_the_account_is_of_the_audio_in_the_file(cli: Cli, bundle: Build) -> Non
     assert told["energy"]["reasons"]
     assert told["rtf"] == pytest.approx(told["synthesis_seconds"] / told["audio_seconds"])
     assert 0 < told["first_audio_seconds"] <= told["synthesis_seconds"]
+    assert told["underruns"] is None  # it is no stream
     assert {"speech_lm", "flow_estimator", "hift"} <= set(told["stages"])
     assert 0 < sum(told["stages"].values()) <= told["synthesis_seconds"]
     assert len(told["speech_tokens"]) > 10

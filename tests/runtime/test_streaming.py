@@ -57,6 +57,10 @@ def test_a_stream_says_the_same_as_whole_utterances(subject: Synthesizer) -> Non
     assert [u.mel.shape for u in speech.utterances] == [u.mel.shape for u in whole.utterances]
     assert set(speech.stages) == set(whole.stages) - {"flow_time"}  # which is embedded once
     assert speech.faults == []
+    times, seconds = zip(*speech.arrivals, strict=True)
+    assert list(seconds) == [len(chunk) / speech.sample_rate for chunk in chunks]
+    assert list(times) == sorted(times)
+    assert (times[0], whole.arrivals) == (speech.first_audio_seconds, ())
 
 
 def test_chunks_join_without_a_step(subject: Synthesizer) -> None:
@@ -185,12 +189,9 @@ def test_broken_audio_is_not_handed_out(ort: Synthesizer) -> None:
         streamed(endless(ort, silent=True), SENTENCES)
 
 
-def test_what_a_stream_cannot_do(ort: Synthesizer, bundle: Build) -> None:
+def test_what_a_stream_cannot_do(ort: Synthesizer) -> None:
     with pytest.raises(UsageError, match=f"{ADVICE} --speed or --stream"):
         ort.stream(SENTENCES, Settings(speed=1.5))
-    low = Synthesizer.load(bundle("demo"), "ort", 1, options=LoadOptions(memory="low"))
-    with pytest.raises(UsageError, match=f"{ADVICE} --memory low or --stream"):
-        low.stream(SENTENCES)
 
 
 def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
@@ -218,9 +219,16 @@ def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
         "hift_source",
         "hift",
     }
-    np.testing.assert_array_equal(
-        speech.audio, Synthesizer.load(bundle("demo"), "ort", 2).speak(SENTENCES).audio
-    )
+    whole = Synthesizer.load(bundle("demo"), "ort", 2)
+    np.testing.assert_array_equal(speech.audio, whole.speak(SENTENCES).audio)
+    there.clear()
+    for one, other in zip(streamed(low, SENTENCES)[0], streamed(whole, SENTENCES)[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert all(len(groups) == 1 for groups in there)
+    assert "decoding" in set.union(*there)
+    with low.stream(SENTENCES) as left:  # while the decoder of the next sentence waits
+        next(left)
+    np.testing.assert_array_equal(low.speak(SENTENCES).audio, speech.audio)
 
 
 def test_memory_is_all_or_low(bundle: Build) -> None:
