@@ -51,7 +51,9 @@ def test_a_bundle_is_built_reused_and_replaced(cli: Cli, tiny: str) -> None:
     parts = [re.match(r"build: \[0:0\d:\d\d\] (\d) of 5, about \d+ s left: ", s) for s in steps]
     assert all(parts), steps
     assert sorted({part[1] for part in parts if part}) == ["1", "2", "3", "5"]  # it has no voices
-    assert re.search(rf" left: ort, network {len(STAGES)} of {len(STAGES)}: checking \w+$", steps[-1])
+    assert re.search(
+        rf" left: ort, network {len(STAGES)} of {len(STAGES)}: checking \w+$", steps[-1]
+    )
     assert {step.split()[-1] for step in steps if ": checking " in step} == STAGES
     (told,) = built.document["bundles"]
     assert (told["path"], told["target"]) == ("bundles/tiny-intel-cpu", "intel-cpu")
