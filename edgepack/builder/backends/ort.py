@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgepack.builder.backend import Job, quietly
 from edgepack.builder.backends._ort_attention import fuse_attention
+from edgepack.builder.backends._ort_decoder import fuse_decoder
 from edgepack.builder.backends._ort_half import compute_in_half
 from edgepack.builder.backends._ort_order import sort_kernel_types
 from edgepack.builder.backends._ort_quantize import quantize
@@ -58,7 +59,7 @@ class _Ort:
         if job.recipe.method == "none" and job.options.container == "onnx":
             files = [_place(path, job.folder) for path in parts(job.model)]
             if job.options.fuse:
-                fuse_attention(files[0], files[0])
+                _fuse(job, files[0])
             return files
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
             model = unlinked(job.model, Path(folder))
@@ -78,7 +79,7 @@ class _Ort:
             else:
                 quantize(job, model, changed)
             if job.options.fuse:
-                fuse_attention(changed, changed)
+                _fuse(job, changed)
             if job.options.container == "ort" and not (half and _runs_every_token(job, model)):
                 return [_converted(job, changed)]
             return [_place(path, job.folder) for path in parts(changed)]
@@ -98,6 +99,12 @@ class _Ort:
             lines = config.read_text("utf-8").splitlines()  # comments name paths of this machine
             kept = sorted(line for line in lines if line and not line.startswith("#"))
             config.write_text("\n".join([*kept, ""]), "utf-8")
+
+
+def _fuse(job: Job, model: Path) -> None:
+    """Put operators of ONNX Runtime alone into a file: a decoder's, or attention without caches."""
+    if not fuse_decoder(model, model, job.states):
+        fuse_attention(model, model)
 
 
 def _named(graph: Path, model: Path, folder: str) -> Path:

@@ -1,7 +1,8 @@
 """Networks in ONNX Runtime, with numpy and nothing else: what to run is on standard input.
 
 A cache grows with every call. Or, where there is an input `used`, it has as many slots as one
-likes, of which that says how many are filled, and a call returns the rows of its new positions.
+likes, of which that says how many are filled, and a call returns the rows of its new positions, or
+all slots with those rows in their place.
 """
 
 import json
@@ -28,12 +29,16 @@ def run(model: str, folder: Path, states: list[Any]) -> None:
             feeds: dict[str, Any] = {**stored, **caches}
         if slots:
             feeds["used"] = np.array([used])
+            positions = feeds["embeddings"].shape[1] if "embeddings" in feeds else 0
         outputs = dict(zip(names, session.run(names, feeds), strict=True))
         new = 0
         for name, output, _ in states:
             rows = outputs.pop(output)
             if slots:
                 new = rows.shape[axes[name]]
+                if new == slots:
+                    caches[name], new = rows, positions
+                    continue
                 place = [slice(None)] * rows.ndim
                 place[axes[name]] = slice(used, used + new)
                 caches[name][tuple(place)] = rows

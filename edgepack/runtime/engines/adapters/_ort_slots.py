@@ -1,6 +1,6 @@
 """ONNX Runtime's caches in memory that calls read where it lies: rows with lengths of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Slots:
         self._axes = {s.input: s.shape.index(0, 1) for s in states}
         self._arrays = {s.input: np.zeros((0, *s.shape[1:]), types[s.input]) for s in states}
         self._values: dict[int, dict[str, Any]] = {}
+        self._bindings: dict[int, Any] = {}
         self.used = np.zeros(0, np.int64)
         self.slots = 0
 
@@ -46,6 +47,7 @@ class Slots:
         if (rows, slots) == (self.rows, self.slots):
             return
         self._values.clear()
+        self._bindings.clear()
         for name, old in self._arrays.items():
             shape = list(old.shape)
             shape[0], shape[self._axes[name]] = rows, slots
@@ -55,16 +57,40 @@ class Slots:
         self.used = np.concatenate([self.used, np.zeros(rows - self.rows, np.int64)])
         self.slots = slots
 
+    def make_room(self, rows: int, count: int) -> None:
+        """Have room for `count` more positions of each of the first `rows` rows."""
+        self.reserve(rows, int(self.used[:rows].max()) + count)
+
     def inputs(self, rows: int) -> dict[str, Any]:
         """What a call of the first `rows` rows is given besides its feeds."""
+        return {**self._of(rows), USED: as_input(self.used[:rows])}
+
+    def _of(self, rows: int) -> dict[str, Any]:
         if rows not in self._values:
             self._values[rows] = {name: as_input(of[:rows]) for name, of in self._arrays.items()}
-        return {**self._values[rows], USED: as_input(self.used[:rows])}
+        return self._values[rows]
+
+    def bound(self, rows: int, make: Callable[[], Any]) -> Any:
+        """A binding from `make` with the caches of the first `rows` rows as inputs and outputs.
+
+        It is kept until there is more room: a cache that a call reads is the one that it writes.
+        """
+        if rows not in self._bindings:
+            binding, values = make(), self._of(rows)
+            for state in self._states:
+                binding.bind_ortvalue_input(state.input, values[state.input])
+                binding.bind_ortvalue_output(state.output, values[state.input])
+            self._bindings[rows] = binding
+        return self._bindings[rows]
+
+    def advance(self, rows: int, count: int) -> None:
+        """Count slots of the first `rows` rows that a call has filled itself."""
+        self.used[:rows] += count
 
     def append(self, fresh: Mapping[str, np.ndarray], rows: int) -> None:
         """Fill the next slot, or slots of a single row, from outputs of a call of `rows` rows."""
         (count,) = {fresh[s.output].shape[self._axes[s.input]] for s in self._states}
-        self.reserve(rows, int(self.used[:rows].max()) + count)
+        self.make_room(rows, count)
         for state in self._states:
             axis = self._axes[state.input]
             into = np.moveaxis(self._arrays[state.input], axis, 1)
@@ -73,7 +99,7 @@ class Slots:
                 into[0, self.used[0] : self.used[0] + count] = new[0]
             else:
                 into[np.arange(rows), self.used[:rows]] = new[:rows, 0]
-        self.used[:rows] += count
+        self.advance(rows, count)
 
     def filled(self, row: int) -> dict[str, np.ndarray]:
         """A row's caches [1, …], by the name of their output."""

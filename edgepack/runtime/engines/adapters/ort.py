@@ -139,7 +139,7 @@ class _OrtSlotsSession(_OrtSession):
         self._slots.fill(0, caches)
 
     def fork(self) -> Session:
-        return _OrtSlotsSession(self._session, self._states, self._how, self._path)
+        return type(self)(self._session, self._states, self._how, self._path)
 
     def caches(self) -> dict[str, np.ndarray]:
         self._slots.reserve(1, 1)
@@ -147,6 +147,27 @@ class _OrtSlotsSession(_OrtSession):
 
     def rows(self) -> Rows:
         return _OrtRows(self, Slots(self._states, self._types), self._how, self._path)
+
+
+class _OrtInPlaceSession(_OrtSlotsSession):
+    """A decoder whose calls write what is new into the slots themselves."""
+
+    def call(
+        self, slots: Slots, rows: int, feeds: Feeds, how: "onnxruntime.RunOptions"
+    ) -> dict[str, np.ndarray]:
+        """As with other slots; a call that fails leaves those that are filled as they are."""
+        ((count, new),) = {feed.shape[:2] for feed in feeds.values()}
+        slots.make_room(rows, new)
+        binding = slots.bound(count, self._session.io_binding)
+        for name, feed in {**feeds, USED: slots.used[:count]}.items():
+            binding.bind_ortvalue_input(name, as_input(feed))
+        for name in self._outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding, how)
+        slots.advance(rows, new)
+        values = binding.get_outputs_as_ortvaluevector()
+        first = len(self._states)  # the caches were bound before
+        return {name: values[first + n].numpy()[:rows] for n, name in enumerate(self._outputs)}
 
 
 class _OrtRows(Rows):
@@ -261,12 +282,20 @@ class _Ort:
                 model, settings, providers=["CPUExecutionProvider"]
             )
             how = _shrinking if options.transient else onnxruntime.RunOptions
-            kind = _OrtSlotsSession if states and _has_slots(session) else _OrtSession
-            return kind(session, states, how, path)
+            return _kind(session, states)(session, states, how, path)
 
 
 def _has_slots(session: "onnxruntime.InferenceSession") -> bool:
     return USED in {value.name for value in session.get_inputs()}
+
+
+def _kind(session: "onnxruntime.InferenceSession", states: Sequence[State]) -> type[_OrtSession]:
+    """What a network's caches ask for: outputs as long as their slots are written in place."""
+    if not states or not _has_slots(session):
+        return _OrtSession
+    shapes = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
+    in_place = all(shapes[state.input] == shapes[state.output] for state in states)
+    return _OrtInPlaceSession if in_place else _OrtSlotsSession
 
 
 def _shrinking() -> "onnxruntime.RunOptions":
