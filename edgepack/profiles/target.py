@@ -30,7 +30,8 @@ class RuntimeOptions(ProfilePart, frozen=True):
     `container` is a file format of that runtime; `platform` is the instruction set that its
     optimizer may specialise for. With `on_request` files are written only if the user asks for this
     format. `opset` is an older ONNX opset to write, 0 for the newest. `fuse` is whether several
-    ONNX operators may become one that only this runtime has. `batched` is whether the language
+    ONNX operators may become one that only this runtime has, and `fuse_decoder` whether those of the
+    language model may, too. `batched` is whether the language
     model decodes several utterances in one call where its recipe allows that. `delegates` are other
     runtimes with the roles of stages that they may run if they are faster; both have to be
     installed then.
@@ -41,6 +42,7 @@ class RuntimeOptions(ProfilePart, frozen=True):
     on_request: bool = False
     opset: int = 0
     fuse: bool = True
+    fuse_decoder: bool = False
     batched: bool = False
     delegates: dict[str, tuple[Role, ...]] = {}
 

@@ -1,5 +1,6 @@
 """The decoder with operators of ONNX Runtime alone: the same logits and caches as the hub's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,27 @@ from edgepack.profiles.target import RuntimeOptions
 from edgepack.runtime.engines.session import Options, engine
 
 DIMS = SpeechLMDims(64, 96, 2, 4, 2, 32, 1e6, 1e-6, 40)
+NARROW = 24  # heads that the operator does not rotate
 POSITIONS = (9, 1, 1, 3, 70, 1)  # more in all than there are slots at first
 FUSED = {"GroupQueryAttention": 2, "SkipSimplifiedLayerNormalization": 4}
 
 
-def network() -> Graph:
+def network(width: int = DIMS.head_width) -> Graph:
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
         "norm.weight": (64,), "head.weight": (40, 64), "head.bias": (40,)
     }  # fmt: skip
     for p in ("layers.0", "layers.1"):
-        for part, rows in (("q", 128), ("k", 64), ("v", 64)):
+        for part, rows in (("q", 4 * width), ("k", 2 * width), ("v", 2 * width)):
             shapes[f"{p}.self_attn.{part}_proj.weight"] = (rows, 64)
             shapes[f"{p}.self_attn.{part}_proj.bias"] = (rows,)
-        shapes[f"{p}.self_attn.o_proj.weight"] = (64, 128)
+        shapes[f"{p}.self_attn.o_proj.weight"] = (64, 4 * width)
         shapes |= {f"{p}.mlp.{part}_proj.weight": (96, 64) for part in ("gate", "up")}
         shapes[f"{p}.mlp.down_proj.weight"] = (64, 96)
         shapes[f"{p}.input_layernorm.weight"] = (64,)
         shapes[f"{p}.post_attention_layernorm.weight"] = (64,)
     w = Weights.of("random", {n: rng.standard_normal(s, np.float32) / 4 for n, s in shapes.items()})
-    return speech_lm(w, w / "head", DIMS)
+    return speech_lm(w, w / "head", replace(DIMS, head_width=width))
 
 
 @pytest.mark.parametrize("container", ["onnx", "ort"])
@@ -45,7 +47,7 @@ def test_a_fused_decoder_gives_the_logits_and_caches_of_the_hub(
     graph = network()
     hub = graph.save(tmp_path)
     (tmp_path / "out").mkdir()
-    options = RuntimeOptions(container=container, batched=batched)
+    options = RuntimeOptions(container=container, batched=batched, fuse_decoder=True)
     job = Job(
         "speech_lm", hub, tmp_path / "out", graph.states, named("ort", "fp32"), options
     )  # fmt: skip
@@ -62,6 +64,19 @@ def test_a_fused_decoder_gives_the_logits_and_caches_of_the_hub(
         near(ours.run(feeds)["logits"], theirs.run(feeds)["logits"])
     for name, wanted in theirs.caches().items():
         near(ours.caches()[name], wanted)
+
+
+@pytest.mark.parametrize(("width", "fuse_decoder"), [(NARROW, True), (DIMS.head_width, False)])
+def test_what_cannot_or_shall_not_be_fused_stays(
+    tmp_path: Path, width: int, *, fuse_decoder: bool
+) -> None:
+    graph = network(width)
+    hub = graph.save(tmp_path)
+    (tmp_path / "out").mkdir()
+    options = RuntimeOptions(container="onnx", fuse_decoder=fuse_decoder)
+    job = Job("speech_lm", hub, tmp_path / "out", graph.states, named("ort", "fp32"), options)
+    kinds = {node.op_type for node in ir.load(backend("ort").convert(job)[0]).graph}
+    assert not kinds & set(FUSED)
 
 
 def near(found: np.ndarray, wanted: np.ndarray) -> None:

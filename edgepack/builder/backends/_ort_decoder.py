@@ -20,6 +20,7 @@ _DOMAIN, _VERSION = "com.microsoft", 1
 _ATTENTION = "GroupQueryAttention"
 _USED = "used"  # the input that says how many slots of each row are filled
 _INT32, _FLOAT = int(ir.DataType.INT32), int(ir.DataType.FLOAT)
+_WIDTH = 16  # the operator rotates heads of multiples of that
 _BIAS = 5  # the place of a bias among the inputs of MatMulNBits
 
 
@@ -127,6 +128,9 @@ def fuse_decoder(model: Path, target: Path, states: Sequence[State]) -> bool:
     if not states or len(fed) != 1:
         return False
     first = inputs[states[0].input]
+    assert first.shape is not None
+    if int(first.shape[-1]) % _WIDTH:
+        return False
     rule = _Attention.rule(fed[0], first, inputs.get(_USED))  # type: ignore[no-untyped-call]
     if not RewriteRuleSet([rule]).apply_to_model(loaded):
         return False

@@ -103,7 +103,7 @@ class _Ort:
 
 def _fuse(job: Job, model: Path) -> None:
     """Put operators of ONNX Runtime alone into a file: a decoder's, or attention without caches."""
-    if not fuse_decoder(model, model, job.states):
+    if not (job.options.fuse_decoder and fuse_decoder(model, model, job.states)):
         fuse_attention(model, model)
 
 
