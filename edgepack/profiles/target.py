@@ -30,11 +30,10 @@ class RuntimeOptions(ProfilePart, frozen=True):
     `container` is a file format of that runtime; `platform` is the instruction set that its
     optimizer may specialise for. With `on_request` files are written only if the user asks for this
     format. `opset` is an older ONNX opset to write, 0 for the newest. `fuse` is whether several
-    ONNX operators may become one that only this runtime has, and `fuse_decoder` whether those of the
-    language model may, too. `batched` is whether the language
-    model decodes several utterances in one call where its recipe allows that. `delegates` are other
-    runtimes with the roles of stages that they may run if they are faster; both have to be
-    installed then.
+    ONNX operators may become one that only this runtime has, `fuse_decoder` whether those of the
+    language model may, too. `batched` is whether the language model decodes several utterances in
+    one call where its recipe allows that. `delegates` are other runtimes with the roles of stages
+    that they may run if they are faster; both have to be installed then.
     """
 
     container: str

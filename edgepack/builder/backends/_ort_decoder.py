@@ -128,8 +128,8 @@ def fuse_decoder(model: Path, target: Path, states: Sequence[State]) -> bool:
     if not states or len(fed) != 1:
         return False
     first = inputs[states[0].input]
-    assert first.shape is not None
-    if int(first.shape[-1]) % _WIDTH:
+    width = first.shape[-1] if first.shape else None
+    if not isinstance(width, int) or width % _WIDTH:
         return False
     rule = _Attention.rule(fed[0], first, inputs.get(_USED))  # type: ignore[no-untyped-call]
     if not RewriteRuleSet([rule]).apply_to_model(loaded):
