@@ -123,7 +123,7 @@ def test_a_recipe_search_chooses_for_every_network(tmp_path: Path) -> None:
     # The last one that is chosen for a part was examined with the others, as the bundle is.
     quality = built.bundle.manifest.quality
     assert quality
-    for name in ("speech_embedding", "flow_estimator"):
+    for name in ("speech_embedding", "flow_time"):
         values = built.measured.candidates["ort"][name][0].values
         for metric, value in values.items():
             assert value.count == quality.values["ort"][metric].count
