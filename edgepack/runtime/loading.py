@@ -35,7 +35,7 @@ from edgepack.runtime.stages.decode import SpeechDecoder
 from edgepack.runtime.stages.flow import FlowDecoder
 from edgepack.runtime.stages.prompts import Prompts
 from edgepack.runtime.stages.solver import AUTO, CALIBRATED, REFERENCE, euler
-from edgepack.runtime.stages.vocoder import NARROW, WINDOW, Vocoder
+from edgepack.runtime.stages.vocoder import Vocoder
 from edgepack.runtime.text.coverage import Coverage, from_text
 from edgepack.runtime.text.front_end import Frontend, read_tokenizer
 from edgepack.runtime.text.normalization import Normalization, Reader, normalizers
@@ -279,10 +279,7 @@ def load(
     lacking = "with low memory utterances are decoded one by one" if low_memory else ""
     calibrated = manifest.solvers.get(host.runtime)
     peak = manifest.device.peak_bytes
-    window = NARROW if low_memory or isinstance(peak, int) else WINDOW
-    if accelerated:  # it has the memory, and prepares its convolutions for every length
-        window = manifest.host.flow.noise_frames
-    return Loaded(
+    loaded = Loaded(
         bundle,
         host,
         frontend,
@@ -292,7 +289,7 @@ def load(
             table=calibrated.solver if calibrated else None,
             memory=peak if isinstance(peak, int) else None,
         ),
-        replace(part("vocoder"), window=window),
+        part("vocoder"),
         voices,
         low_memory=low_memory,
         prompts=None if accelerated or low_memory else Prompts(bundle, host.runtime),
@@ -300,6 +297,10 @@ def load(
             options.batch, lacking or _one_by_one(bundle, host, sessions["language_model"])
         ),
     )
+    if accelerated:  # it has the memory, and prepares its convolutions for every length
+        whole = replace(loaded.vocoder, window=manifest.host.flow.noise_frames)
+        return replace(loaded, vocoder=whole)
+    return loaded
 
 
 def _one_by_one(bundle: Bundle, host: Host, language_model: Session) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 from edgepack.bundle.host import VocoderPart
 from edgepack.runtime.engines.session import Session
 
-WINDOW = 240  # 10 s of CosyVoice2 are two windows
-NARROW = 192  # where memory is short
+WINDOW = 192
 
 
 class Sound(NamedTuple):
@@ -25,8 +24,7 @@ class Sound(NamedTuple):
 class Vocoder(ABC):
     """A vocoder; kinds have a session for each of their roles besides.
 
-    `window` is how many mel frames are computed at once at most, besides those around them that
-    their samples depend on: memory grows with them.
+    `window` is how many mel frames are computed at once at most: memory grows with them.
     """
 
     settings: VocoderPart
@@ -40,14 +38,3 @@ class Vocoder(ABC):
     @abstractmethod
     def synthesize(self, mel: np.ndarray, noise: np.ndarray) -> Sound:
         """Audio of a whole mel [1, mels, T]."""
-
-    def windows(self, frames: int, shared: int) -> list[range]:
-        """The fewest windows of a mel, of equal width, each sharing `shared` frames with the next.
-
-        A new width costs an engine memory, or compiling. The last ends with the mel, and may share
-        more.
-        """
-        count = max(1, -(-(frames - shared) // self.window))
-        width = -(-(frames + (count - 1) * shared) // count)
-        starts = (min(n * (width - shared), frames - width) for n in range(count))
-        return [range(first, first + width) for first in starts]

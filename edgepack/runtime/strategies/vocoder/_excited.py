@@ -3,7 +3,7 @@
 Source: cosyvoice/hifigan/generator.py (`HiFTGenerator.inference`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,8 @@ class ExcitedRecord(ExcitedPart, frozen=True):
 class Excited(vocoders.Vocoder):
     """A network for the excitation and one for the audio.
 
-    The excitation is made in one go, as its phase runs on; audio in windows of equal width
-    that share as many frames as samples at their edges depend on, so that it is the same as if made
-    at once.
+    The excitation is made in one go, as its phase runs on; audio in windows of equal length, with
+    as many frames around each as its samples depend on, so that it is the same as if made at once.
     """
 
     settings: ExcitedRecord
@@ -55,33 +54,32 @@ class Excited(vocoders.Vocoder):
         if known_source is not None:
             rest = np.asarray(source)[:, :, known_source.shape[2] :]
             source = np.concatenate([known_source, rest], 2)
-        windows = self.windows(mel.shape[2], 2 * self.settings.context)
-        if len(windows) == 1:
+        if mel.shape[2] <= self.window:
             audio = self.vocoder.run({"mel": mel, "source": source})["audio"]
         else:
-            audio = self._in_windows(windows, mel, np.asarray(source))
+            audio = self._in_windows(mel, np.asarray(source))
         return vocoders.Sound(audio, np.asarray(source), excited["f0"])
 
     def excitation_feeds(self, mel: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs of the excitation's network."""
         return {"mel": mel, "noise": noise}
 
-    def _in_windows(
-        self, windows: Sequence[range], mel: np.ndarray, source: np.ndarray
-    ) -> np.ndarray:
+    def _in_windows(self, mel: np.ndarray, source: np.ndarray) -> np.ndarray:
         """Audio of a long mel, [1, n]."""
         frames, frame, context = mel.shape[2], self.settings.frame, self.settings.context
-        pieces, begin = [], 0
-        for seen in windows:
-            end = frames if seen.stop == frames else seen.stop - context
+        count = -(-frames // self.window)
+        length = -(-frames // count)
+        width = min(frames, length + 2 * context)  # of every window: a new shape costs memory
+        pieces = []
+        for start in range(0, frames, length):
+            end = min(start + length, frames)
+            first = min(max(0, start - context), frames - width)
+            last = first + width
             window = {
-                "mel": np.ascontiguousarray(mel[:, :, seen.start : seen.stop]),
-                "source": np.ascontiguousarray(
-                    source[:, :, seen.start * frame : seen.stop * frame]
-                ),
+                "mel": np.ascontiguousarray(mel[:, :, first:last]),
+                "source": np.ascontiguousarray(source[:, :, first * frame : last * frame]),
             }
             cancellation.check()
             audio = self.vocoder.run(window)["audio"]
-            pieces.append(audio[:, (begin - seen.start) * frame : (end - seen.start) * frame])
-            begin = end
+            pieces.append(audio[:, (start - first) * frame : (end - first) * frame])
         return np.concatenate(pieces, 1)

@@ -143,12 +143,15 @@ class CausalHiFT(Vocoder):
         A window that does not end where audio can be made is a frame longer than what is taken.
         """
         settings = self.settings
-        base = max(0, start - settings.context)
         limit = whole["mel"].shape[2] - settings.ahead
-        pieces, begin = [], start
-        for seen in self.windows(limit - base, settings.context + 1):
-            first, last = base + seen.start, base + seen.stop
-            stop = end if last == limit else last - 1
+        count = -(-(end - start) // self.window)
+        length = -(-(end - start) // count)
+        width = min(limit, length + settings.context + 1)  # a new shape costs memory
+        pieces = []
+        for begin in range(start, end, length):
+            stop = min(begin + length, end)
+            last = min(max(stop + 1, width), limit)
+            first = last - width
             samples = slice(first * settings.frame, last * settings.frame + settings.overhang)
             window = {
                 "mel": np.ascontiguousarray(whole["mel"][:, :, first : last + settings.ahead]),
@@ -158,7 +161,6 @@ class CausalHiFT(Vocoder):
             audio = self.vocoder.run(window)["audio"]
             taken = slice((begin - first) * settings.frame, (stop - first) * settings.frame)
             pieces.append(audio[:, taken])
-            begin = stop
         return np.concatenate(pieces, 1)
 
 
