@@ -125,16 +125,13 @@ class LongStream(ResultPart, frozen=True):
     """A long text, streamed to a player that begins with the first chunk of audio.
 
     `waits` is how often the player had nothing left to play before the end, `waited_seconds` the
-    silence in all; `start_delay_seconds` is how much later the player would have had to begin to
-    have none, None in results of older versions. `fault` is the error that ended the stream, "" if
-    it came to its end.
+    silence in all. `fault` is the error that ended the stream, "" if it came to its end.
     """
 
     first_audio_seconds: Magnitude
     audio_seconds: Magnitude
     waits: Count
     waited_seconds: Magnitude
-    start_delay_seconds: Magnitude | None = None
     fault: str = ""
 
 

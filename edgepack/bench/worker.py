@@ -10,16 +10,16 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgepack.bench.player import played
 from edgepack.machine.cpu import affinity
 from edgepack.machine.cpu.plan import CpuPlan
 from edgepack.process import interrupts
 from edgepack.process.isolation import portable
+from edgepack.runtime.audio.underruns import underruns
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,16 @@ class _Subject:
     def play(self, text: str, number: int) -> dict[str, Any]:
         """Stream a text to a simulated player; the seed depends on `number`."""
         settings = replace(self.settings, seed=self.settings.seed + number)
-        rate, start = self.synthesizer.sample_rate, time.perf_counter()
         with self.synthesizer.stream(text, settings) as stream:
-            arrivals = [(time.perf_counter() - start, len(chunk) / rate) for chunk in stream]
-        return asdict(played(arrivals))
+            for _ in stream:
+                pass
+        heard = underruns(stream.speech.arrivals)
+        return {
+            "first_audio_seconds": heard.first or 0.0,
+            "audio_seconds": heard.audio,
+            "waits": heard.count,
+            "waited_seconds": heard.seconds,
+        }
 
     def masks(self) -> dict[str, int]:
         """Where the threads of this process may run."""

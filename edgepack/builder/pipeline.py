@@ -294,6 +294,7 @@ def _solvers(
 
 
 def _bound(shared: _Shared, wanted: Plan) -> Bound:
+    """What the solvers of a target are held to."""
     host, policy = shared.source.family.host(shared.source.checkpoint), wanted.profile.solver
     return Bound(policy.evaluations, policy.decibel, euler(host.flow).evaluations)
 

@@ -84,16 +84,12 @@ def record(
 
 def _underruns(speech: "Speech") -> dict[str, Any] | None:
     """What a player hears that begins with the first chunk of a stream; None for other speech."""
-    from edgepack.bench.player import played
+    from edgepack.runtime.audio.underruns import underruns
 
     if not speech.arrivals:
         return None
-    heard = played(speech.arrivals)
-    return {
-        "count": heard.waits,
-        "seconds": heard.waited_seconds,
-        "start_delay_seconds": heard.start_delay_seconds,
-    }
+    heard = underruns(speech.arrivals)
+    return {"count": heard.count, "seconds": heard.seconds}
 
 
 def versions(bundle: "Bundle", runtime: str) -> str:
@@ -143,7 +139,7 @@ def show(found: Mapping[str, Any]) -> None:
     )
     if dry := found["underruns"]:
         gaps = f"{dry['count']} gap{'s' if dry['count'] > 1 else ''}, {dry['seconds']:.2f} s in all"
-        later = f"none if it begins {dry['start_delay_seconds']:.2f} s later"
+        later = f"none if it begins {dry['seconds']:.2f} s later"
         heard = f"{gaps}; {later}" if dry["count"] else "no gap"
         report.line(f"a player that begins with the first chunk: {heard}")
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in found["stages"].items())

@@ -18,6 +18,7 @@ import numpy as np
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from edgepack.runtime.audio.underruns import Underruns
 from edgepack.serve import request as requests
 from edgepack.serve.cache import Spoken
 from edgepack.serve.encoding import Encoder, media_type
@@ -125,9 +126,7 @@ class _Answer:
     asked: SpeechRequest
     client: _Client
     arrived: float
-    _first: float | None = None
-    _given: float = field(default=0.0)  # seconds of audio
-    _late: float = field(default=0.0)  # seconds that a player was without audio
+    _player: Underruns = field(default_factory=Underruns)
 
     async def give(self) -> str:
         """Answer, from what is kept or while it is made."""
@@ -174,7 +173,7 @@ class _Answer:
         async with aclosing(self._encoded(model, flight)) as encoded:
             async for data in encoded:
                 await self.client.body(_delta(data) if events else data, more=True)
-        self.service.metrics.underrun.observe(self._late)
+        self.service.metrics.underrun.observe(self._player.seconds)
         if flight.error:
             if events:
                 await self.client.body(_failed(refusal_of(flight.error)), more=False)
@@ -202,11 +201,9 @@ class _Answer:
     def _heard(self, model: ServedModel, samples: np.ndarray) -> None:
         """Note when audio is there, and how much later than a player needs it."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = now
+        if self._player.first is None:
             self.service.metrics.first_audio.observe(now - self.arrived)
-        self._late += max(0.0, now - self._first - self._given - self._late)
-        self._given += len(samples) / model.synthesizer.sample_rate
+        self._player.add(now, len(samples) / model.synthesizer.sample_rate)
 
 
 def _event(kind: str, **fields: Any) -> bytes:

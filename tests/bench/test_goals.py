@@ -7,7 +7,6 @@ import pytest
 
 from bench.test_page import result, subject
 from edgepack.bench import joules, outcome, page, summary
-from edgepack.bench.player import Heard, played
 from edgepack.bench.result import GoalOutcome, LongStream, Subject, UtteranceTiming
 from edgepack.bundle.goals import Goals
 from edgepack.verification import intervals
@@ -81,35 +80,6 @@ def test_so_many_are_enough_and_not_one_less() -> None:
         count = intervals.enough(limit)
         assert intervals.share([[0.0]] * count).high <= limit
         assert intervals.share([[0.0]] * (count - 1)).high > limit
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "heard"),
-    [
-        ([], Heard(0.0, 0.0, 0, 0.0, 0.0)),
-        ([(0.5, 1.0), (9.0, 0.0)], Heard(0.5, 1.0, 0, 0.0, 0.0)),  # nothing to wait for
-        ([(0.5, 1.0), (1.4, 1.0), (2.5, 1.0)], Heard(0.5, 3.0, 0, 0.0, 0.0)),  # in time
-        ([(0.5, 1.0), (2.0, 1.0), (2.9, 1.0)], Heard(0.5, 3.0, 1, 0.5, 0.5)),  # late once
-        ([(0.5, 1.0), (2.0, 0.5), (3.0, 0.5)], Heard(0.5, 2.0, 2, 1.0, 1.0)),
-    ],
-)
-def test_a_player_waits_for_what_comes_late(
-    arrivals: list[tuple[float, float]], heard: Heard
-) -> None:
-    assert played(arrivals) == heard
-
-
-def test_a_player_that_begins_so_much_later_waits_never_and_a_little_earlier_does() -> None:
-    arrivals = [(0.5, 1.0), (2.0, 0.5), (2.1, 1.0), (4.25, 2.0), (5.0, 0.5)]
-    delay = played(arrivals).start_delay_seconds
-    assert (played(arrivals).waits, delay) == (2, 1.25)
-
-    def begun(later: float) -> Heard:
-        """A chunk of silence first, as long as the player is held back."""
-        return played([(0.5, later), *arrivals])
-
-    assert begun(delay).waits == 0
-    assert begun(delay - 0.01).waits == 1
 
 
 def test_a_cell_says_by_how_much() -> None:

@@ -79,6 +79,34 @@ def test_what_cannot_or_shall_not_be_fused_stays(
     assert not kinds & set(FUSED)
 
 
+def test_rows_write_their_keys_in_place_and_leave(tmp_path: Path) -> None:
+    graph = network()
+    hub = graph.save(tmp_path)
+    rows = []
+    for fuse_decoder in (True, False):
+        folder = tmp_path / str(fuse_decoder)
+        folder.mkdir()
+        options = RuntimeOptions(container="onnx", batched=True, fuse_decoder=fuse_decoder)
+        job = Job("speech_lm", hub, folder, graph.states, named("ort", "fp32"), options)
+        session = engine("ort").open(backend("ort").convert(job)[0], graph.states, Options(1))
+        rng = np.random.default_rng(1)
+        found = session.rows()
+        assert found
+        for count in (9, 70, 3):  # rows of other lengths, each after its own prefill
+            session.reset()
+            session.run({"embeddings": rng.standard_normal((1, count, 64), np.float32)})
+            found.join(session.caches())
+        rows.append(found)
+    ours, theirs = rows
+    rng = np.random.default_rng(2)
+    for step in range(80):  # more than there are slots at first
+        if step == 40:  # the last takes its place, and the row of nobody is no longer empty
+            ours.leave(0)
+            theirs.leave(0)
+        feeds = {"embeddings": rng.standard_normal((3 - (step >= 40), 1, 64), np.float32)}
+        near(ours.run(feeds)["logits"], theirs.run(feeds)["logits"])
+
+
 def near(found: np.ndarray, wanted: np.ndarray) -> None:
     """Within 1e-4 of the largest value."""
     assert found.shape == wanted.shape
