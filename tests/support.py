@@ -17,11 +17,11 @@ RUNTIMES = ("ort", "openvino", "tflite")
 Build = Callable[..., Path]
 Checkpoints = Callable[[str], str]
 
-# Recipes of every runtime, so that none is searched; good ones also where signed products saturate.
+# Recipes of every runtime, so that none is searched.
 INT8 = """
 ort:
   speech_lm: nbits8
-  flow_encoder: dynamic-s8
+  flow_encoder: dynamic-s8-avx2
   flow_estimator: dynamic-u8
   text_embedding: rows8
   speech_embedding: rows8

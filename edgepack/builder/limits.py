@@ -22,7 +22,7 @@ from edgepack.verification.intervals import digits
 
 _SOLVED = ("once", "step")  # how often the networks of a solver are called
 _MEL: Metric = "mel_lsd"  # dB, as a solver's error
-_SHARE = 0.9  # of a solver's limit
+_SHARE = 0.8  # of a solver's limit
 
 
 def check(plan: Plan) -> None:
@@ -72,8 +72,8 @@ def of_solved(limits: Limits, use: Use, decibel: float | None) -> Limits:
     """Limits of a network beside a solver whose error may be at most `decibel`, None if no matter.
 
     The error of a network that the solver calls is part of the solver's, and no table of any
-    length is below it. Independent errors add in quadrature, so a share of 0.9 leaves 0.44 of the
-    limit to the table. Other networks keep their limits.
+    length is below it. Independent errors add in quadrature, so a share of 0.8 leaves 0.6 of the
+    limit to the table, which few evaluations reach. Other networks keep their limits.
     """
     if decibel is None or use.called not in _SOLVED:
         return limits

@@ -234,7 +234,7 @@ def test_what_a_solver_calls_may_miss_less_than_the_solver() -> None:
     assert solved == {"flow_time", "flow_estimator"}
     use = FAMILY.stages["flow_estimator"]
     found = limits.of_solved(held_to, use, 0.5)
-    assert found == {"mel_lsd": Limit(high=0.45), "si_sdr": Limit(low=20.0)}
+    assert found == {"mel_lsd": Limit(high=0.4), "si_sdr": Limit(low=20.0)}
     assert limits.of_solved(held_to, use, 2.0) == held_to
-    assert limits.of_solved({}, use, 0.5) == {"mel_lsd": Limit(high=0.45)}
+    assert limits.of_solved({}, use, 0.5) == {"mel_lsd": Limit(high=0.4)}
     assert limits.of_solved(held_to, use, None) == held_to

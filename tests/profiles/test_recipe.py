@@ -45,16 +45,25 @@ def test_int4_is_for_the_language_model_and_the_rest_is_int8(runtime: str) -> No
 
 
 def test_activations_are_as_the_instruction_set_multiplies_them() -> None:
-    def static(isa: list[str]) -> list[str]:
+    def of(method: str, isa: list[str]) -> list[str]:
         names = recipe.candidates("ort", "estimator", "int8", isa)
-        return [name for name in names if name.startswith("static")]
+        return [name for name in names if name.startswith(method)]
 
-    assert static(["avx2"]) == ["static-u8s8"]
-    assert static(["avx2", "avx512_vnni"]) == ["static-u8s8-vnni"]
-    assert static(["neon", "dotprod"]) == ["static-s8s8"]
-    known = recipe.load("ort")
-    assert known["static-u8s8"].options["reduce_range"] is True
-    assert known["static-u8s8-vnni"].options["reduce_range"] is False
+    assert of("static", ["avx2"]) == ["static-u8s8"]
+    assert of("static", ["avx2", "avx512_vnni"]) == ["static-u8s8-vnni"]
+    assert of("static", ["neon", "dotprod"]) == ["static-s8s8"]
+    assert of("dynamic", ["avx2"]) == ["dynamic-s8-avx2", "dynamic-u8"]
+    assert of("dynamic", ["avx2", "avx_vnni"]) == ["dynamic-s8", "dynamic-u8"]
+    assert of("dynamic", ["neon", "dotprod"]) == ["dynamic-s8", "dynamic-u8"]
+
+
+def test_signed_weights_have_seven_bits_where_products_saturate() -> None:
+    """AVX2 adds two products of unsigned and signed bytes in 16 bits, whatever built the bundle."""
+    for role in ROLES:
+        for name in recipe.candidates("ort", role, "int8", ["avx2"]):
+            options = recipe.named("ort", name).options
+            if options.get("weights") == "int8":
+                assert options["reduce_range"] is True, name
 
 
 def test_an_unknown_recipe_names_a_known_one() -> None:
