@@ -138,16 +138,19 @@ def merge_heads(net: Net, x: Value, heads: int, width: int) -> Value:
     return net.op.Reshape(net.op.Transpose(x, perm=[0, 2, 1, 3]), [0, 0, heads * width])
 
 
-def chunk_bias(net: Net, count: Value, chunk: Value) -> Value:
+def chunk_bias(net: Net, count: Value, chunk: Value, before: Value | None = None) -> Value:
     """Additive attention mask `[T, T]`: frame i sees the chunks up to its own, all of them whole.
 
-    0 where `j < (i // chunk + 1) · chunk`, else -1e10; a chunk of T or more hides nothing.
+    0 where `j < (i // chunk + 1) · chunk`, else -1e10; a chunk of T or more hides nothing. After
+    `before` [1] = P frames whose keys are kept it is `[T, P + T]`.
     Source: cosyvoice/utils/mask.py, `add_optional_chunk_mask`.
     """
     op = net.op
-    index = positions(net, count)
+    index = keys = positions(net, count)
+    if before is not None:
+        index, keys = op.Add(index, before), positions(net, op.Add(before, count))
     end = op.Mul(op.Add(op.Div(index, chunk), 1), chunk)
-    visible = op.Less(op.Unsqueeze(index, [0]), op.Unsqueeze(end, [1]))
+    visible = op.Less(op.Unsqueeze(keys, [0]), op.Unsqueeze(end, [1]))
     return op.Where(visible, 0.0, MASKED)
 
 

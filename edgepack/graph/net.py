@@ -1,6 +1,7 @@
 """One ONNX graph while it is being written, and the finished graph."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class Graph:
 
     `calls` are made in order on one session, the caches carried from each to the next. `slots`
     is the same network with caches of a fixed length, for engines that want that, and `batched` is
-    that for several rows at once.
+    that for several rows at once. `continuing` is one that goes on from earlier frames
+    (`graph.continuing`).
     """
 
     name: str
@@ -41,16 +43,21 @@ class Graph:
     calls: tuple[Feeds, ...]
     slots: ir.Model | None = None
     batched: ir.Model | None = None
+    continuing: ir.Model | None = None
 
     def save(self, folder: Path) -> Path:
         """Write `<name>.onnx` and, for its larger weights, `<name>.onnx.data`.
 
         The network with slots goes to `slots_of` that path, that for several rows to `batched_of`
-        it, with the same weights.
+        it, and that which goes on to `continuing_of` it, with the same weights.
         """
         path = folder / f"{self.name}.onnx"
         save_model(self.model, path)
-        for other, place in ((self.slots, slots_of(path)), (self.batched, batched_of(path))):
+        for other, place in (
+            (self.slots, slots_of(path)),
+            (self.batched, batched_of(path)),
+            (self.continuing, continuing_of(path)),
+        ):
             if other is not None:
                 stored = ir.load(path).graph.initializers
                 for name, value in other.graph.initializers.items():
@@ -82,6 +89,11 @@ def batched_of(model: Path) -> Path:
     return model.with_suffix(".batched.onnx")
 
 
+def continuing_of(model: Path) -> Path:
+    """Where the network that goes on from earlier frames lies, beside the one that does not."""
+    return model.with_suffix(".continuing.onnx")
+
+
 def save_model(model: ir.Model, path: Path) -> None:
     """Write a model, its larger weights in `<path>.data`, those over 1 MiB aligned to pages."""
     ir.save(
@@ -111,6 +123,10 @@ class Net:
     def input(self, name: str, shape: list[int | str], dtype: ir.DataType = FLOAT) -> Value:
         """Declare a graph input; a string in the shape is a dynamic axis."""
         return self._builder.input(name, dtype, shape)
+
+    def reshape_input(self, value: Value, shape: Sequence[int | str]) -> None:
+        """Declare an input's shape anew, once it is known."""
+        value.shape = ir.Shape(shape)
 
     def output(self, name: str, value: Value, shape: list[int | str]) -> None:
         """Declare a graph output of type float."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgepack.errors import UsageError
 from edgepack.graph import layers
+from edgepack.graph.continuing import Continuing
 from edgepack.graph.net import END, Graph, Net, Value
 from edgepack.graph.weights import Parameter, Weights, numbered
 from edgepack.model.networks.flow_estimator import (
@@ -86,7 +87,8 @@ def flow_dit(w: Weights, dims: FlowDiTDims) -> Graph:
         rows = net.op.Concat(given.x, given.cond, given.mu, given.spk, axis=1)
         return _estimate(net, layers.channels_first(net, rows), given, w, dims)
 
-    return estimator(dims.mels, dims.shift, velocity, partial(_embedded, w, dims))
+    embedded = partial(_embedded, w, dims)
+    return estimator(dims.mels, dims.shift, velocity, embedded, continuing=True)
 
 
 def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: FlowDiTDims) -> Value:
@@ -95,17 +97,17 @@ def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: Flow
     count = dims.shift // dims.hidden
     parts = op.Split(op.Squeeze(given.shift, [0]), axis=0, num_outputs=count, _outputs=count)
     vectors = iter(parts)
-    frames = layers.length(net, x, 1)
-    bias = layers.chunk_bias(net, frames, given.chunk)
-    rotation = _rotation(net, frames, w / "rotary_embed", dims)
-    x = start = _embed(net, x, w / "input_embed", dims)
+    earlier = given.earlier
+    bias = given.bias(net, x)
+    rotation = _rotation(net, layers.length(net, x, 1), w / "rotary_embed", dims, earlier)
+    x = start = _embed(net, x, w / "input_embed", dims, earlier)
     for i, block in enumerate(numbered(w, "transformer_blocks", dims.layers)):
         moving, growing, gate, moved, grown, last_gate = (next(vectors) for _ in range(_OF_BLOCK))
         h = net.tap(
             f"transformer_blocks.{i}.attn_norm",
             layers.modulated_norm(net, x, growing, moving, _EPSILON),
         )
-        h = _attention(net, h, bias, rotation, block / "attn", dims)
+        h = _attention(net, h, bias, rotation, block / "attn", dims, earlier)
         x = op.Add(x, op.Mul(net.tap(f"transformer_blocks.{i}.attn", h), gate))
         h = layers.modulated_norm(net, x, grown, moved, _EPSILON)
         h = layers.tanh_gelu(net, layers.affine(net, h, block / "ff" / "ff" / 0 / 0, None, None))
@@ -119,17 +121,19 @@ def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: Flow
     return layers.channels_first(net, layers.affine(net, x, w / "proj_out", dims.mels, dims.hidden))
 
 
-def _embed(net: Net, x: Value, w: Weights, dims: FlowDiTDims) -> Value:
+def _embed(net: Net, x: Value, w: Weights, dims: FlowDiTDims, earlier: Continuing | None) -> Value:
     """Linear [B, T, 4·mels] → [B, T, hidden], plus two causal convolutions that tell positions."""
     op = net.op
     x = net.tap("input_embed.proj", layers.affine(net, x, w / "proj", dims.hidden, 4 * dims.mels))
     h = layers.channels_first(net, x)
     for name in ("conv1", "conv2"):
-        h = layers.mish(net, _grouped(net, h, w / "conv_pos_embed" / name / 0, dims))
+        h = layers.mish(net, _grouped(net, h, w / "conv_pos_embed" / name / 0, dims, earlier))
     return net.tap("input_embed", op.Add(layers.channels_first(net, h), x))
 
 
-def _grouped(net: Net, x: Value, w: Weights, dims: FlowDiTDims) -> Value:
+def _grouped(
+    net: Net, x: Value, w: Weights, dims: FlowDiTDims, earlier: Continuing | None
+) -> Value:
     """Causal convolution in groups over [B, hidden, T]; `weight` [hidden, hidden / groups, k]."""
     weight = w.get("weight", dims.hidden, None, None)
     _, of_group, taps = weight.shape
@@ -138,20 +142,27 @@ def _grouped(net: Net, x: Value, w: Weights, dims: FlowDiTDims) -> Value:
             f"{w.source}: {weight.name} has groups of {of_group} channels, which do not divide "
             f"{dims.hidden}"
         )
+    left = taps - 1
+    if earlier:
+        extended = earlier.extended(layers.channels_first(net, x), dims.hidden, left)
+        x, left = layers.channels_first(net, extended), 0
     return net.op.Conv(
         x,
         net.parameter(weight),
         net.parameter(w.get("bias", dims.hidden)),
-        pads=[taps - 1, 0],
+        pads=[left, 0],
         group=dims.hidden // of_group,
     )
 
 
-def _rotation(net: Net, frames: Value, w: Weights, dims: FlowDiTDims) -> tuple[Value, Value]:
+def _rotation(
+    net: Net, frames: Value, w: Weights, dims: FlowDiTDims, earlier: Continuing | None
+) -> tuple[Value, Value]:
     """Cosine and sine of the rotary angles, each [T, head_width / 2] (Su et al., 2021)."""
     op = net.op
     frequency = net.parameter(w.get("inv_freq", dims.head_width // 2))
-    index = op.Cast(layers.positions(net, frames), to=1)
+    places = layers.positions(net, frames)
+    index = op.Cast(op.Add(places, earlier.before) if earlier else places, to=1)
     angle = op.Mul(op.Unsqueeze(index, [1]), frequency)
     return op.Cos(angle), op.Sin(angle)
 
@@ -163,6 +174,7 @@ def _attention(
     rotation: tuple[Value, Value],
     w: Weights,
     dims: FlowDiTDims,
+    earlier: Continuing | None,
 ) -> Value:
     """Self-attention in which queries and keys of the first head are rotated, and no others.
 
@@ -173,6 +185,8 @@ def _attention(
     inner = heads * width
     q, k = (_rotated(net, x, rotation, w / name, dims) for name in ("to_q", "to_k"))
     v = layers.affine(net, x, w / "to_v", inner, dims.hidden)
+    if earlier:
+        k, v = earlier.joined(k, inner), earlier.joined(v, inner)
     q, k, v = (layers.split_heads(net, y, heads, width) for y in (q, k, v))
     scores = op.MatMul(op.Mul(q, width**-0.5), op.Transpose(k, perm=[0, 1, 3, 2]))
     y = layers.merge_heads(net, layers.attend(net, scores, bias, v), heads, width)

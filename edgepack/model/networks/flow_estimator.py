@@ -6,11 +6,14 @@ of cosyvoice/flow/DiT/modules.py.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from edgepack.bundle.stages import Declared, Use
+from edgepack.graph import layers
+from edgepack.graph.continuing import Continuing
 from edgepack.graph.net import BATCH, INT64, Graph, Net, Value
 from edgepack.graph.weights import Weights
 
@@ -27,7 +30,10 @@ _CALLS = ((40, 40, 0.0), (57, 14, 0.7))  # frames, frames of a chunk, time
 
 
 class EstimatorInputs(NamedTuple):
-    """What an estimator is given: four values [B, mels, T], then `shift` [1, W], `chunk` [1]."""
+    """What an estimator is given: four values [B, mels, T], then `shift` [1, W], `chunk` [1].
+
+    `earlier` is there if it goes on from frames before.
+    """
 
     x: Value
     mu: Value
@@ -35,13 +41,24 @@ class EstimatorInputs(NamedTuple):
     cond: Value
     shift: Value
     chunk: Value
+    earlier: Continuing | None = None
+
+    def bias(self, net: Net, x: Value) -> Value:
+        """The attention mask of the frames of `x` [B, T, D]: [T, T], or [T, P + T]."""
+        before = self.earlier.before if self.earlier else None
+        return layers.chunk_bias(net, layers.length(net, x, 1), self.chunk, before)
+
+
+Velocity = Callable[[Net, EstimatorInputs], Value]
 
 
 def estimator(
     mels: int,
     width: int,
-    velocity: Callable[[Net, EstimatorInputs], Value],
+    velocity: Velocity,
     embedded: Callable[[float], np.ndarray],
+    *,
+    continuing: bool = False,
 ) -> Graph:
     """`x` [1, mels, T], `mu`, `cond` [B, mels, T], `spk` [B, mels] → `velocity` [B, mels, T].
 
@@ -49,8 +66,18 @@ def estimator(
     for classifier-free guidance (Ho and Salimans, 2022). `shift` [1, width] is the embedding of the
     time, as `embedded` computes it for the calls that the graph is tried with. `next` [1, mels, T]
     is `x + Σ step_b · velocity_b`, with `step` [B]. `chunk` int64 [1] is the attention chunk in
-    frames, T or more for no mask.
+    frames, T or more for no mask. If it may be `continuing`, there is another form of it whose
+    frames follow those of earlier calls, which were whole chunks (`graph.continuing`).
     """
+    calls = _calls(mels, embedded)
+    graph = _written(mels, width, velocity).finish(calls)
+    if not continuing:
+        return graph
+    other = _written(mels, width, velocity, continuing=True).finish(())
+    return replace(graph, continuing=other.model)
+
+
+def _written(mels: int, width: int, velocity: Velocity, *, continuing: bool = False) -> Net:
     net = Net(*ESTIMATOR)
     op = net.op
     wide: list[int | str] = [BATCH, mels, "T"]
@@ -59,15 +86,18 @@ def estimator(
     spk, step = net.input("spk", [BATCH, mels]), net.input("step", [BATCH])
     shift = net.input("shift", [1, width])
     chunk = net.input("chunk", [1], INT64)
+    earlier = Continuing(net) if continuing else None
 
     none = op.Mul(mu, 0.0)
     rows = op.Add(none, x)
     speakers = op.Add(none, op.Unsqueeze(spk, [2]))
-    found = velocity(net, EstimatorInputs(rows, mu, speakers, cond, shift, chunk))
+    found = velocity(net, EstimatorInputs(rows, mu, speakers, cond, shift, chunk, earlier))
     net.output("velocity", found, wide)
     moved = op.ReduceSum(op.Mul(found, op.Unsqueeze(step, [1, 2])), [0], keepdims=1)
     net.output("next", op.Add(x, moved), [1, mels, "T"])
-    return net.finish(_calls(mels, embedded))
+    if earlier:
+        earlier.finish()
+    return net
 
 
 def _calls(mels: int, embedded: Callable[[float], np.ndarray]) -> tuple[dict[str, np.ndarray], ...]:

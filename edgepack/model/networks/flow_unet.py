@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from edgepack.graph import layers
+from edgepack.graph.continuing import Continuing
 from edgepack.graph.group_norm import group_norm
 from edgepack.graph.net import Graph, Net, Value
 from edgepack.graph.weights import Weights, numbered
@@ -79,7 +80,10 @@ def flow_unet(w: Weights, dims: FlowUNetDims) -> Graph:
         rows = net.op.Concat(given.x, given.mu, given.spk, given.cond, axis=1)
         return _estimate(net, layers.channels_first(net, rows), given, w, dims)
 
-    return estimator(dims.mels, sum(_widths(w)), velocity, partial(_embedded, w, dims))
+    # A norm over time and a level at half the frame rate see frames that are yet to come.
+    causal = not dims.groups and len(numbered(w, "down_blocks")) == 1
+    embedded = partial(_embedded, w, dims)
+    return estimator(dims.mels, sum(_widths(w)), velocity, embedded, continuing=causal)
 
 
 def _embedded(w: Weights, dims: FlowUNetDims, t: float) -> np.ndarray:
@@ -99,50 +103,54 @@ def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: Flow
     shifts = iter(op.Split(given.shift, _widths(w), axis=1, _outputs=len(_widths(w))))
     downs, mids, ups = (numbered(w, name) for name in _LEVELS)
     skips: list[Value] = []
+    earlier = given.earlier
 
     def block(name: str, x: Value, level: Weights, bias: Value) -> Value:
-        x = net.tap(f"{name}.0", _resnet(net, x, next(shifts), level / 0, dims))
+        x = net.tap(f"{name}.0", _resnet(net, x, next(shifts), level / 0, dims, earlier))
         for j, transformer in enumerate(numbered(level, "1")):
-            x = net.tap(f"{name}.1.{j}", _transformer(net, x, bias, transformer, dims))
+            x = net.tap(f"{name}.1.{j}", _transformer(net, x, bias, transformer, dims, earlier))
         return x
 
     for i, level in enumerate(downs):
-        bias = layers.chunk_bias(net, layers.length(net, x, 1), given.chunk)
+        bias = given.bias(net, x)
         x = block(f"down_blocks.{i}", x, level, bias)
         skips.append(x)
         last = i == len(downs) - 1
-        x = _convolve(net, x, level / 2, dims) if last else _halve(net, x, level / 2)
+        x = _convolve(net, x, level / 2, dims, earlier) if last else _halve(net, x, level / 2)
         x = net.tap(f"down_blocks.{i}.2", x)
     for i, level in enumerate(mids):
         x = block(f"mid_blocks.{i}", x, level, bias)
     for i, level in enumerate(ups):
         skip = skips.pop()
         if i > 0:  # doubling a halved odd length gives one frame more
-            frames = layers.length(net, skip, 1)
-            bias = layers.chunk_bias(net, frames, given.chunk)
-            x = op.Slice(x, [0], frames, [1])
+            bias = given.bias(net, skip)
+            x = op.Slice(x, [0], layers.length(net, skip, 1), [1])
         x = op.Concat(x, skip, axis=-1)
         x = block(f"up_blocks.{i}", x, level, bias)
         last = i == len(ups) - 1
-        x = _convolve(net, x, level / 2, dims) if last else _double(net, x, level / 2)
+        x = _convolve(net, x, level / 2, dims, earlier) if last else _double(net, x, level / 2)
         x = net.tap(f"up_blocks.{i}.2", x)
-    x = net.tap("final_block", _block(net, x, w / "final_block", dims))
+    x = net.tap("final_block", _block(net, x, w / "final_block", dims, earlier))
     x = layers.time_convolution(net, x, layers.biased(w / "final_proj"), 0, (dims.mels, None, 1))
     return layers.channels_first(net, x)
 
 
-def _convolve(net: Net, x: Value, w: Weights, dims: FlowUNetDims) -> Value:
+def _convolve(
+    net: Net, x: Value, w: Weights, dims: FlowUNetDims, earlier: Continuing | None
+) -> Value:
     """Convolution over the present frame and the `k - 1` before it, or as many to both sides."""
-    taps = w.get("weight", None, None, None).shape[2]
+    _, channels, taps = w.get("weight", None, None, None).shape
     left = taps - 1
-    if dims.groups:
+    if earlier:
+        x, left = earlier.extended(x, channels, left), 0
+    elif dims.groups:
         x, left = net.op.Pad(x, [0, taps // 2, 0, 0, taps // 2, 0]), 0
     return layers.time_convolution(net, x, layers.biased(w), left, (None, None, taps))
 
 
-def _block(net: Net, x: Value, w: Weights, dims: FlowUNetDims) -> Value:
+def _block(net: Net, x: Value, w: Weights, dims: FlowUNetDims, earlier: Continuing | None) -> Value:
     """Convolution, norm, Mish."""
-    x = _convolve(net, x, w / "block" / 0, dims)
+    x = _convolve(net, x, w / "block" / 0, dims, earlier)
     if dims.groups:
         x = group_norm(net, x, w / "block" / 1, dims.groups, _EPSILON)
     else:
@@ -150,27 +158,43 @@ def _block(net: Net, x: Value, w: Weights, dims: FlowUNetDims) -> Value:
     return layers.mish(net, x)
 
 
-def _resnet(net: Net, x: Value, shift: Value, w: Weights, dims: FlowUNetDims) -> Value:
+def _resnet(
+    net: Net,
+    x: Value,
+    shift: Value,
+    w: Weights,
+    dims: FlowUNetDims,
+    earlier: Continuing | None,
+) -> Value:
     """Two blocks with the time's shift added between them, and a 1×1 shortcut."""
     op = net.op
-    h = _block(net, x, w / "block1", dims)
-    h = _block(net, op.Add(h, shift), w / "block2", dims)
+    h = _block(net, x, w / "block1", dims, earlier)
+    h = _block(net, op.Add(h, shift), w / "block2", dims, earlier)
     shortcut = layers.biased(w / "res_conv")
     return op.Add(h, layers.time_convolution(net, x, shortcut, 0, (None, None, 1)))
 
 
-def _transformer(net: Net, x: Value, bias: Value, w: Weights, dims: FlowUNetDims) -> Value:
+def _transformer(
+    net: Net,
+    x: Value,
+    bias: Value,
+    w: Weights,
+    dims: FlowUNetDims,
+    earlier: Continuing | None,
+) -> Value:
     """Pre-norm self-attention and a GELU feed-forward (diffusers `BasicTransformerBlock`)."""
     op = net.op
     heads, width = dims.heads, dims.head_width
     h = layers.layer_norm(net, x, w / "norm1", _EPSILON)
     attention = w / "attn1"
 
-    def project(name: str) -> Value:
-        y = layers.linear(net, h, attention / name, heads * width, None)
-        return layers.split_heads(net, y, heads, width)
-
-    q, k, v = project("to_q"), project("to_k"), project("to_v")
+    q, k, v = (
+        layers.linear(net, h, attention / name, heads * width, None)
+        for name in ("to_q", "to_k", "to_v")
+    )
+    if earlier:
+        k, v = earlier.joined(k, heads * width), earlier.joined(v, heads * width)
+    q, k, v = (layers.split_heads(net, y, heads, width) for y in (q, k, v))
     scores = op.MatMul(op.Mul(q, width**-0.5), op.Transpose(k, perm=[0, 1, 3, 2]))
     y = layers.merge_heads(net, layers.attend(net, scores, bias, v), heads, width)
     x = op.Add(x, layers.affine(net, y, attention / "to_out" / 0, None, heads * width))
