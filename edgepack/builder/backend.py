@@ -58,6 +58,14 @@ class Backend(Protocol):
         """
         ...
 
+    def continuing(self, job: Job, model: Path) -> list[Path]:
+        """The form of a converted graph that goes on from earlier frames, over its weights.
+
+        `model` is the first of the files that `convert` wrote of the same job. There are none if
+        the graph has no such form, or this back end or the target does not want it.
+        """
+        ...
+
     def complete(self, folder: Path) -> None:
         """Write what belongs to all networks of a bundle together beside them, if anything."""
         ...
@@ -97,6 +105,16 @@ def backend(name: str) -> Backend:
 def converted(job: Job, recipe: Recipe) -> list[Path]:
     """The files of a job by another recipe, which may be of another runtime than the job's."""
     found = backend(recipe.engine)
+    return found.convert(_by(job, recipe, found))
+
+
+def continuing(job: Job, recipe: Recipe, model: Path) -> list[Path]:
+    """The form of a job that goes on from earlier frames, by the recipe that `model` is by."""
+    found = backend(recipe.engine)
+    return found.continuing(_by(job, recipe, found), model)
+
+
+def _by(job: Job, recipe: Recipe, found: Backend) -> Job:
     delegated = recipe.engine != job.recipe.engine
     options = RuntimeOptions(container=found.containers[0]) if delegated else job.options
-    return found.convert(replace(job, recipe=recipe, options=options))
+    return replace(job, recipe=recipe, options=options)

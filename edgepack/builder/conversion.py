@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from edgepack.builder.backend import backend, converted
+from edgepack.builder.backend import backend, continuing, converted
 from edgepack.builder.recipe_search import Judge, Searched, reason, search
 from edgepack.builder.trial import Trial
 from edgepack.bundle.bundle import open_bundle
@@ -80,13 +80,16 @@ def convert(work: Conversion, step: Step) -> dict[str, Converted]:
         session = engine(recipe.engine).open(files[0], network.job.states, options)
         error = selftest.error(session, network.calls)
         allowed = selftest.limit(network.use, precision)
+        if further := continuing(network.job, recipe, files[0]):
+            form = engine(recipe.engine).open(further[0], (), options)
+            error = max(error, selftest.continued_error(form, network.calls))
         if not error <= allowed:
             raise GateError(
                 f"{stage} in {work.runtime} at {precision} differs from the fp32 hub by "
                 f"{error:.1e}, more than {allowed:.1e}; no bundle was written"
             )
         variant = Variant(
-            files=tuple(str(file.relative_to(work.root)) for file in files),
+            files=tuple(str(file.relative_to(work.root)) for file in (*files, *further)),
             precision=precision,
             limit=allowed,
             recipe=candidates[0].recipe if candidates else network.recipes[0],

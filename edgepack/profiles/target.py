@@ -32,7 +32,8 @@ class RuntimeOptions(ProfilePart, frozen=True):
     format. `opset` is an older ONNX opset to write, 0 for the newest. `fuse` is whether several
     ONNX operators may become one that only this runtime has, `fuse_decoder` whether those of the
     language model may, too. `batched` is whether the language model decodes several utterances in
-    one call where its recipe allows that. `delegates` are other runtimes with the roles of stages
+    one call where its recipe allows that, `continuing` whether streams keep what the flow decoder
+    computed of finished frames. `delegates` are other runtimes with the roles of stages
     that they may run if they are faster; both have to be installed then.
     """
 
@@ -43,6 +44,7 @@ class RuntimeOptions(ProfilePart, frozen=True):
     fuse: bool = True
     fuse_decoder: bool = False
     batched: bool = False
+    continuing: bool = False
     delegates: dict[str, tuple[Role, ...]] = {}
 
     def delegates_of(self, role: Role) -> list[str]:

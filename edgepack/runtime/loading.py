@@ -6,15 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from edgepack import discovery
-from edgepack.bundle import arrays
 from edgepack.bundle.bundle import Bundle, open_bundle
 from edgepack.bundle.host import strategy
 from edgepack.bundle.manifest import Solver
 from edgepack.bundle.stages import Role, Use
-from edgepack.errors import IntegrityError, UnsupportedError, UsageError
+from edgepack.errors import UnsupportedError, UsageError
 from edgepack.machine.cpu.plan import CpuPlan, Wish, current
 from edgepack.machine.memory import require_room
 from edgepack.runtime import batching
@@ -36,7 +33,6 @@ from edgepack.runtime.stages.flow import FlowDecoder
 from edgepack.runtime.stages.prompts import Prompts
 from edgepack.runtime.stages.solver import AUTO, CALIBRATED, REFERENCE, euler
 from edgepack.runtime.stages.vocoder import Vocoder
-from edgepack.runtime.text.coverage import Coverage, from_text
 from edgepack.runtime.text.front_end import Frontend, read_tokenizer
 from edgepack.runtime.text.normalization import Normalization, Reader, normalizers
 
@@ -47,6 +43,7 @@ _LARGE_BYTES = 32 << 20  # files of a network whose memory is worth giving back 
 
 _ONNX_ENGINE = "ort"
 TWIN = ".fp32.onnx"  # the file of a network that computes in fp32 with the same weights
+CONTINUING = ".continuing.onnx"  # that of one that goes on from finished frames, with the same
 MEMORY = ("all", "low")
 
 
@@ -164,13 +161,41 @@ def forked(loaded: Loaded, swap: Mapping[int, Watcher]) -> Loaded:
 
     `swap` has another watcher in place of some, by their `id`.
     """
+
+    def fork(session: Session) -> Session:
+        forked = session.fork()
+        if not isinstance(forked, Watched):
+            return forked
+        watchers = [swap.get(id(watcher), watcher) for watcher in forked.watchers]
+        return replace(forked, watchers=watchers)
+
     for stage in loaded.bundle.manifest.stages:
-        session = session_of(loaded, stage).fork()
-        if isinstance(session, Watched):
-            watchers = [swap.get(id(watcher), watcher) for watcher in session.watchers]
-            session = Watched(stage, session.session, watchers)
-        loaded = with_session(loaded, stage, session)
-    return loaded
+        loaded = with_session(loaded, stage, fork(session_of(loaded, stage)))
+    if loaded.flow.continuing is None:
+        return loaded
+    return replace(loaded, flow=replace(loaded.flow, continuing=fork(loaded.flow.continuing)))
+
+
+def open_continuing(bundle: Bundle, name: str, host: Host) -> Session | None:
+    """The form of a network that goes on from finished frames, loaded when it is first called.
+
+    None if the bundle has none, or where networks run on an accelerator.
+    """
+    stage = bundle.manifest.stages[name]
+    variant = stage.variants[host.runtime]
+    file = next((f for f in variant.files if f.endswith(CONTINUING)), None)
+    if file is None or (host.placement and host.placement.accelerated):
+        return None
+    options = host.options(name, stage.use, variant.precision)
+    runner = engine(variant.engine or host.runtime)
+
+    def opened() -> Session:
+        bundle.check(variant.files)
+        bundle.check_folder(file)
+        require_room(str(bundle.path(file)))
+        return runner.open(bundle.path(file), (), options)
+
+    return Residency().session(name, opened)
 
 
 def choose(
@@ -250,6 +275,9 @@ def load(
     frontend = open_frontend(bundle)
     voices = OpenedVoices(bundle, require_fit(bundle, frontend.tokenizer))
 
+    def watched(name: str, session: Session) -> Session:
+        return Watched(name, session, watchers) if watchers else session
+
     def session(name: str) -> Session:
         stage = manifest.stages[name]
         if low_memory:
@@ -259,7 +287,7 @@ def load(
         else:
             loaded = open_stage(bundle, name, host)
             options.on_stage(name)
-        return Watched(name, loaded, watchers) if watchers else loaded
+        return watched(name, loaded)
 
     def size(name: str) -> int:
         return sum(
@@ -275,6 +303,8 @@ def load(
         own = {role: sessions[role] for role in settings.networks(manifest.host)}
         return strategy(name, settings)(settings, **own)
 
+    estimator = manifest.stage_of("estimator")
+    continuing = None if low_memory else open_continuing(bundle, estimator, host)
     accelerated = bool(host.placement and host.placement.accelerated)
     lacking = "with low memory utterances are decoded one by one" if low_memory else ""
     calibrated = manifest.solvers.get(host.runtime)
@@ -288,6 +318,7 @@ def load(
             part("flow"),
             table=calibrated.solver if calibrated else None,
             memory=peak if isinstance(peak, int) else None,
+            continuing=continuing and watched(estimator, continuing),
         ),
         part("vocoder"),
         voices,
@@ -334,32 +365,6 @@ def open_frontend(bundle: Bundle) -> Frontend:
     tokenizer = read_tokenizer(bundle.read(manifest.tokenizer), bundle.path(manifest.tokenizer))
     made: Frontend = strategy("text", settings)(tokenizer, settings, Normalization(readers))
     return made
-
-
-def kept_rows(bundle: Bundle) -> list[int]:
-    """The original id of each text token of a trimmed bundle, ascending; empty for others."""
-    trim = bundle.manifest.trim
-    if trim is None:
-        return []
-    path = bundle.path(trim.rows)
-    rows = arrays.parse(bundle.read(trim.rows), path, "a list of rows").get("rows")
-    if (
-        rows is None
-        or arrays.mismatch({"rows": rows}, {"rows": ("i", (trim.rows_after,))})
-        or not arrays.within(rows, trim.rows_before)
-        or (np.diff(rows) <= 0).any()
-    ):
-        raise IntegrityError(f"{path}: not a list of {trim.rows_after} ascending rows")
-    return [int(row) for row in rows]
-
-
-def open_coverage(bundle: Bundle, frontend: Frontend) -> Coverage | None:
-    """Which text the bundle's tokenizer was trimmed for; None if it was not trimmed."""
-    trim = bundle.manifest.trim
-    if trim is None:
-        return None
-    special = [token.content for token in frontend.tokenizer.get_added_tokens_decoder().values()]
-    return Coverage(from_text(trim.alphabet), frozenset(trim.words), special)
 
 
 def open_enroller(bundle: Bundle, host: Host) -> Enroller:

@@ -18,13 +18,14 @@ from edgepack.runtime.engines.watch import Clock, Watcher
 from edgepack.runtime.fit import recorded, require_voice, widths
 from edgepack.runtime.gpu.warm_up import warm_up
 from edgepack.runtime.load_options import LoadOptions
-from edgepack.runtime.loading import Loaded, forked, load, open_coverage, open_enroller
+from edgepack.runtime.loading import Loaded, forked, load, open_enroller
 from edgepack.runtime.speaker import Manner, Speaker
 from edgepack.runtime.speech import Decoded, Settings, Speech, mode_of
 from edgepack.runtime.stages.rows import RowDecoder
 from edgepack.runtime.streaming import SpeechStream
 from edgepack.runtime.text.coverage import Coverage
 from edgepack.runtime.text.lexicon import Lexicon
+from edgepack.runtime.trimmed import open_coverage
 
 _WAIT_SECONDS = 0.1  # for a turn, before looking for streams that were dropped
 

@@ -22,7 +22,8 @@ from edgepack.errors import EdgepackError, IntegrityError, UnsupportedError, Usa
 from edgepack.process import shortage
 from edgepack.runtime.audio.enrol import Enroller
 from edgepack.runtime.engines.session import EngineError, Feeds, Session
-from edgepack.runtime.loading import Loaded, kept_rows, open_enroller, open_stage
+from edgepack.runtime.loading import Loaded, open_enroller, open_stage
+from edgepack.runtime.trimmed import kept_rows
 from edgepack.verification.selftest import relative_error
 
 PACKAGE = "edgepack.verification.vectors"

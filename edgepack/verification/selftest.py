@@ -10,7 +10,8 @@ from edgepack.bundle.bundle import Bundle
 from edgepack.bundle.stages import TOLERANCE, Use
 from edgepack.runtime.engines.session import Session
 from edgepack.runtime.fit import recorded, require_fit, widths
-from edgepack.runtime.loading import Host, open_frontend, open_stage
+from edgepack.runtime.loading import Host, open_continuing, open_frontend, open_stage
+from edgepack.runtime.stages.continuing import ENDS, KEPT, NEXT_ENDS, PAST, Evaluation, Sizes
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -58,6 +59,37 @@ def error(session: Session, calls: Sequence[Call]) -> float:
         for call, result in zip(calls, results, strict=True)
         for name, wanted in call.outputs.items()
     )
+
+
+def continued_error(session: Session, calls: Sequence[Call]) -> float:
+    """As `error`, of a form of the estimator that goes on from finished frames, in two parts each.
+
+    `session` has to answer the calls of the other form.
+    """
+    return max(
+        relative_error(continued(session, call.feeds)[name], wanted)
+        for call in calls
+        for name, wanted in call.outputs.items()
+    )
+
+
+def continued(session: Session, feeds: Arrays) -> dict[str, np.ndarray]:
+    """The answer to a call in two parts: one attention chunk less than all, then the rest.
+
+    A call without a mask, or of a single chunk, is made in one part.
+    """
+    chunk = int(feeds["chunk"][0])
+    frames, rows = feeds["x"].shape[2], len(feeds["mu"])
+    sizes = Sizes.of(session)
+    known = sizes.empty(rows, 0)
+    parts, first = [], 0
+    for end in dict.fromkeys([(frames - 1) // chunk * chunk or frames, frames]):
+        given = {k: v[:, :, first:end] if v.ndim == 3 else v for k, v in feeds.items()}
+        found = session.run({**given, PAST: known.past, ENDS: known.ends})
+        known = Evaluation(found[KEPT], found[NEXT_ENDS])
+        parts.append(found)
+        first = end
+    return {name: np.concatenate([p[name] for p in parts], 2) for name in ("velocity", "next")}
 
 
 def relative_error(actual: np.ndarray, wanted: np.ndarray) -> float:
@@ -121,5 +153,7 @@ def run(bundle: Bundle, host: Host) -> list[Outcome]:
     for name, stage in manifest.stages.items():
         precision = stage.variants[host.runtime].precision
         found = error(open_stage(bundle, name, host), calls[name])
+        if (form := open_continuing(bundle, name, host)) is not None:
+            found = max(found, continued_error(form, calls[name]))
         outcomes.append(Outcome(name, host.runtime, precision, found, limit(stage.use, precision)))
     return outcomes

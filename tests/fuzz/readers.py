@@ -226,7 +226,7 @@ def _trajectories(folder: Path) -> Read:
 
 
 def _rows(folder: Path) -> Read:
-    from edgepack.runtime.loading import kept_rows
+    from edgepack.runtime.trimmed import kept_rows
 
     return _member(folder, "vocabulary.safetensors", kept_rows)
 

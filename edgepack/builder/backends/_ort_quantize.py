@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgepack.builder.backend import Job, quietly, require_quantized
 from edgepack.builder.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
-from edgepack.graph.net import save_model
+from edgepack.graph.net import BATCH, save_model
 from edgepack.graph.rows import has_tables, quantize_rows
 from edgepack.graph.storage import store_as_float16
 
@@ -120,7 +120,7 @@ def _static(job: Job, model: Path, target: Path) -> None:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             call = next(self.calls, None)
-            return None if call is None else dict(call)
+            return None if call is None else {**call, **_nothing_before(model, call)}
 
     options = job.recipe.options
     raw = target.with_suffix(".raw.onnx")
@@ -144,6 +144,19 @@ def _static(job: Job, model: Path, target: Path) -> None:
         },
     )
     _rewrite(raw, target)
+
+
+def _nothing_before(model: Path, call: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs that a recorded call lacks: of a form that goes on from earlier frames, none here."""
+    batch = max(len(value) for value in call.values())
+    lengths = {BATCH: batch}
+    return {
+        str(value.name): np.zeros(
+            [n if isinstance(n, int) else lengths.get(str(n), 0) for n in value.shape], np.float32
+        )
+        for value in ir.load(model).graph.inputs
+        if value.name not in call and value.shape is not None
+    }
 
 
 def _left(job: Job, model: Path) -> list[str]:

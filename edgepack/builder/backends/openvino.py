@@ -54,6 +54,10 @@ class _OpenVino:
             openvino.save_model(model, path, compress_to_fp16=job.recipe.method == "half")
         return [path, path.with_suffix(".bin")]
 
+    def continuing(self, job: Job, model: Path) -> list[Path]:
+        """None: what earlier frames leave is only handed on in ONNX Runtime."""
+        return []
+
     def complete(self, folder: Path) -> None:
         """Nothing to write: the files are complete by themselves."""
 

@@ -15,15 +15,17 @@ import onnx_ir as ir
 
 from edgepack.builder.backend import Job, quietly
 from edgepack.builder.backends._ort_attention import fuse_attention
+from edgepack.builder.backends._ort_continuing import write_continuing
 from edgepack.builder.backends._ort_decoder import fuse_decoder
 from edgepack.builder.backends._ort_half import compute_in_half
 from edgepack.builder.backends._ort_order import sort_kernel_types
 from edgepack.builder.backends._ort_quantize import quantize
 from edgepack.errors import ResourceError, UnsupportedError
-from edgepack.graph.net import batched_of, save_model
+from edgepack.graph.net import batched_of, continuing_of, save_model
 from edgepack.graph.opset import lowered
 from edgepack.graph.storage import parts, store_as_float16, unlinked
 from edgepack.process import shortage
+from edgepack.profiles.recipe import QUANTIZED
 
 REQUIRED_OPERATORS = "required_operators_and_types.config"
 _FLATBUFFER_LIMIT = 2**31 - 2**20
@@ -83,6 +85,24 @@ class _Ort:
             if job.options.container == "ort" and not (half and _runs_every_token(job, model)):
                 return [_converted(job, changed)]
             return [_place(path, job.folder) for path in parts(changed)]
+
+    def continuing(self, job: Job, model: Path) -> list[Path]:
+        """Keys and values are float16 beside integer weights.
+
+        An `.ort` file has its weights within, so there they would be there twice.
+        """
+        other = continuing_of(job.model)
+        if not job.options.continuing or job.options.container != "onnx" or not other.exists():
+            return []
+        with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+            source, made = Path(folder, "source"), Path(folder, "made")
+            source.mkdir()
+            made.mkdir()
+            form = _named(other, job.model, str(source))
+            files = self._lowered(replace(job, model=form, folder=made))
+            target = continuing_of(model)
+            write_continuing(files[0], model, target, half=job.recipe.precision in QUANTIZED)
+            return [target]
 
     def complete(self, folder: Path) -> None:
         """For .ort files, the operators and types that a reduced ONNX Runtime has to have.

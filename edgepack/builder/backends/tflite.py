@@ -40,6 +40,10 @@ class _LiteRt:
                 _quantize(job, whole, target)
         return [target]
 
+    def continuing(self, job: Job, model: Path) -> list[Path]:
+        """None: what earlier frames leave is only handed on in ONNX Runtime."""
+        return []
+
     def complete(self, folder: Path) -> None:
         """Nothing to write: the files are complete by themselves."""
 

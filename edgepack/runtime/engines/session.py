@@ -132,6 +132,10 @@ class Session(ABC):
         """The lengths of its inputs' axes, None for those that change; None if it cannot say."""
         return None
 
+    def types(self) -> Mapping[str, type[np.generic]] | None:
+        """The types of its floating-point inputs; None if it cannot say."""
+        return None
+
     @property
     def placed(self) -> Placed | None:
         """Where it runs; None if the engine does not know."""

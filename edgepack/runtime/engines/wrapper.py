@@ -75,6 +75,10 @@ class Wrapper(Session):
         """The lengths of its inputs' axes."""
         return self.inner.shapes()
 
+    def types(self) -> Mapping[str, type[np.generic]] | None:
+        """The types of its inputs."""
+        return self.inner.types()
+
     @property
     def placed(self) -> Placed | None:
         """Where it runs."""

@@ -85,7 +85,8 @@ class FlowDecoder(ABC):
     """The flow-matching decoder: an encoder, the embedding of times, and the estimator.
 
     `table` is how the ODE is solved unless something else is asked for, None for the original's
-    solver. `memory` is the most that one utterance may take, in bytes.
+    solver. `memory` is the most that one utterance may take, in bytes. `continuing` is the form of
+    the estimator that goes on from finished frames, if there is one (`stages.continuing`).
     """
 
     settings: FlowPart
@@ -94,6 +95,7 @@ class FlowDecoder(ABC):
     estimator: Session
     table: Solver | None = None
     memory: int | None = None
+    continuing: Session | None = None
     # Of this `time_embedding`: `replace` does not hand it on.
     _shifts: dict[Solver, np.ndarray] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -193,6 +195,10 @@ class FlowDecoder(ABC):
         whole = self.solve(mu, spk, cond, solver=solver, chunked=chunked)
         return after_prompt(whole, condition)
 
+    def growing(self, condition: Condition, solver: Solver | None) -> "Growing":
+        """The mel of a stream whose tokens become more."""
+        return Growing(self, condition, solver)
+
     def frames(self, tokens: Sequence[int], condition: Condition) -> int:
         """Mel frames of prompt and text tokens."""
         return self.settings.frames(len(condition.tokens) + len(tokens))
@@ -217,13 +223,31 @@ class FlowDecoder(ABC):
             )
 
 
+@dataclass
+class Growing:
+    """The mel of a stream whose tokens become more: here all of it is computed again each time."""
+
+    flow: FlowDecoder
+    condition: Condition
+    solver: Solver | None
+
+    def after(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
+        """The mel [1, mels, n] of tokens that are not the last, without the first `spoken` ones."""
+        mel = self.flow.mel(tokens, self.condition, final=False, chunked=True, solver=self.solver)
+        return mel[:, :, self.flow.settings.frames(spoken) :]
+
+
 def after_prompt(mel: np.ndarray, condition: Condition) -> np.ndarray:
     """A mel [1, mels, T] without the prompt's frames; raises GateError if it is not finite."""
     prompt = 0 if condition.mel is None else len(condition.mel)
-    spoken = mel[:, :, prompt:]
-    if not np.isfinite(spoken).all():
+    return finite(mel[:, :, prompt:])
+
+
+def finite(mel: np.ndarray) -> np.ndarray:
+    """A part of a mel as an array of its own; raises GateError if it is not finite."""
+    if not np.isfinite(mel).all():
         raise GateError("flow gave NaN or infinite mel values; the weights or the host are bad")
-    return np.ascontiguousarray(spoken)
+    return np.ascontiguousarray(mel)
 
 
 def change_speed(mel: np.ndarray, speed: float) -> np.ndarray:

@@ -38,13 +38,13 @@ def chunk_mels(
     offset = 0
     padding = -len(condition.tokens) % hop
     frames, ahead = flow.settings.frames, flow.look_ahead
+    growing = flow.growing(condition, solver)
     for token in tokens:
         known.append(token)
         wanted = hop + (padding if offset == 0 else 0)
         if len(known) - offset < wanted + ahead:
             continue
-        mel = flow.mel(known, condition, final=False, chunked=True, solver=solver)
-        yield mel[:, :, frames(offset) :], False
+        yield growing.after(known, offset), False
         offset += wanted
         hop = min(hops.longest, hop * hops.growth)
     if known:

@@ -20,9 +20,10 @@ from edgepack.bundle.bundle import open_bundle
 from edgepack.errors import GateError, UsageError
 from edgepack.model.checkpoint.folder import open_checkpoint
 from edgepack.model.families.cosyvoice2 import FAMILY
-from edgepack.runtime.loading import kept_rows, load
+from edgepack.runtime.loading import load
 from edgepack.runtime.stages.decode import NOTHING
 from edgepack.runtime.synthesizer import Settings, Synthesizer
+from edgepack.runtime.trimmed import kept_rows
 from edgepack.verification import reference
 
 TEXTS = {

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnxruntime",)
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_TYPES: Mapping[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
 _SAME_AS_REQUESTED = 1  # the arena grows by exactly what is asked for
 _ERROR_SEVERITY = 3
 _FATAL_SEVERITY = 4  # lesser errors are raised as exceptions, too
@@ -98,6 +101,9 @@ class _OrtSession(Session):
 
     def shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         return lengths(self._session)
+
+    def types(self) -> Mapping[str, type[np.generic]]:
+        return {name: known for name, known in self._types.items() if known}
 
     def operators(self) -> dict[str, float]:
         """Seconds by type of operator. This ends the profile, so it can be read only once."""

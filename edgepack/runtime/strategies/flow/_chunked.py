@@ -4,18 +4,22 @@ Source: cosyvoice/flow/flow.py (`inference` of the causal decoders).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from edgepack.bundle.arrays import AnyShape
 from edgepack.bundle.host import FlowPart, HostLoops, Signature
+from edgepack.bundle.manifest import Solver
 from edgepack.bundle.ranges import Few, Seed, Size, Some
 from edgepack.errors import UsageError
-from edgepack.runtime.engines.session import Feeds
-from edgepack.runtime.stages.flow import Condition, FlowDecoder
+from edgepack.runtime.engines.session import Feeds, Session
+from edgepack.runtime.stages.continuing import MOST_BYTES, Beginnings, Continued, key
+from edgepack.runtime.stages.flow import Condition, FlowDecoder, Growing, finite
 from edgepack.runtime.stages.noise import BLOCK, standard_normal
+
+_SHARE = 4  # of the memory that speech may take: a part for what a stream keeps
 
 
 class ChunkedRecord(FlowPart, frozen=True):
@@ -64,6 +68,7 @@ class ChunkedFlow(FlowDecoder):
     """
 
     settings: ChunkedRecord
+    beginnings: Beginnings = field(default_factory=Beginnings, compare=False, repr=False)
 
     @property
     def look_ahead(self) -> int:
@@ -105,6 +110,18 @@ class ChunkedFlow(FlowDecoder):
         self.require_few(frames)
         return np.ascontiguousarray(self.noise[:, :, :frames])
 
+    def growing(self, condition: Condition, solver: Solver | None) -> Growing:
+        """Finished chunks are computed once, if the estimator has a form that goes on."""
+        if self.continuing is None:
+            return super().growing(condition, solver)
+        return _Continued(self, condition, solver)
+
+    def continued(self, session: Session, solver: Solver) -> Continued:
+        """A stream that goes on from finished chunks, in a part of the memory there may be."""
+        chunk = self.settings.frames(self.settings.chunk)
+        most = min(MOST_BYTES, self.memory // _SHARE if self.memory else MOST_BYTES)
+        return Continued(session, solver, self.shifts(solver), chunk, most)
+
     def conditions(
         self, tokens: Sequence[int], condition: Condition, *, final: bool, chunked: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -124,3 +141,49 @@ class ChunkedFlow(FlowDecoder):
                 )
             cond[0, :, :prompt] = condition.mel.T
         return mu, encoded["spk"], cond
+
+
+@dataclass
+class _Continued(Growing):
+    """A stream whose finished chunks are kept; those of the prompt for all streams of a voice."""
+
+    flow: ChunkedFlow
+
+    def __post_init__(self) -> None:
+        if self.flow.continuing is None:
+            raise ValueError("no network goes on from finished frames")
+        self._solver = self.solver or self.flow.solver
+        self._stream = self.flow.continued(self.flow.continuing, self._solver)
+        self._begun = False
+
+    def after(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
+        """As of every stream; only frames that are not kept are computed."""
+        flow, condition = self.flow, self.condition
+        flow.require_room(tokens, condition)
+        mu, spk, cond = flow.conditions(tokens, condition, final=False, chunked=True)
+        given = {"mu": mu, "spk": spk, "cond": cond}
+        start = flow.start(mu.shape[2])
+        self._begin(start, given)
+        first = self._stream.finished.frames
+        mel = self._stream.advance(start, given, mu.shape[2])
+        prompt = 0 if condition.mel is None else len(condition.mel)
+        return finite(mel[:, :, prompt + flow.settings.frames(spoken) - first :])
+
+    def _begin(self, start: np.ndarray, given: Feeds) -> None:
+        """Keep the chunks of the prompt that no text can change, or take what is kept of them."""
+        if self._begun:
+            return
+        self._begun = True
+        flow, condition = self.flow, self.condition
+        settings = flow.settings
+        whole = max(0, len(condition.tokens) - settings.look_ahead) // settings.chunk
+        frames = settings.frames(whole * settings.chunk)
+        if not frames or condition.mel is None:
+            return
+        known = key(self._solver, condition.tokens, condition.mel, condition.speaker)
+        if (beginning := flow.beginnings.find(known)) is not None:
+            self._stream.resume(beginning)
+            return
+        self._stream.advance(start, given, frames)
+        if self._stream.finished.frames == frames:
+            flow.beginnings.keep(known, self._stream.beginning())
