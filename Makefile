@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INTEROP := .venv-interop
 FLEET := .venv-fleet
 
-.PHONY: demo test test-slow test-arm64 test-interop test-fleet check fuzz format docs clean
+.PHONY: demo test test-slow test-headline test-arm64 test-interop test-fleet check fuzz format docs clean
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
@@ -17,6 +17,9 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) --dist load -m slow
+
+test-headline: $(VENV)/installed-dev
+	$(PYTEST) --dist load -m slow tests/headline
 
 test-arm64: $(VENV)/installed-dev
 	tests/device/arm64_env.sh .arm64
