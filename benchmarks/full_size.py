@@ -35,26 +35,44 @@ EARLY, LATE, WINDOW, ROUNDS = 50, 500, 20, 3
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value with its unit and its limit, if it has one: the most, or the least."""
+    """One measured value with its unit and its limit, if it has one: the most, or the least.
+
+    With an `interval` a limit is passed or missed only by all of it; in between, nothing is known.
+    """
 
     name: str
     value: float
     unit: str
     limit: float | None = None
     least: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the value is within the limit."""
+        """Whether the value, or some of its interval, is within the limit."""
         if self.limit is None:
             return True
-        return self.value >= self.limit if self.least else self.value <= self.limit
+        low, high = self.interval or (self.value, self.value)
+        return high >= self.limit if self.least else low <= self.limit
+
+    @property
+    def decided(self) -> bool:
+        """Whether the limit is outside the interval."""
+        if self.limit is None or self.interval is None:
+            return True
+        low, high = self.interval
+        return not low <= self.limit <= high
 
     def __str__(self) -> str:
         bound = "at least" if self.least else "at most"
         limit = "" if self.limit is None else f"  ({bound} {self.limit:.3g})"
-        verdict = "" if self.passed else "  OVER THE LIMIT"
-        return f"{self.name:34} {self.value:8.3g} {self.unit}{limit}{verdict}"
+        verdict = "  OVER THE LIMIT" if not self.passed else "" if self.decided else "  undecided"
+        return f"{self.name:34} {self.value:8.3g} {self.unit}{self.spread}{limit}{verdict}"
+
+    @property
+    def spread(self) -> str:
+        """The interval in words."""
+        return " ({:.3g} to {:.3g})".format(*self.interval) if self.interval else ""
 
 
 def measured(*arguments: str) -> tuple[Any, int, float]:

@@ -1,20 +1,28 @@
 """What makes speech real time on two cores: fp32 and int8, the original's solver and ours.
 
     python benchmarks/real_time.py FOLDER [--family cosyvoice3] [--format ort] [--language zh]
-        [-o TABLE.md]
+        [--rounds 5] [--genai DIR] [-o TABLE.md]
 
 FOLDER keeps a random checkpoint of full size (2.6 GB for CosyVoice2, written once) and its bundles,
 which are measured as they are if they are there. A bundle at fp32 and one at int8 speak 250 given
 speech tokens (10 s of audio) after a prompt of 3 s, each way of solving the flow decoder's ODE in a
 process of its own. They take turns; figures are medians, ratios medians of paired ones. "sound" is
 flow decoder and vocoder, "all" the language model too, which decodes the same tokens, beside a
-plain decoder of the same size. Exits with 1 if a limit is passed.
+plain decoder of the same size, and one of onnxruntime-genai with `--genai`: DIR is what
+`benchmarks/peers/genai_decoder.py` wrote, and has an environment of its own.
+
+An interval is from the least to the most of all rounds: it has the median in it with a probability
+of 1 - 2^(1 - rounds). A limit that is inside it is neither kept nor passed: "undecided". Rounds in
+which others use the CPUs are repeated. Exits with 1 if a limit is passed, with 3 if nothing can be
+judged because others use the CPUs.
 """
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +35,7 @@ import random_cosyvoice3
 import soundfile
 from full_size import Figure
 from quantized import TEXT, built
+from quiet import BusyError, require_quiet, undisturbed
 
 from edgepack.bench.remote import Remote
 from edgepack.bench.worker import Spec
@@ -34,13 +43,14 @@ from edgepack.bundle.bundle import open_bundle
 from edgepack.machine.cpu.plan import Wish, current
 
 SHORT = "今天天气很好。"
-TOKENS, ROUNDS, DECODED, PAST = 250, 3, 60, 200
+TOKENS, ROUNDS, DECODED, PAST = 250, 5, 60, 200
 VOICE, PROMPT_SECONDS, RATE = "prompted", 3, 16000
 FASTER = {
     "cosyvoice2": {"fp32, Euler-10": 3.0, "int8, Euler-10": 1.8},
     "cosyvoice3": {"fp32, Euler-10": 3.5},
 }
-FIRST_AUDIO, AT_ONCE, PLAIN = 0.25, 1.9, 1.0
+FIRST_AUDIO, AT_ONCE, PLAIN, GENAI = 0.25, 1.9, 1.0, 1.05
+STREAM, FIRST_SECONDS = 1.7, 1.2  # processor seconds a second of audio; until the first audio
 BITS, BLOCK = 8, 128
 WAYS = {
     "fp32, Euler-10": ("fp32", "reference"),
@@ -70,18 +80,37 @@ class Way:
         decoded = self.worker.ask("decode", TEXT, tokens[:DECODED])
         found["token"] = statistics.median(decoded["tokens"])
         found["all"] = found["sound"] + decoded["prefill"] + len(tokens) * found["token"]
-        found["first audio"] = self.worker.ask("first_audio", TEXT)
+        streamed = self.worker.ask("stream", TEXT, tokens)
+        found["first audio"] = streamed["first_audio_seconds"]
+        found["gaps"], found["waited"] = streamed["waits"], streamed["waited_seconds"]
+        found["stream"] = streamed["cpu_seconds"] / streamed["audio_seconds"]
         self.runs.append(found)
+
+    def values(self, part: str) -> list[float]:
+        """Of each round."""
+        return [run[part] for run in self.runs]
 
     def median(self, part: str) -> float:
         """Of all rounds."""
-        return statistics.median(run[part] for run in self.runs)
+        return statistics.median(self.values(part))
 
 
-def ratio(one: Way, other: Way, part: str) -> float:
-    """How many times as fast the second is, the median of rounds."""
-    pairs = zip(one.runs, other.runs, strict=True)
-    return statistics.median(a[part] / b[part] for a, b in pairs)
+def spread(
+    name: str,
+    values: Sequence[float],
+    unit: str,
+    limit: float | None = None,
+    *,
+    least: bool = False,
+) -> Figure:
+    """The median of all rounds, with its interval."""
+    ends = (min(values), max(values))
+    return Figure(name, statistics.median(values), unit, limit, least, ends)
+
+
+def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Of each round."""
+    return [a / b for a, b in zip(one, other, strict=True)]
 
 
 def bundles(folder: Path, family: str, formats: Sequence[str], language: str) -> dict[str, Path]:
@@ -118,8 +147,25 @@ def plain_token(folder: Path) -> list[float]:
     return plain_decoder.timed(path, size, PAST, DECODED, threads=2)
 
 
-def figures(folder: Path, family: str, runtime: str, paths: dict[str, Path]) -> Iterator[Figure]:
+def genai_token(genai: Path) -> float:
+    """Seconds of a step of onnxruntime-genai's decoder after as many tokens, in its environment."""
+    script = Path(__file__).parent / "peers" / "genai_decoder.py"
+    arguments = ["time", genai, "--past", PAST, "--tokens", DECODED, "--threads", 2]
+    command = [str(genai / "bin" / "python"), str(script), *map(str, arguments)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(statistics.median(json.loads(told)))
+
+
+def figures(
+    folder: Path,
+    family: str,
+    runtime: str,
+    paths: dict[str, Path],
+    rounds: int,
+    genai: Path | None,
+) -> Iterator[Figure]:
     """Everything of one runtime, in order."""
+    require_quiet()
     plan = current(Wish(threads=2))
     limit = open_bundle(paths["int8"]).manifest.host.language_model.speech_tokens
     tokens = np.random.default_rng(1).integers(0, limit, TOKENS).tolist()
@@ -130,20 +176,35 @@ def figures(folder: Path, family: str, runtime: str, paths: dict[str, Path]) -> 
             ways[name] = Way(Remote(spec))
         for way in ways.values():  # warm up
             way.worker.ask("sound", tokens[: TOKENS // 5])
-        plain: list[float] = []
-        for _ in range(ROUNDS):
+        beside: dict[str, list[float]] = {"plain": [], "genai": [], "two": []}
+        ask = ways[OURS].worker.ask
+
+        def take() -> Callable[[], None]:
+            lists = [way.runs for way in ways.values()] + list(beside.values())
+            before = [len(values) for values in lists]
             for way in ways.values():
                 way.turn(tokens)
             if runtime == "ort" and family == "cosyvoice2":  # its size
-                plain += plain_token(folder)
+                beside["plain"].append(statistics.median(plain_token(folder)))
+                if genai:
+                    beside["genai"].append(genai_token(genai))
+            one, two = (ask("at_once", [SHORT] * n, n)["wall"] for n in (1, 2))
+            beside["two"].append(two / one)
+
+            def drop() -> None:
+                for values, count in zip(lists, before, strict=True):
+                    del values[count:]
+
+            return drop
+
+        undisturbed(rounds, take)
         yield from _told(ways, FASTER[family])
-        if plain:
-            share = ways[OURS].median("token") / statistics.median(plain)
-            yield Figure("token, by a plain decoder's", share, "of its time", PLAIN)
-        ask = ways[OURS].worker.ask
-        pairs = [[ask("at_once", [SHORT] * n, n)["wall"] for n in (1, 2)] for _ in range(ROUNDS)]
-        both = statistics.median(two / one for one, two in pairs)
-        yield Figure("two utterances at once", both, "times one's time", AT_ONCE)
+        token = ways[OURS].values("token")
+        for name, most in (("plain", PLAIN), ("genai", GENAI)):
+            if beside[name]:
+                shares = ratios(token, beside[name])
+                yield spread(f"token, by {name}'s", shares, "of its time", most)
+        yield spread("two utterances at once", beside["two"], "times one's time", AT_ONCE)
     finally:
         for way in ways.values():
             way.worker.close()
@@ -159,10 +220,16 @@ def _told(ways: dict[str, Way], faster: dict[str, float]) -> Iterator[Figure]:
         yield Figure(f"{name}: real-time factor", way.median("all") / (TOKENS / 25), "")
     ours = ways[OURS]
     for name, least in faster.items():
-        yield Figure(f"sound, by {name}", ratio(ways[name], ours, "sound"), "×", least, least=True)
-        yield Figure(f"all, by {name}", ratio(ways[name], ours, "all"), "×")
-    share = statistics.median(run["first audio"] / run["all"] for run in ours.runs)
-    yield Figure("first audio of a stream", share, "of the offline time", FIRST_AUDIO)
+        for part, limit in (("sound", least), ("all", None)):
+            found = ratios(ways[name].values(part), ours.values(part))
+            yield spread(f"{part}, by {name}", found, "×", limit, least=limit is not None)
+    first = ours.values("first audio")
+    shares = ratios(first, ours.values("all"))
+    yield spread("first audio of a stream", shares, "of the offline time", FIRST_AUDIO)
+    yield spread("first audio of a stream, seconds", first, "s", FIRST_SECONDS)
+    yield spread("stream", ours.values("stream"), "CPU s a second of audio", STREAM)
+    yield spread("stream, gaps", ours.values("gaps"), "", 0)
+    yield spread("stream, seconds in gaps", ours.values("waited"), "s")
 
 
 def table(found: dict[str, list[Figure]]) -> str:
@@ -171,7 +238,7 @@ def table(found: dict[str, list[Figure]]) -> str:
     named = {r: {f.name: f for f in of_it} for r, of_it in found.items()}
     for figure in next(iter(found.values())):
         cells = [named[r].get(figure.name) for r in found]
-        values = [f"{c.value:.3g} {c.unit}".strip() if c else "" for c in cells]
+        values = [f"{c.value:.3g} {c.unit}{c.spread}".strip() if c else "" for c in cells]
         bound = "≥" if figure.least else "≤"
         limit = "" if figure.limit is None else f"{bound} {figure.limit:g}"
         lines.append(f"| {figure.name} | {' | '.join(values)} | {limit} |")
@@ -185,15 +252,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", choices=FASTER, default="cosyvoice2")
     parser.add_argument("--format", action="append", help="runtimes; default: ort")
     parser.add_argument("--language", default="zh")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--genai", type=Path, help="what genai_decoder.py wrote")
     parser.add_argument("-o", "--output", type=Path, help="write the table as Markdown")
     options: Any = parser.parse_args(arguments)
     formats = options.format or ["ort"]
     found: dict[str, list[Figure]] = {}
-    for runtime in formats:
-        paths = bundles(options.folder, options.family, [runtime], options.language)
-        for figure in figures(options.folder, options.family, runtime, paths):
-            found.setdefault(runtime, []).append(figure)
-            print(f"{runtime} {figure}", flush=True)
+    try:
+        for runtime in formats:
+            paths = bundles(options.folder, options.family, [runtime], options.language)
+            for figure in figures(
+                options.folder, options.family, runtime, paths, options.rounds, options.genai
+            ):
+                found.setdefault(runtime, []).append(figure)
+                print(f"{runtime} {figure}", flush=True)
+    except BusyError as error:
+        print(error, file=sys.stderr)
+        return 3
     if options.output:
         options.output.write_text(table(found), "utf-8")
     return int(not all(figure.passed for of_it in found.values() for figure in of_it))

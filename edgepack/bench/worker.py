@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgepack.bundle import voices
 from edgepack.machine.cpu import affinity
 from edgepack.machine.cpu.plan import CpuPlan
 from edgepack.process import interrupts
@@ -176,6 +179,45 @@ class _Subject:
             block = decoder.embed_speech([token])
             seconds.append(time.perf_counter() - start)
         return {"prefill": seconds[0], "tokens": seconds[1:]}
+
+    def stream(self, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        """Stream given tokens, each of which is decoded all the same, to a simulated player.
+
+        Wall and processor seconds, seconds of audio, first audio, gaps and their seconds.
+        """
+        from edgepack.runtime.streaming import Decoding, Making, Sentence
+        from edgepack.verification.speaking import condition
+
+        loaded = self.synthesizer.loaded
+        decoder = loaded.decoder
+        ids = loaded.frontend.ids(text)
+        _, voice = voices.read(loaded.bundle, self.settings.voice)
+
+        def given(sentence: Sentence) -> Generator[int, None, None]:
+            decoder.language_model.reset()
+            block = decoder.prefix(ids)
+            for token in tokens:
+                decoder.language_model.run({"embeddings": block})
+                yield token
+                block = decoder.embed_speech([token])
+
+        def noise(number: int) -> np.random.Generator:
+            return np.random.default_rng([self.settings.seed, number])
+
+        processor = self.cpu_seconds()
+        with closing(Decoding([Sentence(given)])) as decoding:
+            making = Making(loaded, decoding, condition(voice), noise, self.settings)
+            for _ in making.chunks():
+                pass
+        heard = underruns(making.arrivals)
+        return {
+            "seconds": making.seconds,
+            "cpu_seconds": self.cpu_seconds() - processor,
+            "audio_seconds": heard.audio,
+            "first_audio_seconds": heard.first or 0.0,
+            "waits": heard.count,
+            "waited_seconds": heard.seconds,
+        }
 
     def whole(self, text: str, overlap: bool) -> float:
         """Seconds for a text of several utterances."""
