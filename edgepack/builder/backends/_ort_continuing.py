@@ -47,9 +47,13 @@ def _keep_halves(graph: ir.Graph) -> None:
         for output in node.outputs:
             if output.dtype == FLOAT:
                 output.dtype = _HALF
-    number = [value.name for value in graph.outputs].index(_KEPT)
-    kept = graph.outputs[number]
-    kept.name = f"{_KEPT}.float32"
-    node = cast(kept, _HALF, _KEPT)
-    graph.append(node)
-    graph.outputs[number] = node.outputs[0]
+    (kept,) = (value for value in graph.outputs if value.name == _KEPT)
+    joined = kept.producer()
+    if joined is None or joined.op_type != "Concat":
+        raise ValueError(f"{_KEPT} is not joined of its parts")
+    for number, part in enumerate(joined.inputs):  # each, so that the whole is written once
+        if part is not None:
+            node = cast(part, _HALF, None)
+            graph.insert_before(joined, node)
+            joined.replace_input_with(number, node.outputs[0])
+    kept.dtype = _HALF
