@@ -169,6 +169,8 @@ def describe(
     for carried in enrolment.values():
         _copy(contents.folder / carried.file, folder / carried.file)
     checkpoint, host = source.checkpoint, source.family.host(source.checkpoint)
+    schedule = host.schedule.ending(continued=wanted.profile.stream.continued)
+    host = msgspec.structs.replace(host, schedule=schedule)
     documents = tuple(name for name in DOCUMENTS if checkpoint.has(name))
     for name in documents:
         _copy(checkpoint.file(name), folder / name)

@@ -95,6 +95,13 @@ def of_runtime(plan: Plan, runtime: str, variants: Mapping[str, Mapping[str, Var
     return found
 
 
+def of_stream(plan: Plan, runtime: str) -> Limits:
+    """The limit of streams whose last chunk goes on in a runtime."""
+    policy = plan.profile.stream
+    goes_on = policy.continued and plan.profile.runtimes[runtime].continuing
+    return {"stream_lsd": Limit(high=policy.decibel)} if goes_on else {}
+
+
 def require_passed(folder: Path, quality: Quality) -> None:
     """Raise GateError if a runtime of a bundle failed its evaluation, naming those that passed."""
     if not quality.failed:

@@ -203,7 +203,8 @@ def _make(shared: _Shared, wanted: Plan, before: Mapping[str, float], step: Part
         if solvers and trial and trial.solving:
             shutil.copyfile(trial.solving / trajectories.FILE, folder / trajectories.FILE)
             clock.lap("solver")
-        examined = trial and (_approximate(variants) or solvers)
+        continued = profile.stream.continued
+        examined = trial and (_approximate(variants) or solvers or continued)
         if trial and examined:
             shutil.copyfile(trial.evaluation, folder / evaluation.FILE)
         networks = Networks(folder, variants, solvers)
@@ -220,6 +221,7 @@ def _make(shared: _Shared, wanted: Plan, before: Mapping[str, float], step: Part
         if examined:
             held_to = {
                 runtime: limits.of_runtime(wanted, runtime, variants)
+                | limits.of_stream(wanted, runtime)
                 for runtime in profile.runtimes
             }
             quality = _quality(folder, wanted, held_to, solvers, step)

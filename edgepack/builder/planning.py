@@ -172,8 +172,8 @@ class Plan:
 
     @property
     def needs_speech(self) -> bool:
-        """Whether recorded speech is needed: for networks that approximate, or for a solver."""
-        return any(
+        """Whether speech is needed: for networks that approximate, a solver, or ends of streams."""
+        return self.profile.stream.continued or any(
             self.approximates(runtime) or self.solves(runtime) for runtime in self.profile.runtimes
         )
 

@@ -14,7 +14,7 @@ import msgspec
 from edgepack import discovery
 from edgepack.bundle.arrays import AnyShape
 from edgepack.bundle.ranges import Few, Id, Length, Rate, Ratio, Schedule, Share, Size, Struct, Word
-from edgepack.errors import UnsupportedError
+from edgepack.errors import UnsupportedError, UsageError
 
 PACKAGE = "edgepack.runtime.strategies"
 LARGEST = 1 << 27  # values of an array that a device allocates by numbers of a manifest
@@ -172,6 +172,17 @@ class VocoderPart(HostPart, frozen=True):
 
 class SchedulePart(HostPart, frozen=True):
     """When a stream has enough tokens for its next chunk, and how chunks are joined."""
+
+    @property
+    def continued_end(self) -> bool:
+        """Whether the last chunk goes on from finished ones where a runtime can."""
+        return False
+
+    def ending(self, *, continued: bool) -> "SchedulePart":
+        """The same with another end; raises UsageError if its last chunk cannot go on."""
+        if continued:
+            raise UsageError(f"the last chunk of {self.kind} cannot go on from finished ones")
+        return self
 
 
 class PromptPart(HostPart, frozen=True):

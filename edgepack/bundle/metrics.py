@@ -11,7 +11,7 @@ from edgepack.bundle.ranges import Count, FileName, Line, Name, Number, Ratio, S
 
 Metric = Literal[
     "lm_top1", "lm_agreement", "lm_kld", "mel_l1", "mel_lsd", "si_sdr", "pesq",
-    "duration_ratio", "mcd_dtw", "clipped", "silent", "broken",
+    "duration_ratio", "mcd_dtw", "clipped", "silent", "broken", "stream_lsd",
 ]  # fmt: skip
 
 

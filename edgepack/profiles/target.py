@@ -152,6 +152,22 @@ class SolverPolicy(ProfilePart, frozen=True):
     decibel: float | None = None
 
 
+class StreamPolicy(ProfilePart, frozen=True):
+    """How streams end, in runtimes that go on from finished chunks (`continuing`).
+
+    The last chunk is computed whole, with all before it, as in the original; or continued, which
+    costs less and may be `decibel` from the original's on average (`stream_lsd`).
+    """
+
+    last_chunk: Literal["whole", "continued"] = "whole"
+    decibel: float = 1.0
+
+    @property
+    def continued(self) -> bool:
+        """Whether the last chunk goes on."""
+        return self.last_chunk == "continued"
+
+
 class TargetProfile(ProfilePart, frozen=True):
     """What a device runs: its runtimes in order of preference, and the precision of each role.
 
@@ -175,6 +191,7 @@ class TargetProfile(ProfilePart, frozen=True):
     energy: Energy | None = None
     gpu: Gpu | None = None
     solver: SolverPolicy = SolverPolicy()
+    stream: StreamPolicy = StreamPolicy()
     gates: dict[Precision, Limits] = {}
     goals: Goals = Goals()
     enrolment: bool = True
@@ -260,6 +277,8 @@ def parse(name: str, text: str) -> TargetProfile:
         raise UsageError(f"target {name}: {error}{_suggestion(str(error))}") from None
     if "default" not in profile.precision:
         raise UsageError(f"target {name}: precision needs a 'default'")
+    if profile.stream.continued and not any(r.continuing for r in profile.runtimes.values()):
+        raise UsageError(f"target {name}: stream.last_chunk needs a runtime that is 'continuing'")
     if profile.gpu and "default" not in profile.gpu.providers:
         raise UsageError(f"target {name}: gpu.providers needs a 'default'")
     if not profile.gates:
@@ -280,7 +299,7 @@ def _suggestion(message: str) -> str:
     unknown = re.search(r"(?:unknown field `|[Ii]nvalid enum value ')(\w+)", message)
     parts = (
         TargetProfile, RuntimeOptions, Cores, CoreClass, MemoryBudget, Packaging, Energy, Sensor,
-        Watts, Gpu, Span, Release, SolverPolicy, Limit, Goals,
+        Watts, Gpu, Span, Release, SolverPolicy, StreamPolicy, Limit, Goals,
     )  # fmt: skip
     known = [name for part in parts for name in part.__struct_fields__]
     known += [

@@ -9,7 +9,7 @@ the worse end of it that has to be within the limit.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -48,6 +48,7 @@ _SUMMARIES: Mapping[Metric, Callable[[Groups], Measure]] = {
     "clipped": intervals.largest,
     "silent": intervals.total,
     "broken": intervals.total,
+    "stream_lsd": intervals.mean,
 }
 
 
@@ -146,6 +147,26 @@ def _heard(question: Question, spoken: SpokenSentence, rate: int) -> Answers:
     }
 
 
+def _streams(loaded: Loaded, evaluation: Evaluation, numbers: Sequence[int]) -> Iterator[Answers]:
+    """`stream_lsd` in dB: the mel of the last chunk of a stream, by that with all before it.
+
+    Nothing of bundles whose last chunk is whole, and of speech of a single chunk.
+    """
+    schedule = loaded.bundle.manifest.host.schedule
+    if not schedule.continued_end or loaded.flow.continuing is None:
+        return
+    ends = [replace(loaded.stream, settings=schedule.ending(continued=c)) for c in (True, False)]
+    for number in numbers:
+        spoken = evaluation[number].spoken
+        given = spoken.tokens.tolist(), condition(spoken.voice)
+        found, wanted = ([c.mel for c in end.run(*given, None)] for end in ends)
+        last = found[-1].shape[2]
+        if len(found) > 1:
+            there = wanted[-1][0][:, -last:]
+            yield {"stream_lsd": [quality.log_spectral_distance(found[-1][0], there)]}
+
+
+STREAMS = JudgedPart(None, ("stream_lsd",), _streams, lambda question: question.sounded)
 PARTS: Sequence[JudgedPart] = (
     JudgedPart(
         "language_model",
@@ -172,7 +193,7 @@ def part_of(use: Use) -> JudgedPart:
 def examine(loaded: Loaded, evaluation: Evaluation) -> Values:
     """Every metric of a loaded bundle that can be measured, over all questions."""
     values: Values = {}
-    for part in PARTS:
+    for part in (*PARTS, STREAMS):
         values |= _summarised(part.answers(loaded, evaluation, part.questions(evaluation)))
     return values
 

@@ -145,8 +145,12 @@ class Continued:
         """
         parts = []
         for end in self._ends(until):
-            parts.append(self._segment(start, conditions, end))
+            parts.append(self._segment(start, conditions, end, self.chunk))
         return np.concatenate(parts, 2)
+
+    def end(self, start: np.ndarray, conditions: Feeds, until: int) -> np.ndarray:
+        """As `advance`, of frames that see each other and all before them: the last ones."""
+        return self._segment(start, conditions, until, until)
 
     def _ends(self, until: int) -> Iterator[int]:
         """Where to stop: after the last whole chunk that can be kept, and at the end."""
@@ -156,19 +160,19 @@ class Continued:
         if whole < until:
             yield until
 
-    def _segment(self, start: np.ndarray, conditions: Feeds, end: int) -> np.ndarray:
+    def _segment(self, start: np.ndarray, conditions: Feeds, end: int, chunk: int) -> np.ndarray:
         first = self.finished.frames
         begin = _cut(start, first, end)
         given = {
             name: _cut(value, first, end) if value.ndim == 3 else value
             for name, value in conditions.items()
         }
-        keeps = end % self.chunk == 0 and end <= self._capacity
+        keeps = chunk == self.chunk and end % chunk == 0 and end <= self._capacity
         left: list[np.ndarray] = []
 
         def estimate(x: Any, number: int, weights: np.ndarray) -> tuple[Any, Any]:
             known = self._known(number, len(weights))
-            found = self._call(x, number, weights, given, known)
+            found = self._call(x, number, weights, chunk, given, known)
             if keeps:
                 known.past[:, first:end] = found[KEPT]
                 left.append(found[NEXT_ENDS])
@@ -189,7 +193,7 @@ class Continued:
         return evaluations[number]
 
     def _call(
-        self, x: Any, number: int, weights: np.ndarray, given: Feeds, known: Evaluation
+        self, x: Any, number: int, weights: np.ndarray, chunk: int, given: Feeds, known: Evaluation
     ) -> dict[str, np.ndarray]:
         """One evaluation under as many conditions as there are weights: the second are zeros."""
         rows = {
@@ -202,7 +206,7 @@ class Continued:
                 "x": x,
                 "shift": self.shifts[number : number + 1],
                 "step": weights,
-                "chunk": np.array([self.chunk], np.int64),
+                "chunk": np.array([chunk], np.int64),
                 PAST: np.ascontiguousarray(known.past[:, : self.finished.frames]),
                 ENDS: known.ends,
             }

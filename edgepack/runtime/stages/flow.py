@@ -236,6 +236,15 @@ class Growing:
         mel = self.flow.mel(tokens, self.condition, final=False, chunked=True, solver=self.solver)
         return mel[:, :, self.flow.settings.frames(spoken) :]
 
+    def whole(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
+        """The same of all tokens there are, with full attention over all of their frames."""
+        mel = self.flow.mel(tokens, self.condition, solver=self.solver)
+        return mel[:, :, self.flow.settings.frames(spoken) :]
+
+    def last(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
+        """The same, for which finished frames are not computed again if they were kept."""
+        return self.whole(tokens, spoken)
+
 
 def after_prompt(mel: np.ndarray, condition: Condition) -> np.ndarray:
     """A mel [1, mels, T] without the prompt's frames; raises GateError if it is not finite."""

@@ -14,11 +14,15 @@ from edgepack.runtime.stages.flow import Condition, FlowDecoder
 
 @dataclass(frozen=True)
 class Hops:
-    """Tokens of the first chunk, of the longest ones, and how many times as long the next is."""
+    """Tokens of the first chunk, of the longest ones, and how many times as long the next is.
+
+    With a `continued_end` the last chunk goes on from finished ones, if the decoder can.
+    """
 
     first: int
     longest: int
     growth: int
+    continued_end: bool = False
 
 
 def chunk_mels(
@@ -31,13 +35,13 @@ def chunk_mels(
     """The new mel frames [1, mels, n] of each chunk, and whether it is the last one.
 
     The first hop is lengthened so that prompt and hop fill whole attention chunks. The last chunk
-    is decoded with full attention.
+    is decoded with full attention, over all frames unless it is to be continued.
     """
     hop = hops.first
     known: list[int] = []
     offset = 0
     padding = -len(condition.tokens) % hop
-    frames, ahead = flow.settings.frames, flow.look_ahead
+    ahead = flow.look_ahead
     growing = flow.growing(condition, solver)
     for token in tokens:
         known.append(token)
@@ -48,4 +52,5 @@ def chunk_mels(
         offset += wanted
         hop = min(hops.longest, hop * hops.growth)
     if known:
-        yield flow.mel(known, condition, solver=solver)[:, :, frames(offset) :], True
+        rest = growing.last if hops.continued_end and offset else growing.whole
+        yield rest(known, offset), True

@@ -158,14 +158,23 @@ class _Continued(Growing):
 
     def after(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
         """As of every stream; only frames that are not kept are computed."""
-        flow, condition = self.flow, self.condition
+        return self._from_kept(tokens, spoken, final=False)
+
+    def last(self, tokens: Sequence[int], spoken: int) -> np.ndarray:
+        """The new frames see each other and what is kept, which was computed without them."""
+        return self._from_kept(tokens, spoken, final=True)
+
+    def _from_kept(self, tokens: Sequence[int], spoken: int, *, final: bool) -> np.ndarray:
+        flow, condition, stream = self.flow, self.condition, self._stream
         flow.require_room(tokens, condition)
-        mu, spk, cond = flow.conditions(tokens, condition, final=False, chunked=True)
+        mu, spk, cond = flow.conditions(tokens, condition, final=final, chunked=not final)
         given = {"mu": mu, "spk": spk, "cond": cond}
-        start = flow.start(mu.shape[2])
+        frames = mu.shape[2]
+        start = flow.start(frames)
         self._begin(start, given)
-        first = self._stream.finished.frames
-        mel = self._stream.advance(start, given, mu.shape[2])
+        first = stream.finished.frames
+        make = stream.end if final else stream.advance
+        mel = make(start, given, frames)
         prompt = 0 if condition.mel is None else len(condition.mel)
         return finite(mel[:, :, prompt + flow.settings.frames(spoken) - first :])
 

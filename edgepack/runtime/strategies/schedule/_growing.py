@@ -1,18 +1,35 @@
 """What schedules share whose chunks grow up to a length."""
 
 from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
 
 from edgepack.bundle.host import HostLoops, SchedulePart
 from edgepack.bundle.ranges import Few, Size
 from edgepack.runtime.stages.hops import Hops
 
 
-class GrowingRecord(SchedulePart, frozen=True):
-    """Tokens of the first and the longest chunk, and their growth from one to the next."""
+class GrowingRecord(SchedulePart, frozen=True, kw_only=True):
+    """Tokens of the first and the longest chunk, and their growth from one to the next.
+
+    The last chunk is computed `whole`, with full attention over all frames, as the original does;
+    or its frames see each other and what is kept of finished ones, so it is `continued`.
+    """
 
     first_hop: Few
     max_hop: Size
     growth: Few
+    last_chunk: Literal["whole", "continued"] = "whole"
+
+    @property
+    def continued_end(self) -> bool:
+        """Whether the last chunk goes on from finished ones where a runtime can."""
+        return self.last_chunk == "continued"
+
+    def ending(self, *, continued: bool) -> "GrowingRecord":
+        """The same with another end."""
+        return msgspec.structs.replace(self, last_chunk="continued" if continued else "whole")
 
     def problems(self, host: HostLoops) -> Iterator[str]:
         """Chunks in the wrong order."""
@@ -21,4 +38,4 @@ class GrowingRecord(SchedulePart, frozen=True):
 
     def hops(self, first: int | None) -> Hops:
         """The hops, with another first one if it is given."""
-        return Hops(first or self.first_hop, self.max_hop, self.growth)
+        return Hops(first or self.first_hop, self.max_hop, self.growth, self.continued_end)
