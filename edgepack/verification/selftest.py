@@ -11,7 +11,7 @@ from edgepack.bundle.stages import TOLERANCE, Use
 from edgepack.runtime.engines.session import Session
 from edgepack.runtime.fit import recorded, require_fit, widths
 from edgepack.runtime.loading import Host, open_continuing, open_frontend, open_stage
-from edgepack.runtime.stages.continuing import ENDS, KEPT, NEXT_ENDS, PAST, Evaluation, Sizes
+from edgepack.runtime.stages.continuing import ENDS, KEPT, NEXT_ENDS, PAST, KeptEvaluation, Sizes
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -86,7 +86,7 @@ def continued(session: Session, feeds: Arrays) -> dict[str, np.ndarray]:
     for end in dict.fromkeys([(frames - 1) // chunk * chunk or frames, frames]):
         given = {k: v[:, :, first:end] if v.ndim == 3 else v for k, v in feeds.items()}
         found = session.run({**given, PAST: known.past, ENDS: known.ends})
-        known = Evaluation(found[KEPT], found[NEXT_ENDS])
+        known = KeptEvaluation(found[KEPT], found[NEXT_ENDS])
         parts.append(found)
         first = end
     return {name: np.concatenate([p[name] for p in parts], 2) for name in ("velocity", "next")}

@@ -1,20 +1,26 @@
 """Streams whose finished chunks are computed once: the same mel as if all were computed again."""
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from fakes import Changed
 from support import COSYVOICE3, RECORDED, Build
 
+from edgepack.builder.pipeline import build
+from edgepack.builder.planning import BuildRequest
 from edgepack.bundle.bundle import open_bundle
-from edgepack.errors import IntegrityError
+from edgepack.errors import GateError, IntegrityError, UsageError
+from edgepack.profiles import target
 from edgepack.runtime.engines.session import Feeds
 from edgepack.runtime.load_options import LoadOptions
 from edgepack.runtime.loading import Host, load, open_continuing
-from edgepack.runtime.stages.continuing import Beginnings, Evaluation, Finished, Sizes
+from edgepack.runtime.stages.continuing import Beginnings, Finished, KeptEvaluation, Sizes
 from edgepack.runtime.stages.flow import Condition, FlowDecoder
 from edgepack.runtime.stages.hops import Hops, chunk_mels
 from edgepack.runtime.synthesizer import Settings, Synthesizer
@@ -145,7 +151,7 @@ def test_a_network_that_does_not_go_on_is_refused(flow: FlowDecoder) -> None:
 
 def test_beginnings_are_forgotten_when_they_are_too_large() -> None:
     def finished(rows: int) -> Finished:
-        return Finished([Evaluation(np.zeros((1, rows, 4), np.float16), np.zeros(1))], rows)
+        return Finished([KeptEvaluation(np.zeros((1, rows, 4), np.float16), np.zeros(1))], rows)
 
     known = Beginnings(most=8 * 10)
     for name, rows in (("a", 4), ("b", 4)):
@@ -211,3 +217,61 @@ def test_kept_frames_are_halves_beside_integer_weights(int8_demo: Any) -> None:
     made, wanted = mels(flow, given), mels(replace(flow, continuing=None), given)
     for mel, other in zip(made, wanted, strict=True):
         assert np.sqrt(np.mean((mel - other) ** 2)) < 0.05 * other.std()
+
+
+@pytest.mark.parametrize("prompt", [0, 75])
+def test_a_continued_end_is_near_the_whole_one_and_cheaper(flow: FlowDecoder, prompt: int) -> None:
+    given = condition(flow, prompt)
+    wanted = mels(flow, given)
+    seen, calls = watched(flow)
+    made = mels(seen, given, replace(HOPS, continued_end=True))
+    same(made[:-1], wanted[:-1])
+    assert made[-1].shape == wanted[-1].shape
+    off = np.sqrt(np.mean((made[-1] - wanted[-1]) ** 2)) / wanted[-1].std()
+    assert 0 < off < 0.5
+    last = calls[-1]
+    assert last["x"].shape[2] == made[-1].shape[2]
+    assert last["chunk"][0] >= last["past"].shape[1] + last["x"].shape[2]  # no mask
+
+
+def test_speech_of_one_chunk_is_whole_however_streams_end(flow: FlowDecoder) -> None:
+    given = condition(flow, 13)
+    (made,) = mels(flow, given, replace(HOPS, continued_end=True), count=20)
+    np.testing.assert_array_equal(made, flow.mel(tokens(20), given))
+
+
+def test_only_growing_chunks_can_be_continued_to_the_end(bundle: Build) -> None:
+    schedule = open_bundle(bundle(MODELS[0])).manifest.host.schedule
+    assert not schedule.continued_end
+    continued = schedule.ending(continued=True)
+    assert continued.continued_end
+    assert continued.ending(continued=False) == schedule
+    pieces = open_bundle(bundle("cosyvoice1-s1")).manifest.host.schedule
+    assert pieces.ending(continued=False) == pieces
+    with pytest.raises(UsageError, match="overlapping_chunks cannot go on"):
+        pieces.ending(continued=True)
+
+
+def test_the_end_that_was_not_asked_for_is_not_in_the_manifest(bundle: Build) -> None:
+    manifest = bundle(MODELS[0]).joinpath("manifest.json").read_text("utf-8")
+    schedule = json.loads(manifest)["host"]["schedule"]
+    assert "last_chunk" not in schedule
+    assert list(schedule) == ["kind", "first_hop", "max_hop", "growth", "mel_overlap"]
+
+
+@pytest.mark.slow
+def test_streams_that_end_otherwise_are_held_to_a_limit(tmp_path: Path) -> None:
+    text = Path("targets/intel-cpu-stream.yaml").read_text("utf-8")
+    for decibel, passes in ((1.0, True), (0.001, False)):
+        profile = target.parse("stream", text.replace("decibel: 1.0", f"decibel: {decibel}"))
+        fast = msgspec.structs.replace(profile, precision={"default": "fp32"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgepack.builder.planning.target.load", lambda name, made=fast: made)
+            request = BuildRequest("demo", ["intel-cpu-stream"], tmp_path / str(passes))
+            if not passes:
+                with pytest.raises(GateError, match="stream_lsd"):
+                    build(request)
+                continue
+            built = build(request)[0].bundle
+            assert built.manifest.quality
+            assert built.manifest.quality.values["ort"]["stream_lsd"].value < 1.0

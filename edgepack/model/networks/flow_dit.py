@@ -6,6 +6,7 @@ blocks are those of Peebles and Xie (2023), "Scalable Diffusion Models with Tran
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -98,8 +99,8 @@ def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: Flow
     parts = op.Split(op.Squeeze(given.shift, [0]), axis=0, num_outputs=count, _outputs=count)
     vectors = iter(parts)
     earlier = given.earlier
-    bias = given.bias(net, x)
     rotation = _rotation(net, layers.length(net, x, 1), w / "rotary_embed", dims, earlier)
+    seen = _Seen(given.bias(net, x), rotation, earlier)
     x = start = _embed(net, x, w / "input_embed", dims, earlier)
     for i, block in enumerate(numbered(w, "transformer_blocks", dims.layers)):
         moving, growing, gate, moved, grown, last_gate = (next(vectors) for _ in range(_OF_BLOCK))
@@ -107,7 +108,7 @@ def _estimate(net: Net, x: Value, given: EstimatorInputs, w: Weights, dims: Flow
             f"transformer_blocks.{i}.attn_norm",
             layers.modulated_norm(net, x, growing, moving, _EPSILON),
         )
-        h = _attention(net, h, bias, rotation, block / "attn", dims, earlier)
+        h = _attention(net, h, seen, block / "attn", dims)
         x = op.Add(x, op.Mul(net.tap(f"transformer_blocks.{i}.attn", h), gate))
         h = layers.modulated_norm(net, x, grown, moved, _EPSILON)
         h = layers.tanh_gelu(net, layers.affine(net, h, block / "ff" / "ff" / 0 / 0, None, None))
@@ -167,15 +168,15 @@ def _rotation(
     return op.Cos(angle), op.Sin(angle)
 
 
-def _attention(
-    net: Net,
-    x: Value,
-    bias: Value,
-    rotation: tuple[Value, Value],
-    w: Weights,
-    dims: FlowDiTDims,
-    earlier: Continuing | None,
-) -> Value:
+class _Seen(NamedTuple):
+    """What attention goes by besides its input: the mask, rotations, and earlier frames if any."""
+
+    bias: Value
+    rotation: tuple[Value, Value]
+    earlier: Continuing | None
+
+
+def _attention(net: Net, x: Value, seen: _Seen, w: Weights, dims: FlowDiTDims) -> Value:
     """Self-attention in which queries and keys of the first head are rotated, and no others.
 
     The original rotates as many channels as a head has before it splits them into heads.
@@ -183,13 +184,13 @@ def _attention(
     op = net.op
     heads, width = dims.heads, dims.head_width
     inner = heads * width
-    q, k = (_rotated(net, x, rotation, w / name, dims) for name in ("to_q", "to_k"))
+    q, k = (_rotated(net, x, seen.rotation, w / name, dims) for name in ("to_q", "to_k"))
     v = layers.affine(net, x, w / "to_v", inner, dims.hidden)
-    if earlier:
-        k, v = earlier.joined(k, inner), earlier.joined(v, inner)
+    if seen.earlier:
+        k, v = seen.earlier.joined(k, inner), seen.earlier.joined(v, inner)
     q, k, v = (layers.split_heads(net, y, heads, width) for y in (q, k, v))
     scores = op.MatMul(op.Mul(q, width**-0.5), op.Transpose(k, perm=[0, 1, 3, 2]))
-    y = layers.merge_heads(net, layers.attend(net, scores, bias, v), heads, width)
+    y = layers.merge_heads(net, layers.attend(net, scores, seen.bias, v), heads, width)
     return layers.affine(net, y, w / "to_out" / 0, dims.hidden, inner)
 
 

@@ -24,7 +24,7 @@ PAST, ENDS, KEPT, NEXT_ENDS = "past", "ends", "kept", "next_ends"
 
 
 @dataclass
-class Evaluation:
+class KeptEvaluation:
     """What one evaluation left: `past` [B, capacity, S], filled as far as there are frames.
 
     `ends` [B, L, E] are the last inputs of the convolutions.
@@ -54,17 +54,17 @@ class Sizes:
         states, left, inputs = (n for n in fixed if n is not None)
         return Sizes(states, left, inputs, np.dtype(types[PAST]))
 
-    def empty(self, rows: int, capacity: int) -> Evaluation:
+    def empty(self, rows: int, capacity: int) -> KeptEvaluation:
         """Before the first frame; memory is taken when it is filled."""
         past = np.empty((rows, capacity, self.states), self.dtype)
-        return Evaluation(past, np.zeros((rows, self.left, self.inputs), np.float32))
+        return KeptEvaluation(past, np.zeros((rows, self.left, self.inputs), np.float32))
 
 
 @dataclass
 class Finished:
     """What is kept of the first `frames` frames of a stream, for each evaluation of a solver."""
 
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[KeptEvaluation] = field(default_factory=list)
     frames: int = 0
 
     @property
@@ -79,7 +79,7 @@ class Finished:
             rows, _, states = known.past.shape
             past = np.empty((rows, capacity, states), known.past.dtype)
             past[:, : self.frames] = known.past[:, : self.frames]
-            made.append(Evaluation(past, known.ends))
+            made.append(KeptEvaluation(past, known.ends))
         return Finished(made, self.frames)
 
 
@@ -186,14 +186,20 @@ class Continued:
             self.finished.frames = end
         return mel
 
-    def _known(self, number: int, rows: int) -> Evaluation:
+    def _known(self, number: int, rows: int) -> KeptEvaluation:
         evaluations = self.finished.evaluations
         if number == len(evaluations):
             evaluations.append(self._sizes.empty(rows, self._capacity))
         return evaluations[number]
 
     def _call(
-        self, x: Any, number: int, weights: np.ndarray, chunk: int, given: Feeds, known: Evaluation
+        self,
+        x: Any,
+        number: int,
+        weights: np.ndarray,
+        chunk: int,
+        given: Feeds,
+        known: KeptEvaluation,
     ) -> dict[str, np.ndarray]:
         """One evaluation under as many conditions as there are weights: the second are zeros."""
         rows = {

@@ -13,14 +13,14 @@ from edgepack.runtime.stages.hops import Hops
 class GrowingRecord(SchedulePart, frozen=True, kw_only=True):
     """Tokens of the first and the longest chunk, and their growth from one to the next.
 
-    The last chunk is computed `whole`, with full attention over all frames, as the original does;
-    or its frames see each other and what is kept of finished ones, so it is `continued`.
+    The last chunk is computed with full attention over all frames, as the original does. Or it is
+    `continued`: its frames see each other and what is kept of finished ones.
     """
 
     first_hop: Few
     max_hop: Size
     growth: Few
-    last_chunk: Literal["whole", "continued"] = "whole"
+    last_chunk: Literal["continued"] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def continued_end(self) -> bool:
@@ -29,7 +29,7 @@ class GrowingRecord(SchedulePart, frozen=True, kw_only=True):
 
     def ending(self, *, continued: bool) -> "GrowingRecord":
         """The same with another end."""
-        return msgspec.structs.replace(self, last_chunk="continued" if continued else "whole")
+        return msgspec.structs.replace(self, last_chunk="continued" if continued else msgspec.UNSET)
 
     def problems(self, host: HostLoops) -> Iterator[str]:
         """Chunks in the wrong order."""

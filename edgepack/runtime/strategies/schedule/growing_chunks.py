@@ -19,7 +19,7 @@ from edgepack.runtime.strategies.schedule._growing import GrowingRecord
 from edgepack.runtime.strategies.vocoder._excited import Excited, ExcitedRecord
 
 
-class Record(GrowingRecord, frozen=True, tag="growing_chunks"):
+class Record(GrowingRecord, frozen=True, kw_only=True, tag="growing_chunks"):
     """The last `mel_overlap` frames of a chunk are vocoded again with the next one, and faded."""
 
     mel_overlap: Some

@@ -18,7 +18,7 @@ from edgepack.runtime.strategies.vocoder import causal_hift
 from edgepack.runtime.strategies.vocoder.causal_hift import CausalHiFT
 
 
-class Record(GrowingRecord, frozen=True, tag="growing_mel"):
+class Record(GrowingRecord, frozen=True, kw_only=True, tag="growing_mel"):
     """Nothing besides."""
 
     def problems(self, host: HostLoops) -> Iterator[str]:
