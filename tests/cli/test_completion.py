@@ -14,7 +14,7 @@ from cli import Cli
 WORDS = {
     "tar": ["targets"],
     "build demo --target intel-cpu-": [
-        "intel-cpu-avx2", "intel-cpu-hybrid", "intel-cpu-server",
+        "intel-cpu-avx2", "intel-cpu-hybrid", "intel-cpu-server", "intel-cpu-stream",
     ],
     "build demo --precision int": ["int8", "int4"],
     "build demo --language zh,e": ["zh,en", "zh,es"],
