@@ -145,8 +145,22 @@ def test_frames_depend_on_what_is_kept(flow: FlowDecoder) -> None:
 
 
 def test_a_network_that_does_not_go_on_is_refused(flow: FlowDecoder) -> None:
-    with pytest.raises(IntegrityError, match="does not"):
+    with pytest.raises(IntegrityError, match="of another kind"):
         Sizes.of(flow.estimator)
+
+
+@pytest.mark.parametrize("output", ["next", "velocity", "kept", "next_ends"])
+@pytest.mark.parametrize("change", ["missing", "other shape", "integers"])
+def test_outputs_of_another_kind_are_refused(flow: FlowDecoder, output: str, change: str) -> None:
+    def other(feeds: Feeds, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        value = outputs.pop(output)
+        changed = {"other shape": value[..., :-1], "integers": value.astype(np.int64)}
+        return outputs if change == "missing" else {**outputs, output: changed[change]}
+
+    assert flow.continuing
+    bad = replace(flow, continuing=Changed(flow.continuing, other))
+    with pytest.raises(IntegrityError, match=f"another kind: .*{output}"):
+        mels(bad, condition(flow, 0))
 
 
 def test_beginnings_are_forgotten_when_they_are_too_large() -> None:

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.bundle.arrays import mismatch
 from edgepack.bundle.manifest import Solver
 from edgepack.errors import IntegrityError
 from edgepack.runtime.engines.session import Feeds, Session
 from edgepack.runtime.stages.solver import integrate
 
 MOST_BYTES = 1 << 30  # of what is kept of one stream, unless a target allows less
+_MOST_NUMBERS = 1 << 24  # that a network of this kind may keep of a frame, or at an end
+_WRONG = "the network that goes on from finished frames is of another kind"
 PAST, ENDS, KEPT, NEXT_ENDS = "past", "ends", "kept", "next_ends"
 
 
@@ -49,9 +52,11 @@ class Sizes:
         shapes, types = session.shapes() or {}, session.types() or {}
         past, ends = shapes.get(PAST, ()), shapes.get(ENDS, ())
         fixed = (*past[2:], *ends[1:])
-        if (len(past), len(ends)) != (3, 3) or not all(fixed):
-            raise IntegrityError("a network that should go on from earlier frames does not")
+        if (len(past), len(ends)) != (3, 3) or not all(fixed) or not types.keys() >= {PAST, ENDS}:
+            raise IntegrityError(f"{_WRONG}: its inputs are others")
         states, left, inputs = (n for n in fixed if n is not None)
+        if max(states, left * inputs) > _MOST_NUMBERS:
+            raise IntegrityError(f"{_WRONG}: it keeps too much")
         return Sizes(states, left, inputs, np.dtype(types[PAST]))
 
     def empty(self, rows: int, capacity: int) -> KeptEvaluation:
@@ -206,7 +211,7 @@ class Continued:
             name: np.concatenate([value, np.zeros_like(value)]) if len(weights) > 1 else value
             for name, value in given.items()
         }
-        return self.session.run(
+        found = self.session.run(
             {
                 **rows,
                 "x": x,
@@ -217,6 +222,18 @@ class Continued:
                 ENDS: known.ends,
             }
         )
+        batch, (_, mels, frames) = len(weights), given["mu"].shape
+        wanted = {
+            "next": ("f", (1, mels, frames)),
+            "velocity": ("f", (batch, mels, frames)),
+            KEPT: ("f", (batch, frames, self._sizes.states)),
+            NEXT_ENDS: ("f", known.ends.shape),
+        }
+        if missing := wanted.keys() - found.keys():
+            raise IntegrityError(f"{_WRONG}: it has no output {min(missing)}")
+        if problem := mismatch(found, wanted):
+            raise IntegrityError(f"{_WRONG}: {problem}")
+        return found
 
 
 def _cut(value: np.ndarray, first: int, end: int) -> np.ndarray:
