@@ -71,8 +71,8 @@ class Way:
     worker: Remote
     runs: list[dict[str, float]] = field(default_factory=list)
 
-    def turn(self, tokens: Sequence[int]) -> None:
-        """Speak and decode once."""
+    def turn(self, tokens: Sequence[int], *, streams: bool) -> None:
+        """Speak and decode once, and stream if it `streams`."""
         sound = self.worker.ask("sound", tokens)
         found = {"sound": sound["seconds"]}
         for part, stages in PARTS.items():
@@ -80,10 +80,11 @@ class Way:
         decoded = self.worker.ask("decode", TEXT, tokens[:DECODED])
         found["token"] = statistics.median(decoded["tokens"])
         found["all"] = found["sound"] + decoded["prefill"] + len(tokens) * found["token"]
-        streamed = self.worker.ask("stream", TEXT, tokens)
-        found["first audio"] = streamed["first_audio_seconds"]
-        found["gaps"], found["waited"] = streamed["waits"], streamed["waited_seconds"]
-        found["stream"] = streamed["cpu_seconds"] / streamed["audio_seconds"]
+        if streams:
+            streamed = self.worker.ask("stream", TEXT, tokens)
+            found["first audio"] = streamed["first_audio_seconds"]
+            found["gaps"], found["waited"] = streamed["waits"], streamed["waited_seconds"]
+            found["stream"] = streamed["cpu_seconds"] / streamed["audio_seconds"]
         self.runs.append(found)
 
     def values(self, part: str) -> list[float]:
@@ -182,8 +183,8 @@ def figures(
         def take() -> Callable[[], None]:
             lists = [way.runs for way in ways.values()] + list(beside.values())
             before = [len(values) for values in lists]
-            for way in ways.values():
-                way.turn(tokens)
+            for name, way in ways.items():
+                way.turn(tokens, streams=name == OURS)
             if runtime == "ort" and family == "cosyvoice2":  # its size
                 beside["plain"].append(statistics.median(plain_token(folder)))
                 if genai:
