@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INTEROP := .venv-interop
 FLEET := .venv-fleet
 
-.PHONY: demo test test-slow test-headline test-arm64 test-interop test-fleet check fuzz format docs clean
+.PHONY: demo test test-slow test-headline test-timed test-arm64 test-interop test-fleet check fuzz format docs clean
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses 2
 
@@ -20,6 +20,10 @@ test-slow: $(VENV)/installed-dev
 
 test-headline: $(VENV)/installed-dev
 	$(PYTEST) --dist load -m slow tests/headline
+
+# One after the other, as they are limits for CPUs that do nothing else.
+test-timed: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m timed
 
 test-arm64: $(VENV)/installed-dev
 	tests/device/arm64_env.sh .arm64
