@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 import quiet
+
 from headline import edgepack
 
 pytestmark = pytest.mark.timed
