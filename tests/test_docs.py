@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 import reference
 import solver_plot
 
@@ -55,6 +56,7 @@ def test_every_module_has_a_row_in_the_table_of_the_architecture() -> None:
         assert path.name.startswith("_") or not entries or f"{inner}{deeper}" in entries, own
 
 
+@pytest.mark.slow
 def test_demo_builds_and_speaks_with_every_runtime(tmp_path: Path) -> None:
     script = ROOT / "examples" / "demo.py"
     command = [sys.executable, str(script), str(tmp_path)]

@@ -25,7 +25,9 @@ class Job:
     """One graph to convert.
 
     `model` is the fp32 hub's `.onnx` file, `folder` where the result goes; a back end may write
-    only there. `samples` is a folder of recorded inputs, for recipes that are calibrated.
+    only there. `samples` is a folder of recorded inputs, for recipes that are calibrated,
+    `sentences` one for those that take whole sentences of a network that decodes. These are inputs
+    of `hub`, if that is set: then `model` is another form of it, over the same weights.
     """
 
     stage: str
@@ -35,6 +37,13 @@ class Job:
     recipe: Recipe
     options: RuntimeOptions
     samples: Path | None = None
+    sentences: Path | None = None
+    hub: Path | None = None
+
+    @property
+    def recorded(self) -> Path:
+        """The graph whose inputs were recorded."""
+        return self.hub or self.model
 
 
 class Backend(Protocol):

@@ -33,7 +33,7 @@ from edgepack.builder.recipe_search import Searched
 from edgepack.builder.runtime_solver import Solving, solve
 from edgepack.builder.survey import survey, writing
 from edgepack.builder.text_assets import text_assets
-from edgepack.builder.trial import Trial, prepare, require_speaker
+from edgepack.builder.trial import Further, Trial, prepare, require_speaker
 from edgepack.bundle import bundle, measurements
 from edgepack.bundle.bundle import Bundle
 from edgepack.bundle.manifest import Calibrated, Solver, Variant, encode
@@ -116,8 +116,7 @@ def _all(
                 clock = Lap(seconds)
                 parts.begin(schedule.CALIBRATION)
                 key = source_key(request, source)
-                solving = any(p.solves(runtime) for p in missing for runtime in p.profile.runtimes)
-                trial = prepare(request, source, contents, key, parts, solving=solving)
+                trial = prepare(request, source, contents, key, parts, Further.of(missing))
                 clock.lap("calibration")
             shared = _Shared(request, source, contents, trial)
             for wanted in missing:
@@ -365,6 +364,7 @@ def _candidates(shared: _Shared, wanted: Plan, runtime: str, folder: Path) -> li
             named(runtime, names[0]),
             options,
             trial.samples if trial else None,
+            trial.sentences if trial else None,
         )
         held_to = {
             name: limits.of_solved(

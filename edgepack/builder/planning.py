@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
@@ -154,8 +154,16 @@ class Plan:
 
     def approximates(self, runtime: str) -> bool:
         """Whether any network may compute with less than fp32 in a runtime."""
-        recipes = (recipe.named(runtime, n) for s in self.stages for n in self.recipes(runtime, s))
-        return any(r.quantized or r.calibrated for r in recipes)
+        return any(r.quantized or r.calibrated for r in self._recipes(runtime))
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Whether any recipe asks for whole sentences of the language model."""
+        return any(r.sentences for runtime in self.profile.runtimes for r in self._recipes(runtime))
+
+    def _recipes(self, runtime: str) -> Iterator[recipe.Recipe]:
+        for stage in self.stages:
+            yield from (recipe.named(runtime, name) for name in self.recipes(runtime, stage))
 
     def solver(self, runtime: str) -> Solver | str:
         """The solver a runtime is to have: REFERENCE, CALIBRATED, or a fixed table."""

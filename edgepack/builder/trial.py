@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from edgepack.builder.backend import Job, backend
 from edgepack.builder.calibration.corpus import Corpus, of_folder, of_languages
 from edgepack.builder.calibration.exact import record
 from edgepack.builder.calibration.observe import observe
+from edgepack.builder.calibration.sentences import record_sentences
 from edgepack.builder.hub import REFEREE
 from edgepack.builder.planning import BuildRequest, Plan, Source, VoiceRequest
 from edgepack.bundle import bundle
@@ -36,7 +38,8 @@ class Trial:
 
     `calls` are a self-test of the language model with what it is given when it speaks, which says
     more about integer weights than inputs that never occur. `solving` is a folder of exact
-    trajectories, if a solver is to be fitted.
+    trajectories, if a solver is to be fitted, `sentences` one of what the language model is given
+    for whole sentences, if a recipe asks for them.
     """
 
     reference: Path
@@ -44,6 +47,24 @@ class Trial:
     evaluation: Path
     calls: Calls
     solving: Path | None = None
+    sentences: Path | None = None
+
+
+@dataclass(frozen=True)
+class Further:
+    """What else is recorded: trajectories to fit a solver to, whole sentences for a recipe."""
+
+    solving: bool = False
+    sentences: bool = False
+
+    @staticmethod
+    def of(plans: Iterable[Plan]) -> "Further":
+        """What these plans ask for."""
+        plans = list(plans)
+        return Further(
+            any(p.solves(runtime) for p in plans for runtime in p.profile.runtimes),
+            any(p.reads_sentences for p in plans),
+        )
 
 
 def prepare(
@@ -52,12 +73,11 @@ def prepare(
     contents: Contents,
     key: str,
     step: Step,
-    *,
-    solving: bool = False,
+    further: Further,
 ) -> Trial:
     """Speak with the hub: record inputs of its networks (or find them), then the evaluation.
 
-    With `solving` exact trajectories for a solver are recorded too.
+    What is asked for `further` is recorded too.
     """
     corpus = _corpus(request, contents)
     prompts = [VoiceRequest(f"prompt {name}", wav, text) for name, wav, text in corpus.prompts]
@@ -73,11 +93,15 @@ def prepare(
     samples = isolated(observe, reference, corpus.calibration, key, step=step)
     path = contents.folder / evaluation.FILE
     calls = isolated(write_evaluation, reference, corpus.evaluation, path, step=step)
-    if not solving:
-        return Trial(reference, samples, path, calls)
-    sentences = corpus.calibration, corpus.evaluation
-    followed = isolated(record, reference, *sentences, key, step=step)
-    return Trial(reference, samples, path, calls, followed)
+    trial = Trial(reference, samples, path, calls)
+    if further.sentences:
+        decoded = isolated(record_sentences, reference, corpus.calibration, key, step=step)
+        trial = replace(trial, sentences=decoded)
+    if further.solving:
+        texts = corpus.calibration, corpus.evaluation
+        followed = isolated(record, reference, *texts, key, step=step)
+        trial = replace(trial, solving=followed)
+    return trial
 
 
 def require_speaker(request: BuildRequest, source: Source) -> None:

@@ -23,9 +23,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `precision` is that of the weights. `method` is what the back end does, with `options`. `roles`
     are those of the stages that it is for, empty for all. `isa` are instruction sets of which a
     target must have one, `not_isa` those that it must not have; a target with a GPU has "cuda", and
-    "cuda_int8" if the GPU multiplies integers. A `calibrated` recipe needs recorded inputs. `leave`
-    are regular expressions for names of weights that stay in floating point. `engine` is the
-    runtime that the result is for, set by the file that the recipe is read from.
+    "cuda_int8" if the GPU multiplies integers. A `calibrated` recipe needs recorded inputs; with
+    `sentences` these are whole sentences if the network decodes. `leave` are regular expressions
+    for names of weights that stay in floating point. `engine` is the runtime that the result is
+    for, set by the file that the recipe is read from.
     """
 
     summary: str
@@ -36,6 +37,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     isa: tuple[str, ...] = ()
     not_isa: tuple[str, ...] = ()
     calibrated: bool = False
+    sentences: bool = False
     leave: tuple[str, ...] = ()
     engine: str = ""
 

@@ -27,6 +27,16 @@ runtimes: {ort: {container: onnx}}
 precision: {default: int8, language_model: fp32}
 """
 
+GATES = """
+gates:
+  int8: &close
+    lm_agreement: {low: 0.96}
+    mel_lsd: {high: 1}
+    si_sdr: {low: 20}
+    duration_ratio: {low: 0.9, high: 1.1}
+  int4: {<<: *close, lm_agreement: {low: 0.9}}
+"""
+
 
 def profile(text: str = PROFILE) -> TargetProfile:
     return target.parse("planted", text)
@@ -54,7 +64,7 @@ def test_a_float_language_model_does_not_free_the_others() -> None:
 
 
 def test_each_network_has_the_limits_of_its_own_precision() -> None:
-    both = profile(PROFILE.replace("fp32", "int4"))
+    both = profile(PROFILE.replace("fp32", "int4") + GATES)
     assert limits.of_stage(planned(both), "speech_lm", "int4")["lm_agreement"] == Limit(low=0.9)
     assert limits.of_stage(planned(both), "speech_lm", "int8")["lm_agreement"] == Limit(low=0.96)
     coarse = limits.of_runtime(planned(both), "ort", variants(both))

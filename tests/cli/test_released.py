@@ -51,6 +51,7 @@ def last_line(told: str) -> list[str]:
     return shlex.split(line)[2:]
 
 
+@pytest.mark.slow
 def test_the_quick_start_of_the_readme_speaks(cli: Cli, snapshot: Path) -> None:
     Path("FunAudioLLM").mkdir()
     Path("FunAudioLLM/CosyVoice2-0.5B").symlink_to(snapshot)

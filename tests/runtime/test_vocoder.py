@@ -16,8 +16,9 @@ FRAMES = 120
 
 
 MODELS = ["demo", "cosyvoice1-s1", "cosyvoice2-s1", "cosyvoice3-s1", "tiny"]
+SHORT = {("ort", "cosyvoice3-s1"), ("ort", "tiny")}
 CASES = [
-    pytest.param(*case, marks=() if "ort" in case or "demo" in case else pytest.mark.slow)
+    pytest.param(*case, marks=() if "demo" in case or case in SHORT else pytest.mark.slow)
     for case in itertools.product(RUNTIMES, MODELS)
 ]
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgepack.builder.backend import Job, quietly, require_quantized
+from edgepack.builder.backends._ort_compensated import compensate
 from edgepack.builder.calibration.samples import read_calls
 from edgepack.errors import UnsupportedError, UsageError
 from edgepack.graph.net import BATCH, save_model
@@ -186,4 +187,5 @@ _METHODS: Mapping[str, Callable[[Job, Path, Path], None]] = {
     "nbits": _blocks,
     "dynamic": _dynamic,
     "static": _static,
+    "gptq": compensate,
 }

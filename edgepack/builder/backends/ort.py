@@ -43,7 +43,8 @@ class _Ort:
             several = batched_of(job.model)
             if several.exists():
                 with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-                    return self._lowered(replace(job, model=_named(several, job.model, folder)))
+                    form = _named(several, job.model, folder)
+                    return self._lowered(replace(job, model=form, hub=job.recorded))
         return self._lowered(job)
 
     def _lowered(self, job: Job) -> list[Path]:
@@ -54,7 +55,7 @@ class _Ort:
                 older.parent.mkdir()
                 own = unlinked(job.model, Path(folder))
                 save_model(lowered(own, job.options.opset), older)
-                return self._convert(replace(job, model=older))
+                return self._convert(replace(job, model=older, hub=job.recorded))
         return self._convert(job)
 
     def _convert(self, job: Job) -> list[Path]:
@@ -99,7 +100,7 @@ class _Ort:
             source.mkdir()
             made.mkdir()
             form = _named(other, job.model, str(source))
-            files = self._lowered(replace(job, model=form, folder=made))
+            files = self._lowered(replace(job, model=form, folder=made, hub=job.recorded))
             target = continuing_of(model)
             write_continuing(files[0], model, target, half=job.recipe.precision in QUANTIZED)
             return [target]

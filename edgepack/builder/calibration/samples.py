@@ -40,8 +40,13 @@ class Reservoir:
             slot = int(self._rng.integers(0, self.offered))
             if slot >= self.limit:
                 return
-        arrays = {name: np.ascontiguousarray(value) for name, value in call().items()}
-        (self.folder / self.stage / f"{slot:04d}.safetensors").write_bytes(save(arrays))
+        write_call(self.folder, self.stage, slot, call())
+
+
+def write_call(folder: Path, stage: str, number: int, call: Sample) -> None:
+    """Write the call of a number, in the place of the one that had it."""
+    arrays = {name: np.ascontiguousarray(value) for name, value in call.items()}
+    (folder / stage / f"{number:04d}.safetensors").write_bytes(save(arrays))
 
 
 def read_calls(folder: Path, stage: str) -> Iterator[dict[str, np.ndarray]]:
