@@ -12,9 +12,11 @@ from edgepack.builder.calibration import recordings
 from edgepack.builder.calibration.corpus import of_folder, of_languages
 from edgepack.builder.calibration.observe import observe
 from edgepack.builder.calibration.samples import Reservoir, read_calls
+from edgepack.builder.calibration.sentences import record_sentences
 from edgepack.errors import IntegrityError, UsageError
 from edgepack.profiles import language
 from edgepack.report import silent
+from edgepack.runtime.loading import load, session_of
 
 
 def kept(folder: Path, stage: str, limit: int, calls: int) -> list[int]:
@@ -120,3 +122,25 @@ def test_every_network_is_recorded_once(
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert observe(reference, [], "key", silent) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
+
+
+def test_whole_sentences_are_what_the_language_model_decodes(
+    bundle: "object", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given at once, a sentence up to any of its rows has the answer of decoding it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reference = bundle("demo")  # type: ignore[operator]
+    folder = record_sentences(reference, language.sentences("en")[:8], "key", silent)
+    calls = [call["embeddings"] for call in read_calls(folder, "speech_lm")]
+    rows = [call.shape[1] for call in calls]
+    assert sum(rows[:-1]) < 6000 <= sum(rows)
+    assert len({call.tobytes() for call in calls}) > 20  # the same texts, other voices or draws
+    session = session_of(load(reference, "ort"), "speech_lm")
+    first = calls[0]
+    session.reset()
+    whole = session.run({"embeddings": first})["logits"]
+    session.reset()
+    for row in np.split(first, first.shape[1], axis=1):
+        last = session.run({"embeddings": row})["logits"]
+    assert np.abs(last - whole).max() <= 1e-4 * np.abs(whole).max()
+    assert record_sentences(reference, [], "key", silent) == folder
