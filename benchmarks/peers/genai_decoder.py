@@ -24,7 +24,7 @@ from typing import Any
 
 PACKAGES = (
     "torch==2.13.0",
-    "transformers<5",
+    "transformers",
     "onnxruntime-genai",
     "onnx",
     "onnx-ir",
